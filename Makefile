@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# make            build the program into $(O)/
+# make demo       see it work, on a private Ceph cluster; installs what it needs
+# make check      every test that this machine can run; installs what it needs
+# make help       the other targets
+#
+# Everything above the line "nothing to set below" can be set on the command line.
+
+CC ?= gcc
+O ?= build
+V ?= 0
+WERROR ?= no
+SANITIZE ?=
+PREFIX ?= /usr
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/rbdcrypt-nbd
+DESTDIR ?=
+CFLAGS ?= -O2 -g
+VERSION := $(shell sed -n 's/^\#\# \([0-9][^ ]*\).*/\1/p' NEWS.md 2>/dev/null | head -n 1)
+
+# ---- nothing to set below ----
+
+PKGS := libnl-3.0 libnl-genl-3.0 libcryptsetup libcrypto libudev blkid mount json-c libseccomp libsystemd
+FOLDERS := daemon crypto nbd rbd
+PROGRAM := $(O)/rbdcrypt-nbd
+
+ifeq ($(filter clean help setup demo check format,$(MAKECMDGOALS)),)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+endif
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+	-Wpointer-arith -Wwrite-strings -Wcast-qual -Wundef -Wformat=2 -Wvla -Winit-self \
+	-Wredundant-decls -Wnested-externs -Wunused -Wno-unused-parameter -Wno-missing-field-initializers
+IS_CLANG := $(shell $(CC) --version 2>/dev/null | grep -c clang)
+ifeq ($(IS_CLANG),0)
+WARN += -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wjump-misses-init -Wimplicit-fallthrough=5
+else
+WARN += -Wimplicit-fallthrough -Wthread-safety
+endif
+ifeq ($(WERROR),yes)
+WARN += -Werror
+endif
+
+ARCH := $(shell $(CC) -dumpmachine 2>/dev/null)
+HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection -fno-strict-overflow
+ifneq ($(filter x86_64%,$(ARCH)),)
+HARDEN += -fcf-protection
+endif
+HARDEN_LD := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
+ifeq ($(SANITIZE),)
+# _FORTIFY_SOURCE and the sanitizers' interceptors disturb each other.
+HARDEN += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+else
+HARDEN += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
+HARDEN_LD += -fsanitize=$(SANITIZE)
+endif
+
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' -Iinclude $(WARN) $(HARDEN) \
+	-ffile-prefix-map=$(CURDIR)/= -pthread $(PKG_CFLAGS) $(CFLAGS) $(CPPFLAGS)
+ALL_LDFLAGS = $(HARDEN_LD) -pthread $(LDFLAGS)
+LIBS = -lrbd -lrados $(PKG_LIBS)
+
+SRC := $(sort $(foreach d,$(FOLDERS),$(wildcard $(d)/*.c)))
+OBJ := $(SRC:%.c=$(O)/%.o)
+LIBOBJ := $(filter-out $(O)/daemon/main.o,$(OBJ))
+# Test support that is linked into every unit and component test: tests/support/*.c
+SUPPORT := $(sort $(wildcard tests/support/*.c))
+SUPPORTOBJ := $(SUPPORT:%.c=$(O)/%.o)
+TESTSRC := $(sort $(wildcard tests/unit/*.c tests/component/*.c))
+TESTBIN := $(TESTSRC:%.c=$(O)/%)
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-8s%s\n'
+endif
+
+.PHONY: all clean install uninstall help tests setup
+all: $(PROGRAM)
+
+$(PROGRAM): $(OBJ)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(O)/librbdcrypt.a: $(LIBOBJ)
+	$(say) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(O)/%.o: %.c $(O)/flags
+	$(say) CC $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(if $(filter tests/%,$<),-Itests/support) -MMD -MP -c -o $@ $<
+
+# Objects are rebuilt when the compiler or its flags change.
+$(O)/flags: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)printf '%s\n' '$(subst ','\'',$(CC) $(ALL_CFLAGS))' | cmp -s - $@ || \
+		printf '%s\n' '$(subst ','\'',$(CC) $(ALL_CFLAGS))' >$@
+.PHONY: FORCE
+FORCE:
+
+$(TESTBIN): $(O)/%: $(O)/%.o $(SUPPORTOBJ) $(O)/librbdcrypt.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(SUPPORTOBJ) $(O)/librbdcrypt.a $(LIBS) -lcmocka
+
+tests: $(TESTBIN)
+
+clean:
+	$(Q)rm -rf $(O)
+
+-include $(OBJ:.o=.d) $(SUPPORTOBJ:.o=.d) $(TESTSRC:%.c=$(O)/%.d)
+
+include tests/tests.mk

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The explanation of a failure, carried next to the errno. Plain memory, no
+ * thread of its own; the contract is in include/fault.h.
+ */
+
+#include "fault.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A message is one line: names that users chose may hold anything. */
+static void make_one_line(char *s)
+{
+	for (; *s; s++)
+		if (iscntrl((unsigned char)*s))
+			*s = '?';
+}
+
+int fault_set(struct fault *f, enum exit_status status, int error, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!f || f->message[0])
+		return error;
+	f->status = status;
+	f->error = error;
+	va_start(ap, fmt);
+	(void)vsnprintf(f->message, sizeof(f->message), fmt, ap);
+	va_end(ap);
+	make_one_line(f->message);
+	return error;
+}
+
+void fault_hint(struct fault *f, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!f || f->hint[0])
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(f->hint, sizeof(f->hint), fmt, ap);
+	va_end(ap);
+	make_one_line(f->hint);
+}
+
+void fault_prefix(struct fault *f, const char *fmt, ...)
+{
+	char old[sizeof(f->message)];
+	va_list ap;
+	int n;
+
+	if (!f)
+		return;
+	memcpy(old, f->message, sizeof(old));
+	va_start(ap, fmt);
+	n = vsnprintf(f->message, sizeof(f->message), fmt, ap);
+	va_end(ap);
+	if (n >= 0 && (size_t)n < sizeof(f->message))
+		(void)snprintf(f->message + n, sizeof(f->message) - (size_t)n, ": %s", old);
+	make_one_line(f->message);
+}
+
+void fault_clear(struct fault *f)
+{
+	memset(f, 0, sizeof(*f));
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBDCRYPT_IMAGE_H
+#define RBDCRYPT_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fault.h"
+#include "store.h"
+
+/*
+ * Ceph images and files as the daemon sees them: a connection, the layers of a
+ * chain, and stores made from them. Blocking calls, bounded by the connection's
+ * time limit; never from an IO thread.
+ */
+
+/* ---- the connection: one rados_t per cluster and user, shared by volumes ---- */
+
+struct cluster_options {
+	const char *conf; /* path, or NULL: CEPH_CONF, /etc/ceph, ~/.ceph */
+	const char *cluster; /* name, or NULL: "ceph" */
+	const char *name; /* "client.admin", or NULL */
+	/*
+	 * What else the user said, for Ceph to parse: "--mon-host", "1.2.3.4", "--keyring=/k" ...
+	 * argv[0] is skipped. Words Ceph does not take are left in ret_rest.
+	 */
+	int argc;
+	const char **argv;
+	unsigned int timeout_s; /* for connecting and for each blocking call; 0: for ever */
+};
+
+struct cluster;
+
+/*
+ * Reads configuration (file, then CEPH_ARGS, then argv), sets what our IO needs
+ * (cache off, zero-copy writes on) and returns unconnected. *ret_argc of argv's
+ * words that Ceph did not take are moved to the front of argv. EXIT_CLUSTER with
+ * the file's name when the configuration cannot be read or parsed.
+ */
+int cluster_new(const struct cluster_options *o, int *ret_argc, struct cluster **ret,
+		struct fault *f);
+/* EXIT_TIMED_OUT, EXIT_CLUSTER (unreachable), EXIT_PASSPHRASE (no keyring, refused key). */
+int cluster_connect(struct cluster *c, struct fault *f);
+/* A value of Ceph's configuration ("rbd_default_pool"). 0 or -errno. Before connecting is fine. */
+int cluster_conf_get(struct cluster *c, const char *option, char *buf, size_t len);
+/* The cluster's fsid as text; connected only. */
+int cluster_fsid(struct cluster *c, char *buf, size_t len);
+/* No image may be open. NULL is fine. Returns NULL. */
+struct cluster *cluster_free(struct cluster *c);
+
+/* ---- which image ---- */
+
+struct image_spec {
+	char *pool; /* NULL: the default pool */
+	char *nspace; /* NULL or "": none */
+	char *image; /* file: the path */
+	char *snap; /* NULL: the head */
+	uint64_t snap_id; /* UINT64_MAX: by name */
+	bool is_file; /* "file:PATH" */
+};
+
+/*
+ * "[pool/[namespace/]]image[@snap]" or "file:PATH". -EINVAL (EXIT_USAGE) says what is wrong. Fields
+ * already set in ret by split options (--pool, --image ...) are kept where text is silent and
+ * refused where both speak. text may be NULL when --image is given.
+ */
+int image_spec_parse(const char *text, struct image_spec *ret, struct fault *f);
+/* As the user would type it: pool/[ns/]image[@snap]. At most len bytes. */
+void image_spec_format(const struct image_spec *s, char *buf, size_t len);
+void image_spec_done(struct image_spec *s);
+
+/* ---- one layer, read-only: for headers and the walk up the parents ---- */
+
+struct layer_info {
+	char spec[512]; /* "rbd/golden@v1", for messages */
+	char pool[128], nspace[128], image[256], snap[256];
+	char image_id[64];
+	int64_t pool_id;
+	uint64_t snap_id; /* UINT64_MAX: head */
+	uint64_t raw_size; /* bytes, at that snapshot */
+	uint64_t raw_overlap; /* bytes of the parent seen through it; 0 without parent */
+	uint64_t object_size; /* bytes */
+	uint64_t stripe_period; /* object size x stripe count, bytes */
+	uint64_t features;
+	bool has_parent;
+	bool is_file;
+};
+
+struct layer;
+
+/*
+ * The image named by spec (its pool filled in), read-only. c is NULL for a file. Errors:
+ * EXIT_NOT_FOUND (pool, namespace, image or snapshot; says which), EXIT_PASSPHRASE (no permission),
+ * EXIT_TIMED_OUT. Refuses, as ENOTSUP: journaling, migration in progress, format 1.
+ */
+int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
+	       struct layer **ret, struct fault *f);
+/* The parent at its snapshot, by id. -ENOENT when there is none (fault not filled). */
+int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f);
+const struct layer_info *layer_info(const struct layer *l);
+/* Raw bytes, read through to the parents as librbd does. Fits luks_read_fn. */
+int layer_read(void *layer, uint64_t off, void *buf, size_t len);
+struct layer *layer_close(struct layer *l);
+
+/* ---- stores ---- */
+
+struct store_options {
+	bool is_read_only;
+	bool is_exclusive; /* take the exclusive lock for good */
+	bool is_encrypted;
+	uint64_t data_offset; /* layer 0, bytes */
+	unsigned int timeout_s;
+};
+
+/*
+ * Flat images and clones that only inherit: raw IO through librbd. The layer names
+ * the image; the store opens its own handle. EXIT_LOCKED when the lock is held by another and
+ * exclusive was asked for.
+ */
+int store_open_librbd(struct cluster *c, const struct layer *l, const struct store_options *o,
+		      struct store **ret, struct fault *f);
+/* A file or block device. Refuses one in use (mounted, or held with O_EXCL) unless read-only. */
+int store_open_file(const struct layer *l, const struct store_options *o, struct store **ret,
+		    struct fault *f);
+
+/* What the store says of the lock, for status: "none", "owner", "other", "-" (no such feature). */
+const char *store_lock_state(struct store *s);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBDCRYPT_NBDCTL_H
+#define RBDCRYPT_NBDCTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fault.h"
+
+/*
+ * The kernel's nbd driver: generic netlink (libnl), sysfs, and udev's view of the device. Control
+ * thread or command line only: RECONFIGURE with a size waits for in-flight requests, so it must
+ * never be called from a thread that serves IO. (spec: rbd-nbd-and-kernel 4)
+ */
+struct nbdctl;
+
+struct nbdctl_device {
+	uint64_t size; /* bytes */
+	uint32_t block_size; /* 512..4096; 0 leaves it (RECONFIGURE) */
+	uint16_t server_flags; /* WIRE_FLAG_*; CONNECT only */
+	int io_timeout_s; /* -1: do not send (kernel default); 0: never abort, warn only */
+	int dead_conn_timeout_s; /* -1: do not send */
+	const char *cookie; /* backend identifier, or NULL */
+	const int *sockets; /* kernel's ends; stay owned by the caller */
+	unsigned int n_sockets;
+};
+
+/*
+ * Opens a socket and resolves the family. -ENOENT: EXIT_KERNEL, with the module's name in the hint.
+ * -EPERM: EXIT_PASSPHRASE.
+ */
+int nbdctl_open(struct nbdctl **ret, struct fault *f);
+struct nbdctl *nbdctl_close(struct nbdctl *n);
+
+/* Loads the module with modprobe when /sys/module/nbd is missing. nbds_max, max_part: 0 leaves the
+ * default. EXIT_KERNEL. */
+int nbdctl_load_module(unsigned int nbds_max, unsigned int max_part, struct fault *f);
+
+/* index -1: the kernel chooses. EXIT_BUSY for a used index, EXIT_NOT_FOUND for an impossible one.
+ */
+int nbdctl_connect(struct nbdctl *n, int index, const struct nbdctl_device *d, int *ret_index,
+		   struct fault *f);
+/* size 0: leave the size. Sockets fill dead slots only. EXIT_NOT_FOUND for a wrong cookie or an
+ * unconnected device. */
+int nbdctl_reconfigure(struct nbdctl *n, int index, const struct nbdctl_device *d, struct fault *f);
+int nbdctl_disconnect(struct nbdctl *n, int index, struct fault *f);
+/* Whether the kernel has it connected. 0 or -errno. */
+int nbdctl_status(struct nbdctl *n, int index, bool *ret_connected);
+
+/* Joins the multicast group and returns a non-blocking fd to poll. */
+int nbdctl_event_fd(struct nbdctl *n, struct fault *f);
+/* Reads what is there; calls fn for each LINK_DEAD. 0 or -errno. */
+int nbdctl_read_events(struct nbdctl *n, void (*link_dead)(void *arg, int index), void *arg);
+
+/* ---- sysfs ---- */
+
+struct nbd_sysfs {
+	bool is_connected; /* pid file present */
+	int pid; /* who connected; 0 unknown */
+	uint64_t size; /* bytes */
+	bool is_read_only;
+	uint32_t logical_block, physical_block; /* bytes */
+	bool has_write_cache; /* write_cache is "write back" */
+	bool has_fua;
+	uint64_t discard_max, write_zeroes_max; /* bytes; 0 not offered */
+	uint32_t max_hw_kib;
+	char cookie[512]; /* "backend", empty if none */
+};
+/* -ENODEV when there is no such device. */
+int nbd_sysfs_read(int index, struct nbd_sysfs *ret);
+/* "/dev/nbd3", "nbd3" or "3" to 3; -EINVAL otherwise. */
+int nbd_index_parse(const char *text, int *ret);
+/* Names who uses the device (mount point, swap, holder, "opened exclusively"). 0 when free, -EBUSY,
+ * -errno. */
+int nbd_in_use(int index, char *who, size_t len);
+/* Opens it, fsyncs, and flushes the kernel's buffers. 0 or -errno. */
+int nbd_sync(int index);
+/*
+ * Triggers a synthetic "change" event and waits until udev has processed it for this device (and
+ * the node exists). Without udev running: only until the node exists. -ETIMEDOUT.
+ */
+int nbd_udev_settle(int index, int timeout_ms);
+
+#endif

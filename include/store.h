@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBDCRYPT_STORE_H
+#define RBDCRYPT_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * A store is where the raw bytes of a chain live. It never sees a key. All
+ * offsets are dev_off: bytes from the start of the data area (the plain device),
+ * the same for every layer; the store adds each layer's data offset. All offsets
+ * and lengths it is given are inside the device and, for an encrypted chain,
+ * multiples of the largest sector size of the chain, but for the tail of an unencrypted device.
+ */
+
+/*
+ * One piece of a read, in ascending order and without gaps: which layer's bytes
+ * these are. The request decrypts each with that layer's key.
+ */
+#define STORE_LAYER_ZERO UINT16_MAX /* nobody has it: the store filled in zeros */
+struct store_extent {
+	uint64_t dev_off;
+	uint64_t len;
+	uint16_t layer; /* index into the chain, 0 is the child */
+	bool is_hole; /* status only: reads as zeros and takes no space */
+};
+
+/*
+ * One asynchronous call, embedded in the request and owned by the store from a
+ * call that returned 0 until done runs.
+ */
+struct store_io {
+	/* Set by the caller. Runs exactly once, on any thread; must not block. */
+	void (*done)(struct store_io *io);
+	/* Set by the store before done: 0 or -errno. Reads are complete or an error. */
+	int result;
+	/*
+	 * Reads and status: the pieces. one serves the usual case; a store that
+	 * needs more allocates, and store_io_reset() frees.
+	 */
+	struct store_extent *extents;
+	unsigned int n_extents;
+	struct store_extent one;
+	/* The store's own. */
+	struct store *store;
+	struct store_io *next;
+	void *buf;
+	uint64_t dev_off;
+	uint64_t len;
+	int op;
+	unsigned int flags;
+};
+void store_io_reset(struct store_io *io);
+
+struct store;
+
+/*
+ * Every operation returns
+ *   STORE_DONE  finished inside the call, io->result says how; done does not run
+ *   0           under way; done will run (perhaps before the call returns)
+ * Errors are in io->result, never in the return value.
+ */
+#define STORE_DONE 1
+
+#define STORE_ZERO_NO_HOLE 1u /* keep the space allocated */
+
+struct store_ops {
+	const char *name;
+	int (*read)(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len);
+	/* buf stays unchanged until done. */
+	int (*write)(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,
+		     size_t len);
+	/*
+	 * After it, the range holds raw zero bytes, for this and every other client;
+	 * a promise. On an encrypted chain it is only called on what freeable() gave.
+	 */
+	int (*zero)(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
+		    unsigned int flags);
+	/* A hint: may free it, reads old bytes or raw zeros afterwards, never anything else. */
+	int (*discard)(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
+	/* Everything whose done ran before this call is durable when this one is done. */
+	int (*flush)(struct store *s, struct store_io *io);
+	/* What is allocated; is_hole pieces read as zeros. NULL: not known. May be slow. */
+	int (*status)(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
+	/*
+	 * The part of a range that can be given back (whole objects and object tails;
+	 * any part of a file) so that no other client reads garbage there. *ret_len 0: none.
+	 */
+	void (*freeable)(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
+			 uint64_t *ret_len);
+	/*
+	 * Asks for the raw size of the image now, in bytes. Blocking; control thread. 0 or -errno.
+	 */
+	int (*raw_size)(struct store *s, uint64_t *ret);
+	/* No call may be under way. Blocking. */
+	void (*close)(struct store *s);
+};
+
+struct store {
+	const struct store_ops *ops;
+	uint64_t data_offset; /* layer 0, bytes */
+	bool is_encrypted; /* decides what freeable() may give */
+	/* A completed write is on stable storage: FUA and FLUSH cost nothing. */
+	bool is_writethrough;
+	/* A sector read never mixes two writes of that sector. */
+	bool has_atomic_sectors;
+	uint32_t optimal_io; /* bytes: object or stripe unit, 0 unknown */
+	/*
+	 * Told when the image changed under us (size, snapshots). Any thread; must
+	 * only signal. Set by the volume after opening.
+	 */
+	void (*changed)(void *arg);
+	void *changed_arg;
+};
+
+static inline void store_close(struct store *s)
+{
+	if (s)
+		s->ops->close(s);
+}
+
+#endif
