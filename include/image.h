@@ -50,6 +50,14 @@ int cluster_fsid(struct cluster *c, char *buf, size_t len);
 /* No image may be open. NULL is fine. Returns NULL. */
 struct cluster *cluster_free(struct cluster *c);
 
+/*
+ * Takes the words that Ceph understands ("--debug-rbd 20", "-m HOST") out of argv without reading
+ * configuration or connecting, so that commands that need no cluster can find their operands.
+ * argv[0] is skipped; *ret_argc words remain, argv[0] included. -EINVAL (EXIT_USAGE) when Ceph
+ * refuses a value.
+ */
+int cluster_strip_words(int argc, const char **argv, int *ret_argc, struct fault *f);
+
 /* ---- which image ---- */
 
 struct image_spec {

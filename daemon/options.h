@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBDCRYPT_OPTIONS_H
+#define RBDCRYPT_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "fault.h"
+#include "image.h"
+
+/*
+ * The command line. One table (options.def) drives the parser, the keys of -o,
+ * --help and the OPTIONS section of the manual page.
+ *
+ * Two steps, because "--debug-rbd 20 map x" cannot be split into options and
+ * positionals by anyone but Ceph:
+ *
+ *	options_parse(argc, argv, &o, f)	takes out what is ours; checks values
+ *	if (options_has_foreign(&o))
+ *		cluster_strip_words(...)	takes out what is Ceph's (no connection, no files)
+ *	options_positionals(&o, n, words, f)	settles the command and its operand
+ *	cluster_new(o.ceph_argc, o.ceph_argv)	only if the command needs a cluster
+ *
+ * One thread. Everything in struct options belongs to it until options_done().
+ */
+
+enum command {
+	COMMAND_NONE,
+	COMMAND_MAP,
+	COMMAND_UNMAP,
+	COMMAND_ATTACH,
+	COMMAND_DETACH,
+	COMMAND_LIST,
+	COMMAND_STATUS,
+	COMMAND_SERVE,
+	COMMAND_HELP,
+	COMMAND_VERSION,
+};
+
+enum output_format { OUTPUT_PLAIN, OUTPUT_JSON, OUTPUT_XML };
+
+enum newline_policy { NEWLINE_AUTO, NEWLINE_KEEP, NEWLINE_STRIP };
+
+/* A list of words in the order given; items are owned. */
+struct option_list {
+	char **items;
+	unsigned int n;
+};
+
+struct options {
+	enum command command; /* NONE until options_positionals(), but for HELP and VERSION */
+	enum command help_topic; /* of HELP; NONE: everything */
+	char *operand; /* SPEC, or DEVICE|SPEC|COOKIE, or NULL */
+
+	/* Ceph */
+	char *conf, *cluster, *id, *name; /* NULL: not given */
+	/*
+	 * The words we do not know, in order, and the few that are Ceph's too; [0] is
+	 * our own name. The array may be permuted by who is given it; the strings stay ours.
+	 */
+	const char **ceph_argv;
+	int ceph_argc;
+
+	/* Image: what --pool, --namespace, --image, --snap, --snap-id said; for image_spec_parse().
+	 */
+	struct image_spec spec;
+
+	/* map, attach (and what serve shares) */
+	char *device; /* as typed; nbd_index_parse() */
+	unsigned int nbds_max, max_part; /* 0: the module's own default */
+	bool is_read_only;
+	bool is_exclusive;
+	bool is_notrim;
+	bool is_cookie_shown;
+	bool is_new; /* map once more what is mapped already */
+	bool is_udev_ignored; /* --no-udev-wait */
+	int io_timeout_s; /* -1: not given; 0: never abort */
+	int reattach_timeout_s;
+	char *cookie; /* NULL: make one */
+	struct option_list formats; /* "luks", "luks1", "luks2"; child first */
+	struct option_list passphrase_files; /* child first */
+	bool is_encryption_strict; /* --encryption-strict: no plaintext ancestors */
+	enum newline_policy newline;
+	unsigned int block_size; /* bytes; 0: auto */
+	unsigned int connections; /* sockets per device; 0: auto */
+
+	/* limits that a header may not exceed; 0: luks_limits_default()'s */
+	uint64_t pbkdf2_iterations_max;
+	unsigned int argon2_time_max;
+	uint64_t argon2_memory_max; /* bytes */
+	unsigned int argon2_lanes_max;
+	int unlock_timeout_s; /* -1: not given; 0: none */
+
+	/* serve */
+	char *socket; /* path, or NULL */
+	bool is_single; /* one client on stdin and stdout */
+	char *export_name; /* NULL: the spec */
+
+	/* unmap */
+	bool is_forced;
+
+	/* list, status */
+	enum output_format format;
+	bool is_pretty;
+
+	/* the process */
+	bool is_foreground; /* also set by is_debug */
+	bool is_debug;
+	char *log_file;
+	int log_level; /* enum log_level */
+	int open_timeout_s; /* 0: for ever */
+	char *run_dir; /* NULL: state_run_dir() decides */
+	unsigned int workers; /* 0: one per processor */
+	uint64_t queue_memory; /* bytes per volume; 0: auto */
+	uint64_t inline_threshold; /* bytes; UINT64_MAX: calibrated */
+
+	struct option_list words; /* owns what ceph_argv points to */
+	uint64_t given; /* which rows of the table the user used */
+};
+
+/*
+ * Takes our options out of argv, checks their values, and keeps all other words in
+ * order in ceph_argv. --help and --version anywhere win over everything else and set
+ * command. -EINVAL (EXIT_USAGE) names the option and what is expected; -ENOMEM. On
+ * failure ret is untouched. argv is not kept.
+ */
+int options_parse(int argc, char **argv, struct options *ret, struct fault *f);
+
+/* True when ceph_argv holds words with a leading dash: only Ceph knows whether the next is theirs.
+ */
+bool options_has_foreign(const struct options *o);
+
+/*
+ * The second step: words are what is left of ceph_argv ([0] is skipped). Sets command
+ * and operand, and refuses unknown options (naming the nearest), a missing or
+ * surplus operand, and options that the command has no use for. -EINVAL (EXIT_USAGE).
+ */
+int options_positionals(struct options *o, int argc, const char *const *words, struct fault *f);
+
+/* Frees what it holds. A zeroed struct is fine. */
+void options_done(struct options *o);
+
+/* Usage of one command, or of all of them for COMMAND_NONE. */
+void options_help(FILE *out, enum command topic);
+
+/* The OPTIONS section of rbdcrypt-nbd(8), as mdoc. */
+void options_dump_mdoc(FILE *out);
+
+/* "map"; "" for COMMAND_NONE. */
+const char *options_command_name(enum command c);
+
+#endif
