@@ -55,6 +55,12 @@ struct store_io {
 };
 void store_io_reset(struct store_io *io);
 
+/*
+ * For stores: appends the next piece, joining it to the last one where only the place
+ * differs. 0 or -ENOMEM (nothing was added). Empty pieces are ignored.
+ */
+int store_io_add(struct store_io *io, uint64_t dev_off, uint64_t len, uint16_t layer, bool is_hole);
+
 struct store;
 
 /*
@@ -79,15 +85,25 @@ struct store_ops {
 	 */
 	int (*zero)(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
 		    unsigned int flags);
-	/* A hint: may free it, reads old bytes or raw zeros afterwards, never anything else. */
+	/*
+	 * A hint, for any range; the store clips it by itself to what may go. Reads old bytes or
+	 * raw zeros afterwards. Only a block device that can discard but not write zeroes may
+	 * answer with what it likes, as it does below every dm-crypt that discards.
+	 */
 	int (*discard)(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
 	/* Everything whose done ran before this call is durable when this one is done. */
 	int (*flush)(struct store *s, struct store_io *io);
-	/* What is allocated; is_hole pieces read as zeros. NULL: not known. May be slow. */
+	/*
+	 * What is allocated; is_hole pieces read as zeros. NULL: not known. May be slow, and may
+	 * stop early: the pieces cover a part of the range that begins with it and is not empty.
+	 * Holes start and end on 4096 bytes, but where the range starts or ends.
+	 */
 	int (*status)(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
 	/*
-	 * The part of a range that can be given back (whole objects and object tails;
-	 * any part of a file) so that no other client reads garbage there. *ret_len 0: none.
+	 * The first part of a range that zero() may be asked for so that no other client reads
+	 * garbage there. Not encrypted: all of it. Encrypted: whole objects and object tails,
+	 * which librbd's encryption reads as zeros; nothing of a file, where dm-crypt decrypts the
+	 * zeros. Never blocks. *ret_len 0: none.
 	 */
 	void (*freeable)(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
 			 uint64_t *ret_len);
@@ -110,11 +126,26 @@ struct store {
 	uint32_t optimal_io; /* bytes: object or stripe unit, 0 unknown */
 	/*
 	 * Told when the image changed under us (size, snapshots). Any thread; must
-	 * only signal. Set by the volume after opening.
+	 * only signal. Set by the volume after opening, with store_on_change().
 	 */
 	void (*changed)(void *arg);
 	void *changed_arg;
 };
+
+static inline void store_on_change(struct store *s, void (*changed)(void *arg), void *arg)
+{
+	s->changed_arg = arg;
+	__atomic_store_n(&s->changed, changed, __ATOMIC_RELEASE);
+}
+
+/* For stores. */
+static inline void store_tell_change(struct store *s)
+{
+	void (*changed)(void *arg) = __atomic_load_n(&s->changed, __ATOMIC_ACQUIRE);
+
+	if (changed)
+		changed(s->changed_arg);
+}
 
 static inline void store_close(struct store *s)
 {
