@@ -72,8 +72,12 @@ struct image_spec {
 /*
  * "[pool/[namespace/]]image[@snap]" or "file:PATH". -EINVAL (EXIT_USAGE) says what is wrong. Fields
  * already set in ret by split options (--pool, --image ...) are kept where text is silent and
- * refused where both speak. text may be NULL when --image is given.
+ * refused where both speak. text may be NULL when --image is given. Start from IMAGE_SPEC_INIT.
  */
+#define IMAGE_SPEC_INIT                                                                            \
+	{                                                                                          \
+		.snap_id = UINT64_MAX                                                              \
+	}
 int image_spec_parse(const char *text, struct image_spec *ret, struct fault *f);
 /* As the user would type it: pool/[ns/]image[@snap]. At most len bytes. */
 void image_spec_format(const struct image_spec *s, char *buf, size_t len);
@@ -82,8 +86,8 @@ void image_spec_done(struct image_spec *s);
 /* ---- one layer, read-only: for headers and the walk up the parents ---- */
 
 struct layer_info {
-	char spec[512]; /* "rbd/golden@v1", for messages */
-	char pool[128], nspace[128], image[256], snap[256];
+	char spec[4608]; /* "rbd/golden@v1" or "file:PATH", for messages */
+	char pool[128], nspace[128], image[4096], snap[256];
 	char image_id[64];
 	int64_t pool_id;
 	uint64_t snap_id; /* UINT64_MAX: head */
