@@ -63,17 +63,18 @@ uint32_t wire_error(int error);
 /* Header of the reply, into buf; returns its length. The largest is WIRE_REPLY_MAX. */
 #define WIRE_REPLY_MAX 64
 size_t wire_simple_reply(unsigned char *buf, uint64_t cookie, int error);
-/* One OFFSET_DATA chunk that ends the reply; len bytes of data follow it. */
+/* One OFFSET_DATA chunk that ends the reply; len bytes (1..WIRE_MAX_PAYLOAD) follow it. */
 size_t wire_data_chunk(unsigned char *buf, uint64_t cookie, uint64_t offset, uint32_t len);
 /* One NONE chunk that ends the reply. */
 size_t wire_none_chunk(unsigned char *buf, uint64_t cookie);
-/* One ERROR chunk that ends the reply (no message). */
+/* One ERROR chunk that ends the reply (no message). error is negative. */
 size_t wire_error_chunk(unsigned char *buf, uint64_t cookie, int error);
 /*
  * One BLOCK_STATUS chunk for n descriptors, ending the reply: the header into buf, and each
  * descriptor by wire_status_descriptor() after it (8 bytes each).
  */
 size_t wire_status_chunk(unsigned char *buf, uint64_t cookie, uint32_t context_id, uint32_t n);
+#define WIRE_MAX_DESCRIPTORS (1u << 20) /* n is 1..this */
 #define WIRE_STATE_HOLE 1u
 #define WIRE_STATE_ZERO 2u
 void wire_status_descriptor(unsigned char buf[8], uint32_t len, uint32_t state);
@@ -85,7 +86,11 @@ struct wire_export {
 	const char *description; /* or NULL */
 	uint64_t size; /* bytes */
 	uint16_t flags; /* transmission flags, without DF (the handshake adds it) */
-	uint32_t min_block, preferred_block, max_block; /* bytes */
+	/*
+	 * Bytes. min_block above 1 is a demand: clients that do not ask for block sizes are
+	 * refused, as the protocol allows. Serve 1 where any alignment works.
+	 */
+	uint32_t min_block, preferred_block, max_block;
 	bool has_status; /* base:allocation is offered */
 };
 
@@ -106,10 +111,16 @@ typedef int (*wire_find_export_fn)(void *arg, const char *name, struct wire_expo
 typedef int (*wire_list_exports_fn)(void *arg, unsigned int i, struct wire_export *ret);
 
 /*
- * Blocking, on the connection's reader thread; rfd and wfd may be the same socket. Gives up when
- * the client is silent for timeout_ms (-ETIMEDOUT). stop_fd: becomes readable when the server stops
- * (-ECANCELED), or -1. 0           transmission may begin -ECONNRESET the client left or aborted
- * properly -EPROTO     it broke the protocol
+ * Blocking, on the connection's reader thread; rfd and wfd may be the same socket, or pipes (then
+ * SIGPIPE must be ignored). Takes not one byte beyond the handshake. list may be NULL. stop_fd
+ * becomes readable when the server stops, or is -1. Memory and the number of options are bounded.
+ *   0            transmission may begin
+ *   -ECONNRESET  the client left or aborted properly
+ *   -ENOENT      it chose an unknown export by EXPORT_NAME, which has no error reply
+ *   -EPROTO      it broke the protocol, or asked for too much
+ *   -ETIMEDOUT   the greeting or one option was not complete after timeout_ms (negative: no limit)
+ *   -ECANCELED   stop_fd
+ *   -errno       the socket failed, or no memory
  */
 int wire_handshake(int rfd, int wfd, int stop_fd, int timeout_ms, wire_find_export_fn find,
 		   wire_list_exports_fn list, void *arg, struct wire_session *ret);
