@@ -39,6 +39,7 @@ enum command {
 	COMMAND_SERVE,
 	COMMAND_HELP,
 	COMMAND_VERSION,
+	COMMAND_DUMP_OPTIONS, /* hidden: for the manual page's test */
 };
 
 enum output_format { OUTPUT_PLAIN, OUTPUT_JSON, OUTPUT_XML };
@@ -52,12 +53,13 @@ struct option_list {
 };
 
 struct options {
-	enum command command; /* NONE until options_positionals(), but for HELP and VERSION */
+	enum command command; /* NONE until options_positionals(), but for what --help and the like
+				 set */
 	enum command help_topic; /* of HELP; NONE: everything */
 	char *operand; /* SPEC, or DEVICE|SPEC|COOKIE, or NULL */
 
 	/* Ceph */
-	char *conf, *cluster, *id, *name; /* NULL: not given */
+	char *conf, *cluster, *name; /* NULL: not given; --id X makes name "client.X" */
 	/*
 	 * The words we do not know, in order, and the few that are Ceph's too; [0] is
 	 * our own name. The array may be permuted by who is given it; the strings stay ours.
