@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Buffers by size class: powers of two up to 1 MiB, then whole MiB. A returned
+ * buffer is kept for the next request of its class, because fresh pages cost more
+ * than the crypto of what they hold; when another class needs the room, kept buffers are
+ * given back to the system first. The line of waiters is first come, first served, or a
+ * large request would starve behind small ones.
+ */
+
+#include "buffers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define SMALLEST_SHIFT 12 /* 4 KiB */
+#define MIB_SHIFT 20
+#define N_POWERS (MIB_SHIFT - SMALLEST_SHIFT + 1)
+#define N_CLASSES (N_POWERS + (BUFFERS_LARGEST >> MIB_SHIFT) - 1)
+/* What is taken at once: enough for a full queue of small requests and a few large ones. */
+#define FIRST_SMALL 64
+#define FIRST_LARGE 8
+#define FIRST_LARGE_BYTES (128u << 10)
+
+struct kept {
+	struct kept *next;
+};
+
+struct buffers {
+	pthread_mutex_t mutex;
+	/* Guarded by mutex: */
+	struct kept *kept[N_CLASSES];
+	size_t total; /* bytes in use and kept */
+	struct buffers_waiter *first, *last;
+	/* Constant: */
+	size_t limit;
+};
+
+static unsigned int class_of(size_t len)
+{
+	unsigned int c = 0;
+
+	if (len > (size_t)1 << MIB_SHIFT)
+		return N_POWERS - 1 + (unsigned int)((len + ((1u << MIB_SHIFT) - 1)) >> MIB_SHIFT) -
+		       1;
+	while (len > (size_t)1 << (SMALLEST_SHIFT + c))
+		c++;
+	return c;
+}
+
+static size_t class_bytes(unsigned int c)
+{
+	if (c < N_POWERS)
+		return (size_t)1 << (SMALLEST_SHIFT + c);
+	return (size_t)(c - N_POWERS + 2) << MIB_SHIFT;
+}
+
+/* Call with the mutex held. Gives kept buffers back until room bytes fit; largest first. */
+static bool make_room(struct buffers *b, size_t room)
+{
+	for (unsigned int c = N_CLASSES; c-- > 0 && b->total + room > b->limit;) {
+		while (b->kept[c] && b->total + room > b->limit) {
+			struct kept *k = b->kept[c];
+
+			b->kept[c] = k->next;
+			(void)munmap(k, class_bytes(c));
+			b->total -= class_bytes(c);
+		}
+	}
+	return b->total + room <= b->limit;
+}
+
+/* Call with the mutex held. */
+static void *take(struct buffers *b, unsigned int c)
+{
+	struct kept *k = b->kept[c];
+	void *m;
+
+	if (k) {
+		b->kept[c] = k->next;
+		return k;
+	}
+	if (!make_room(b, class_bytes(c)))
+		return NULL;
+	m = mmap(NULL, class_bytes(c), PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (m == MAP_FAILED)
+		return NULL;
+	/* Plaintext passes through here; it has no business in a core dump. */
+	(void)madvise(m, class_bytes(c), MADV_DONTDUMP);
+	b->total += class_bytes(c);
+	return m;
+}
+
+/* Call with the mutex held. */
+static void leave(struct buffers *b, struct buffers_waiter *w)
+{
+	struct buffers_waiter **link = &b->first, *before = NULL;
+
+	if (!w->is_queued)
+		return;
+	while (*link != w) {
+		before = *link;
+		link = &(*link)->next;
+	}
+	*link = w->next;
+	if (b->last == w)
+		b->last = before;
+	w->is_queued = false;
+}
+
+void *buffers_get(struct buffers *b, size_t len, struct buffers_waiter *w)
+{
+	struct buffers_waiter *next = NULL;
+	void *buf = NULL;
+
+	(void)pthread_mutex_lock(&b->mutex);
+	if (!b->first || b->first == w)
+		buf = take(b, class_of(len));
+	if (buf) {
+		leave(b, w);
+		next = b->first;
+	} else if (!w->is_queued) {
+		w->next = NULL;
+		w->is_queued = true;
+		if (b->first)
+			b->last->next = w;
+		else
+			b->first = w;
+		b->last = w;
+	}
+	/* There may be enough left for the next in line. */
+	if (next)
+		next->wake(next);
+	(void)pthread_mutex_unlock(&b->mutex);
+	return buf;
+}
+
+void buffers_put(struct buffers *b, void *buf, size_t len)
+{
+	unsigned int c = class_of(len);
+	struct kept *k = buf;
+
+	(void)pthread_mutex_lock(&b->mutex);
+	k->next = b->kept[c];
+	b->kept[c] = k;
+	if (b->first)
+		b->first->wake(b->first);
+	(void)pthread_mutex_unlock(&b->mutex);
+}
+
+void buffers_leave(struct buffers *b, struct buffers_waiter *w)
+{
+	(void)pthread_mutex_lock(&b->mutex);
+	leave(b, w);
+	if (b->first)
+		b->first->wake(b->first);
+	(void)pthread_mutex_unlock(&b->mutex);
+}
+
+int buffers_new(size_t limit, struct buffers **ret)
+{
+	struct buffers *b;
+	void *first[FIRST_SMALL + FIRST_LARGE];
+	unsigned int n = 0;
+
+	if (limit < BUFFERS_LARGEST)
+		return -EINVAL;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	(void)pthread_mutex_init(&b->mutex, NULL);
+	b->limit = limit;
+	while (n < FIRST_SMALL + FIRST_LARGE) {
+		first[n] = take(b, n < FIRST_SMALL ? 0 : class_of(FIRST_LARGE_BYTES));
+		if (!first[n])
+			break;
+		n++;
+	}
+	for (unsigned int i = 0; i < n; i++)
+		buffers_put(b, first[i], i < FIRST_SMALL ? 1 : FIRST_LARGE_BYTES);
+	if (n < FIRST_SMALL + FIRST_LARGE) {
+		(void)buffers_free(b);
+		return -ENOMEM;
+	}
+	*ret = b;
+	return 0;
+}
+
+struct buffers *buffers_free(struct buffers *b)
+{
+	if (!b)
+		return NULL;
+	for (unsigned int c = 0; c < N_CLASSES; c++) {
+		while (b->kept[c]) {
+			struct kept *k = b->kept[c];
+
+			b->kept[c] = k->next;
+			(void)munmap(k, class_bytes(c));
+		}
+	}
+	(void)pthread_mutex_destroy(&b->mutex);
+	free(b);
+	return NULL;
+}

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The reader's side of a connection: bytes to requests. The other side, replies
+ * to bytes, is reply.c; conn_private.h has what they share.
+ *
+ * The reader sleeps in one place only, wait_for(), and there it also does what other threads leave
+ * to it: sending what a full socket did not take. So it may wait for memory or for a free request
+ * while replies drain.
+ *
+ * It reads many headers with one call, and the payload of a large write straight to where it is
+ * encrypted.
+ */
+
+#include "conn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "conn_private.h"
+#include "request.h"
+#include "validate.h"
+
+/* Headers of a full queue, and the payload of a few small writes. */
+#define IN_BYTES (64u << 10)
+#define HANDSHAKE_MS 60000
+/* A stopping connection whose client takes nothing for so long is cut. */
+#define STUCK_MS 10000
+/* Memory can also come back from elsewhere in the system, which wakes nobody. */
+#define MEMORY_RETRY_MS 1000
+#define SOCKET_BUFFER (4 << 20)
+
+void conn_wake(struct conn *c)
+{
+	uint64_t one = 1;
+
+	/* Can only fail when the counter is full, and then the reader is awake. */
+	(void)!write(c->wake_fd, &one, sizeof(one));
+}
+
+static void on_memory(struct buffers_waiter *w)
+{
+	conn_wake((struct conn *)((char *)w - offsetof(struct conn, waiter)));
+}
+
+/*
+ * Sleeps until the socket can be read (if want_input), somebody woke us, or timeout_ms passed (-1:
+ * never). 0, or -ECANCELED when the connection is to stop.
+ */
+static int wait_for(struct conn *c, bool want_input, int timeout_ms)
+{
+	bool is_blocked = atomic_load(&c->is_blocked);
+	struct pollfd p[] = {
+		{ .fd = c->wake_fd, .events = POLLIN },
+		{ .fd = want_input ? c->rfd : -1, .events = POLLIN },
+		{ .fd = is_blocked ? c->wfd : -1, .events = POLLOUT },
+	};
+	uint64_t count;
+
+	if (poll(p, 3, timeout_ms) > 0) {
+		if (p[0].revents)
+			(void)!read(c->wake_fd, &count, sizeof(count));
+		if (p[2].revents)
+			reply_resume(c);
+	}
+	return atomic_load(&c->is_stopping) ? -ECANCELED : 0;
+}
+
+/* At least one byte into iov. Bytes read, -ECONNRESET at the end of the stream, -ECANCELED, -errno.
+ */
+static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
+{
+	for (;;) {
+		ssize_t got;
+		int r;
+
+		if (atomic_load(&c->is_stopping))
+			return -ECANCELED;
+		got = readv(c->rfd, iov, n);
+		if (got > 0)
+			return got;
+		if (got == 0)
+			return -ECONNRESET;
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -errno;
+		/* The batch is over: what it finished goes out before we sleep. */
+		reply_uncork(c);
+		r = wait_for(c, true, -1);
+		if (r < 0)
+			return r;
+	}
+}
+
+/* Makes at least need bytes (at most IN_BYTES) available at c->in + c->in_at. 0 or as read_some().
+ */
+static int fill(struct conn *c, size_t need)
+{
+	if (c->in_len >= need)
+		return 0;
+	memmove(c->in, c->in + c->in_at, c->in_len);
+	c->in_at = 0;
+	while (c->in_len < need) {
+		struct iovec iov = { c->in + c->in_len, IN_BYTES - c->in_len };
+		ssize_t n = read_some(c, &iov, 1);
+
+		if (n < 0)
+			return (int)n;
+		c->in_len += (size_t)n;
+	}
+	return 0;
+}
+
+/* What is buffered of a payload, and how much that was. */
+static size_t take_buffered(struct conn *c, unsigned char *to, size_t len)
+{
+	size_t n = len < c->in_len ? len : c->in_len;
+
+	if (to)
+		memcpy(to, c->in + c->in_at, n);
+	c->in_at += n;
+	c->in_len -= n;
+	return n;
+}
+
+/* A payload to where it belongs; the headers behind it go to the buffer in the same call. */
+static int read_payload(struct conn *c, unsigned char *to, size_t len)
+{
+	size_t done = take_buffered(c, to, len);
+
+	while (done < len) {
+		struct iovec iov[] = { { to + done, len - done }, { c->in, IN_BYTES } };
+		ssize_t n = read_some(c, iov, 2);
+
+		if (n < 0)
+			return (int)n;
+		if ((size_t)n > len - done) {
+			c->in_at = 0;
+			c->in_len = (size_t)n - (len - done);
+			n = (ssize_t)(len - done);
+		}
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* The payload of a write that was refused. */
+static int skip_payload(struct conn *c, size_t len)
+{
+	len -= take_buffered(c, NULL, len);
+	while (len > 0) {
+		struct iovec iov = { c->in, len < IN_BYTES ? len : IN_BYTES };
+		ssize_t n = read_some(c, &iov, 1);
+
+		if (n < 0)
+			return (int)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* ---- requests and memory ---- */
+
+/* Takes back what the senders have finished with. */
+static void collect(struct conn *c)
+{
+	struct request *req = atomic_exchange(&c->returned, NULL);
+
+	while (req) {
+		struct request *next = req->next;
+
+		req->next = c->free;
+		c->free = req;
+		c->n_free++;
+		req = next;
+	}
+}
+
+/* Sleeps for something that senders return. timeout_ms as wait_for(). */
+static int wait_returned(struct conn *c, int timeout_ms)
+{
+	reply_uncork(c);
+	atomic_store(&c->wants_return, true);
+	if (atomic_load(&c->returned))
+		return 0;
+	return wait_for(c, false, timeout_ms);
+}
+
+static int get_request(struct conn *c, struct request **ret)
+{
+	for (;;) {
+		int r;
+
+		if (!c->free)
+			collect(c);
+		if (c->free) {
+			*ret = c->free;
+			c->free = (*ret)->next;
+			c->n_free--;
+			return 0;
+		}
+		r = wait_returned(c, -1);
+		if (r < 0)
+			return r;
+	}
+}
+
+static void unget_request(struct conn *c, struct request *req)
+{
+	req->next = c->free;
+	c->free = req;
+	c->n_free++;
+}
+
+static int get_memory(struct conn *c, struct request *req, size_t len)
+{
+	req->buf = NULL;
+	req->buf_len = len;
+	if (len == 0)
+		return 0;
+	for (;;) {
+		int r;
+
+		req->buf = buffers_get(c->volume->buffers, len, &c->waiter);
+		if (req->buf)
+			return 0;
+		reply_uncork(c);
+		r = wait_for(c, false, MEMORY_RETRY_MS);
+		if (r < 0) {
+			buffers_leave(c->volume->buffers, &c->waiter);
+			return r;
+		}
+	}
+}
+
+/* ---- one request after the other ---- */
+
+/* Reads what belongs to a valid request and lets it go. */
+static int accept_request(struct conn *c, struct request *req)
+{
+	int r = get_memory(c, req, request_memory(c->volume, &req->wire));
+
+	if (r == 0 && req->wire.type == WIRE_WRITE)
+		r = read_payload(c, request_payload(req), req->wire.len);
+	if (r < 0) {
+		/* Half a request is no request. */
+		if (req->buf)
+			buffers_put(c->volume->buffers, req->buf, req->buf_len);
+		unget_request(c, req);
+		return r;
+	}
+	request_start(req);
+	return 0;
+}
+
+static int next_request(struct conn *c)
+{
+	struct request *req;
+	struct wire_request w;
+	int r = fill(c, WIRE_REQUEST_BYTES);
+
+	if (r < 0)
+		return r;
+	r = wire_request_decode(c->in + c->in_at, &w);
+	if (r < 0)
+		return r;
+	c->in_at += WIRE_REQUEST_BYTES;
+	c->in_len -= WIRE_REQUEST_BYTES;
+	if (w.type == WIRE_DISC)
+		return -ESHUTDOWN;
+	r = get_request(c, &req);
+	if (r < 0)
+		return r;
+	req->conn = c;
+	req->volume = c->volume;
+	req->wire = w;
+	r = validate_request(c->volume, &c->session, &w);
+	if (r == 0)
+		return accept_request(c, req);
+	log_debug(c->volume->spec, "refused request type %u flags %#x offset %llu length %u: %s",
+		  w.type, w.flags, (unsigned long long)w.offset, w.len, strerror(-r));
+	req->error = r;
+	req->buf = NULL;
+	req->data = NULL;
+	req->data_len = 0;
+	(void)atomic_fetch_add(&c->volume->counters.in_flight, 1);
+	if (w.type == WIRE_WRITE) {
+		int s = skip_payload(c, w.len);
+
+		if (s < 0) {
+			(void)atomic_fetch_sub(&c->volume->counters.in_flight, 1);
+			unget_request(c, req);
+			return s;
+		}
+	}
+	conn_reply(req);
+	return 0;
+}
+
+static enum conn_end end_of(int error)
+{
+	switch (error) {
+	case -ESHUTDOWN:
+		return CONN_DISCONNECTED;
+	case -ECONNRESET:
+		return CONN_CLOSED;
+	case -ECANCELED:
+		return CONN_STOPPED;
+	default:
+		return CONN_BROKEN;
+	}
+}
+
+static long long now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/*
+ * Until every request is answered, or its answer dropped because the socket is gone or its client
+ * takes nothing. Then until those who answered have let go of the connection.
+ */
+static void drain(struct conn *c)
+{
+	long long since = now_ms();
+	unsigned int n_free = c->n_free;
+
+	reply_uncork(c);
+	for (;;) {
+		collect(c);
+		if (c->n_free == CONN_REQUESTS)
+			break;
+		if (!atomic_load(&c->is_blocked) || c->n_free != n_free) {
+			since = now_ms();
+			n_free = c->n_free;
+		} else if (now_ms() - since >= STUCK_MS) {
+			reply_give_up(c);
+		}
+		(void)wait_returned(c, STUCK_MS / 10);
+	}
+	while (atomic_load(&c->visitors) > 0)
+		(void)sched_yield();
+}
+
+static int handshake(struct conn *c)
+{
+	if (c->is_kernel) {
+		c->session.flags = volume_flags(c->volume);
+		c->session.size = atomic_load(&c->volume->size);
+		return 0;
+	}
+	return wire_handshake(c->rfd, c->wfd, c->wake_fd, HANDSHAKE_MS, c->find, c->list,
+			      c->export_arg, &c->session);
+}
+
+static void *reader_main(void *arg)
+{
+	struct conn *c = arg;
+	int r;
+
+	c->reader = pthread_self();
+	r = handshake(c);
+	while (r == 0)
+		r = next_request(c);
+	if (r == -EPROTO)
+		log_warning(c->volume->spec,
+			    "a client broke the protocol; its connection is closed");
+	else if (end_of(r) == CONN_BROKEN && r != -EPIPE)
+		log_warning(c->volume->spec, "a connection failed: %s", strerror(-r));
+	drain(c);
+	/* The client learns at once; the descriptor itself stays ours until conn_free(). */
+	if (c->is_socket)
+		(void)shutdown(c->wfd, SHUT_RDWR);
+	atomic_store(&c->end, end_of(r));
+	c->ended(c->ended_arg);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+/* Large buffers spare the sender from sleeping in the middle of replies. Best effort. */
+static void widen(int fd)
+{
+	int bytes = SOCKET_BUFFER;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
+static int set_nonblocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	return 0;
+}
+
+int conn_new(const struct conn_options *o, struct conn **ret)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+	int type, r;
+	socklen_t len = sizeof(type);
+
+	if (!c)
+		return -ENOMEM;
+	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->wake_fd < 0) {
+		r = -errno;
+		free(c);
+		return r;
+	}
+	c->in = malloc(IN_BYTES);
+	r = c->in ? set_nonblocking(o->rfd) : -ENOMEM;
+	if (r == 0)
+		r = set_nonblocking(o->wfd);
+	if (r < 0)
+		goto fail;
+	c->volume = o->volume;
+	c->rfd = o->rfd;
+	c->wfd = o->wfd;
+	c->is_kernel = o->is_kernel;
+	c->is_socket = getsockopt(o->wfd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
+	c->find = o->find;
+	c->list = o->list;
+	c->export_arg = o->export_arg;
+	c->ended = o->ended;
+	c->ended_arg = o->ended_arg;
+	c->waiter.wake = on_memory;
+	widen(o->wfd);
+	for (unsigned int i = 0; i < CONN_REQUESTS; i++)
+		unget_request(c, &c->requests[i]);
+	r = -pthread_create(&c->thread, NULL, reader_main, c);
+	if (r < 0)
+		goto fail;
+	(void)pthread_setname_np(c->thread, "reader");
+	*ret = c;
+	return 0;
+fail:
+	(void)close(c->wake_fd);
+	free(c->in);
+	free(c);
+	return r;
+}
+
+void conn_stop(struct conn *c)
+{
+	atomic_store(&c->is_stopping, true);
+	conn_wake(c);
+}
+
+enum conn_end conn_ended(const struct conn *c)
+{
+	return atomic_load(&c->end);
+}
+
+bool conn_is_abandoned(const struct conn *c)
+{
+	struct pollfd p = { .fd = c->rfd, .events = POLLRDHUP };
+
+	if (!c->is_kernel)
+		return false;
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+struct conn *conn_free(struct conn *c)
+{
+	if (!c)
+		return NULL;
+	(void)pthread_join(c->thread, NULL);
+	if (c->rfd != c->wfd)
+		(void)close(c->rfd);
+	(void)close(c->wfd);
+	(void)close(c->wake_fd);
+	free(c->in);
+	free(c);
+	return NULL;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_CONN_H
+#define DAEMON_CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "volume.h"
+#include "wire.h"
+
+/*
+ * One NBD connection: from the kernel's socketpair or from a client of the unix socket. One thread,
+ * the reader; replies are sent by whoever has one.
+ */
+struct conn;
+struct request;
+
+#define CONN_REQUESTS 128 /* in flight per connection: the kernel's queue depth per socket */
+#define CONN_STATUS_MAX 512 /* descriptors in one BLOCK_STATUS reply */
+
+enum conn_end {
+	CONN_RUNNING,
+	CONN_DISCONNECTED, /* the client said so: the kernel, that the device is going away */
+	CONN_CLOSED, /* the socket ended without a word */
+	CONN_BROKEN, /* framing or handshake broken, or an error of the socket */
+	CONN_STOPPED, /* conn_stop() */
+};
+
+struct conn_options {
+	struct volume *volume;
+	int rfd, wfd; /* taken on success; may be the same */
+	bool is_kernel; /* no handshake; a write on a dead socket must not be carried out */
+	/* Not the kernel: who is asked for exports. */
+	wire_find_export_fn find;
+	wire_list_exports_fn list;
+	void *export_arg;
+	/* Called by the reader as its last act, when nothing is in flight any more. Must only
+	 * signal. */
+	void (*ended)(void *arg);
+	void *ended_arg;
+};
+
+/* Starts the reader. 0 or -errno; on failure the fds stay the caller's. Control thread. */
+int conn_new(const struct conn_options *o, struct conn **ret);
+
+/*
+ * Stop reading requests; those that were read are finished and answered. Returns at once; ended
+ * follows. A client that does not take its answers is given some seconds. Any thread.
+ */
+void conn_stop(struct conn *c);
+
+/* How it ended; CONN_RUNNING before. Any thread. */
+enum conn_end conn_ended(const struct conn *c);
+
+/* Waits for the reader, closes the fds. Control thread. NULL is fine. Returns NULL. */
+struct conn *conn_free(struct conn *c);
+
+/* ---- for request.c ---- */
+
+/* Takes req with its error or data, answers, and puts req back in the free list. Any thread. */
+void conn_reply(struct request *req);
+
+/* The kernel gave this socket up, so it may send its requests again elsewhere. Any thread. */
+bool conn_is_abandoned(const struct conn *c);
+
+#endif

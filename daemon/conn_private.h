@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_CONN_PRIVATE_H
+#define DAEMON_CONN_PRIVATE_H
+
+/* What conn.c (bytes to requests) and reply.c (replies to bytes) share. */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "buffers.h"
+#include "conn.h"
+#include "request.h"
+
+struct conn {
+	/* Constant once the reader runs. */
+	struct volume *volume;
+	int rfd, wfd; /* non-blocking */
+	int wake_fd; /* eventfd: wakes the reader */
+	bool is_kernel, is_socket;
+	wire_find_export_fn find;
+	wire_list_exports_fn list;
+	void *export_arg;
+	void (*ended)(void *arg);
+	void *ended_arg;
+	pthread_t thread; /* for joining: the control thread's */
+	struct wire_session session; /* written by the reader before the first request */
+
+	/* The reader's own. */
+	pthread_t reader; /* itself; other threads read it once there are requests */
+	unsigned char *in; /* bytes received and not yet taken */
+	size_t in_at, in_len;
+	struct request *free;
+	unsigned int n_free;
+	struct buffers_waiter waiter;
+	unsigned int corked; /* replies of this batch that wait to go out together */
+
+	/* Stacks that any thread pushes to and one takes whole. */
+	_Atomic(struct request *) returned; /* answered; the reader takes */
+	_Atomic(struct request *) ready; /* to be sent; the sender takes */
+
+	/* Signals. */
+	atomic_bool wants_return; /* the reader sleeps until something is returned */
+	atomic_bool is_sending; /* somebody is the sender */
+	atomic_bool is_blocked; /* the socket was full: the reader resumes when it is not */
+	atomic_bool is_dead; /* nothing can be sent any more: replies are dropped */
+	atomic_bool is_stopping;
+	atomic_uint visitors; /* threads inside conn_reply(): c outlives them */
+	_Atomic(enum conn_end) end;
+
+	/* The sender's own: whoever set is_sending. */
+	struct request *out_first, *out_last;
+	size_t out_sent; /* bytes of out_first that are gone */
+
+	struct request requests[CONN_REQUESTS];
+};
+
+void conn_wake(struct conn *c);
+
+/* Reader only: the batch is over, send what it finished. */
+void reply_uncork(struct conn *c);
+/* Reader only: the socket takes bytes again. */
+void reply_resume(struct conn *c);
+/* Reader only: the client takes nothing; drop what is left. */
+void reply_give_up(struct conn *c);
+
+#endif

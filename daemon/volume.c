@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * What is common to all requests and connections of one image. Made by the
+ * control thread before any connection exists and freed after the last one ended.
+ */
+
+#include "volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int volume_new_take(const struct volume_options *o, struct pool *pool, struct store **store,
+		    struct xts ***xts, unsigned int n_layers, struct volume **ret)
+{
+	struct volume *v = calloc(1, sizeof(*v));
+	uint64_t raw_size;
+	int r;
+
+	if (!v)
+		return -ENOMEM;
+	range_lock_init(&v->ranges);
+	r = buffers_new(o->memory, &v->buffers);
+	if (r < 0)
+		goto fail;
+	v->spec = strdup(o->spec);
+	if (!v->spec) {
+		r = -ENOMEM;
+		goto fail;
+	}
+	r = (*store)->ops->raw_size(*store, &raw_size);
+	if (r < 0)
+		goto fail;
+	v->pool = pool;
+	v->is_read_only = o->is_read_only;
+	v->has_trim = o->has_trim && !o->is_read_only;
+	v->block_size = o->block_size;
+	v->inline_threshold = o->inline_threshold;
+	v->sector = 1;
+	for (unsigned int i = 0; xts && i < n_layers; i++) {
+		if (!(*xts)[i])
+			continue;
+		v->is_encrypted = true;
+		if (xts_sector_size((*xts)[i]) > v->sector)
+			v->sector = xts_sector_size((*xts)[i]);
+	}
+	v->n_layers = n_layers;
+	v->store = *store;
+	*store = NULL;
+	if (xts) {
+		v->xts = *xts;
+		*xts = NULL;
+	}
+	atomic_init(&v->size, volume_size_for(v, raw_size));
+	*ret = v;
+	return 0;
+fail:
+	(void)volume_free(v);
+	return r;
+}
+
+struct volume *volume_free(struct volume *v)
+{
+	if (!v)
+		return NULL;
+	store_close(v->store);
+	for (unsigned int i = 0; v->xts && i < v->n_layers; i++)
+		(void)xts_free(v->xts[i]);
+	free(v->xts);
+	(void)buffers_free(v->buffers);
+	range_lock_done(&v->ranges);
+	free(v->spec);
+	free(v);
+	return NULL;
+}
+
+uint64_t volume_size_for(const struct volume *v, uint64_t raw_size)
+{
+	uint64_t unit = v->sector > v->block_size ? v->sector : v->block_size;
+	uint64_t size = raw_size > v->store->data_offset ? raw_size - v->store->data_offset : 0;
+
+	/* A part of a sector cannot be encrypted, and part of a block not be addressed. */
+	return unit > 1 ? size - size % unit : size;
+}
+
+uint16_t volume_flags(const struct volume *v)
+{
+	uint16_t flags = WIRE_FLAG_HAS_FLAGS | WIRE_FLAG_SEND_FLUSH | WIRE_FLAG_CAN_MULTI_CONN;
+
+	if (v->is_read_only)
+		return flags | WIRE_FLAG_READ_ONLY;
+	flags |= WIRE_FLAG_SEND_FUA | WIRE_FLAG_SEND_WRITE_ZEROES | WIRE_FLAG_SEND_FAST_ZERO;
+	if (v->has_trim)
+		flags |= WIRE_FLAG_SEND_TRIM;
+	return flags;
+}

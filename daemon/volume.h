@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_VOLUME_H
+#define DAEMON_VOLUME_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buffers.h"
+#include "log.h"
+#include "pool.h"
+#include "range.h"
+#include "store.h"
+#include "wire.h"
+#include "xts.h"
+
+/*
+ * One image being served: its store, the keys of its layers, its memory, its
+ * counters. Any thread reads it; only size and the counters change after
+ * volume_new().
+ */
+struct volume_counters {
+	/* By enum wire_command. */
+	atomic_ullong requests[8], errors[8], bytes[8];
+	atomic_ullong unaligned_writes;
+	atomic_uint in_flight;
+};
+
+struct volume {
+	char *spec; /* for messages */
+	struct store *store; /* owned */
+	struct pool *pool; /* the daemon's */
+	struct xts **xts; /* owned, one per layer, child first; NULL for a plaintext layer */
+	unsigned int n_layers;
+	bool is_encrypted;
+	bool is_read_only;
+	bool has_trim;
+	uint32_t sector; /* bytes: what store IO is aligned to; 1 when nothing is encrypted */
+	uint32_t block_size; /* bytes: what is announced to the kernel */
+	size_t inline_threshold; /* bytes: larger requests are shared with the workers */
+	atomic_ullong size; /* bytes of the plain device */
+	struct range_lock ranges;
+	struct buffers *buffers; /* owned */
+	struct volume_counters counters;
+};
+
+struct volume_options {
+	const char *spec;
+	bool is_read_only;
+	bool has_trim;
+	uint32_t block_size;
+	size_t inline_threshold;
+	size_t memory; /* bytes for IO */
+};
+
+/*
+ * Takes the store and the array of keys (n_layers of them; NULL array: nothing
+ * is encrypted); on failure they stay the caller's. 0 or -errno.
+ */
+int volume_new_take(const struct volume_options *o, struct pool *pool, struct store **store,
+		    struct xts ***xts, unsigned int n_layers, struct volume **ret);
+/* No request may be in flight. Closes the store and wipes the keys. NULL is fine. Returns NULL. */
+struct volume *volume_free(struct volume *v);
+
+/* The plain device's size for a raw image size: without header, down to whole blocks and sectors.
+ */
+uint64_t volume_size_for(const struct volume *v, uint64_t raw_size);
+
+/* NBD transmission flags of this volume. */
+uint16_t volume_flags(const struct volume *v);
+
+#endif
