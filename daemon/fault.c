@@ -9,7 +9,9 @@
 #include "fault.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,5 +69,44 @@ void fault_prefix(struct fault *f, const char *fmt, ...)
 
 void fault_clear(struct fault *f)
 {
-	memset(f, 0, sizeof(*f));
+	if (f)
+		memset(f, 0, sizeof(*f));
+}
+
+/*
+ * Most errnos say what kind of failure it was, which the message says better. These few say
+ * what the system found, which the one who wrote the message could not know.
+ */
+static bool tells_more(int error)
+{
+	switch (-error) {
+	case EIO:
+	case EACCES:
+	case ENOSPC:
+	case EROFS:
+	case EMFILE:
+	case ENFILE:
+	case ELOOP:
+	case ENAMETOOLONG:
+	case ECONNREFUSED:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void fault_print(FILE *out, const struct fault *f)
+{
+	const char *text = f->error ? strerror(-f->error) : "";
+
+	if (!f->message[0])
+		fprintf(out, "rbdcrypt-nbd: failed: %s\n", f->error ? text : "no reason given");
+	else if (tells_more(f->error) && !strcasestr(f->message, text))
+		fprintf(out, "rbdcrypt-nbd: %s: %s\n", f->message, text);
+	else
+		fprintf(out, "rbdcrypt-nbd: %s\n", f->message);
+	if (f->hint[0])
+		fprintf(out, "hint: %s\n", f->hint);
 }

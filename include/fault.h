@@ -4,6 +4,8 @@
 #ifndef RBDCRYPT_FAULT_H
 #define RBDCRYPT_FAULT_H
 
+#include <stdio.h>
+
 /*
  * The explanation that travels with an errno to the user: what failed, where,
  * why, and what to do. Leaves fill it, main() or the control socket shows it,
@@ -50,5 +52,11 @@ void fault_prefix(struct fault *f, const char *fmt, ...) __attribute__((format(p
 
 /* Empties it for another attempt. */
 void fault_clear(struct fault *f);
+
+/*
+ * "rbdcrypt-nbd: MESSAGE", and "hint: HINT" on a second line if there is one. The system's words
+ * for the errno are added where the message does not say them. For the top of a command.
+ */
+void fault_print(FILE *out, const struct fault *f);
 
 #endif
