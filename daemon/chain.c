@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The walk up the hierarchy, in two passes: first every layer's header is read and judged, which
+ * costs nothing, so that what cannot work is refused at once; then the passphrases are tried, which
+ * costs seconds each.
+ *
+ * The rules are librbd's rbd_encryption_load2() of Reef (spec: librbd-encryption 2.4): the i-th
+ * passphrase belongs to the i-th layer; when there are no more, the last one goes on for the
+ * ancestors; an ancestor that has no header then is plaintext, and so is everything above it; a
+ * header that no key opens is never plaintext; too many passphrases are an error.
+ */
+
+#include "chain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "passphrase.h"
+
+static const char *layer_name(const struct chain_layer *l)
+{
+	return layer_info(l->layer)->spec;
+}
+
+/* What the i-th layer was told to be. */
+static enum luks_format format_of(const struct chain_options *o, unsigned int i)
+{
+	enum luks_format format = LUKS_FORMAT_ANY;
+
+	if (o->formats->n > 0)
+		(void)luks_format_parse(
+			o->formats->items[i < o->formats->n ? i : o->formats->n - 1], &format);
+	return format;
+}
+
+/* ---- first pass: layers and headers ---- */
+
+static int add_layer(struct chain *c, struct layer **layer)
+{
+	struct chain_layer *more = realloc(c->layers, (c->n + 1) * sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	c->layers = more;
+	memset(&more[c->n], 0, sizeof(more[c->n]));
+	more[c->n].layer = *layer;
+	more[c->n].keyslot = -1;
+	*layer = NULL;
+	c->n++;
+	return 0;
+}
+
+/* Reads and judges the header of layer i. */
+static int load_header(const struct chain_options *o, struct chain *c, unsigned int i,
+		       struct fault *f)
+{
+	struct chain_layer *l = &c->layers[i];
+	enum luks_format format = format_of(o, i);
+	bool is_given = i < o->passphrase_files->n;
+	int r = luks_header_load(layer_read, l->layer, layer_info(l->layer)->raw_size, 0,
+				 &o->limits, &l->header, f);
+
+	if (r == -ENODATA && !is_given)
+		return 0;
+	if (r == -ENODATA) {
+		(void)fault_set(
+			f, EXIT_HEADER, -EINVAL,
+			"layer %u: %s has no LUKS header, but passphrase file %s was given for it",
+			i + 1, layer_name(l), o->passphrase_files->items[i]);
+		fault_hint(
+			f,
+			i == 0 ? "format it with 'rbd encryption format', or map it without a "
+				 "passphrase"
+			       : "leave out the passphrase files of layers that are not encrypted");
+		return -EINVAL;
+	}
+	if (r < 0) {
+		fault_prefix(f, "layer %u: %s", i + 1, layer_name(l));
+		return r;
+	}
+	l->luks = *luks_header_info(l->header);
+	l->is_encrypted = true;
+	if ((format == LUKS_FORMAT_LUKS1 && l->luks.version != 1) ||
+	    (format == LUKS_FORMAT_LUKS2 && l->luks.version != 2)) {
+		(void)fault_set(f, EXIT_HEADER, -EINVAL,
+				"layer %u: %s is luks%d, but encryption-format=%s was given for it",
+				i + 1, layer_name(l), l->luks.version, luks_format_name(format));
+		fault_hint(f, "give encryption-format=luks for either version");
+		return -EINVAL;
+	}
+	if (i > 0 && c->layers[i - 1].is_encrypted &&
+	    memcmp(c->layers[i - 1].luks.digest, l->luks.digest, sizeof(l->luks.digest)) == 0)
+		c->layers[i - 1].is_inherited = true;
+	return 0;
+}
+
+static int open_layers(const struct chain_options *o, struct chain *c, struct fault *f)
+{
+	struct layer *layer = NULL;
+	unsigned int files = o->passphrase_files->n;
+	int r = layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
+
+	while (r == 0) {
+		r = add_layer(c, &layer);
+		if (r < 0) {
+			(void)layer_close(layer);
+			return fault_set(f, EXIT_MEMORY, r, "no memory for the layers of %s",
+					 layer_name(&c->layers[0]));
+		}
+		/* Above a plaintext layer librbd looks at no header; those layers are only named.
+		 */
+		if (c->n == 1 || c->layers[c->n - 2].is_encrypted)
+			r = load_header(o, c, c->n - 1, f);
+		if (r < 0)
+			return r;
+		r = layer_open_parent(c->layers[c->n - 1].layer, &layer, f);
+	}
+	if (r != -ENOENT || c->n == 0 || f->message[0])
+		return r;
+	if (files > c->n) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL,
+				"%u passphrase files were given, but %s has %u layer%s", files,
+				layer_name(&c->layers[0]), c->n, c->n == 1 ? "" : "s");
+		fault_hint(f, "one passphrase file per layer, the image's own first; %s",
+			   c->n == 1 ? "it has no parent"
+				     : "the last one goes on for the layers above it");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* ---- second pass: keys ---- */
+
+struct passphrase {
+	struct secret *secret;
+	const char *file;
+};
+
+static int try_unlock(const struct chain_options *o, struct chain_layer *l,
+		      const struct passphrase *p, struct secret **ret, struct fault *f)
+{
+	struct secret *stripped = NULL;
+	int r = -EPERM;
+
+	if (o->newline != NEWLINE_STRIP || !passphrase_has_newline(p->secret))
+		r = luks_unlock(l->header, p->secret, &o->limits, ret, &l->keyslot, f);
+	if (r != -EPERM || o->newline == NEWLINE_KEEP || !passphrase_has_newline(p->secret))
+		return r;
+	r = secret_copy(p->secret, &stripped);
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
+	secret_truncate(stripped, secret_len(stripped) - 1);
+	fault_clear(f);
+	r = luks_unlock(l->header, stripped, &o->limits, ret, &l->keyslot, f);
+	stripped = secret_free(stripped);
+	if (r == 0)
+		log_notice(layer_name(l),
+			   "the passphrase in %s fits without its final newline, as rbd before "
+			   "Reef read it",
+			   p->file);
+	return r;
+}
+
+/* Which other layer this passphrase's file would have opened is not tried: each try costs seconds.
+ */
+static void explain_wrong(const struct chain_options *o, const struct chain *c, unsigned int i,
+			  const char *file, struct fault *f)
+{
+	bool is_assumed = i >= o->passphrase_files->n;
+
+	fault_clear(f);
+	(void)fault_set(f, EXIT_PASSPHRASE, -EPERM,
+			"layer %u: %s (luks%d): No key available with the passphrase in %s", i + 1,
+			layer_name(&c->layers[i]), c->layers[i].luks.version, file);
+	if (is_assumed)
+		fault_hint(f, "the last passphrase goes on for the layers above it; give one "
+			      "encryption-passphrase-file per layer, the image's own first");
+	else if (o->passphrase_files->n > 1)
+		fault_hint(f, "passphrase files are given in the order of the layers: %s first",
+			   layer_name(&c->layers[0]));
+	else if (o->newline == NEWLINE_KEEP)
+		fault_hint(f, "--passphrase-newline=auto also tries it without a final newline");
+	else
+		fault_hint(f, "the file is used byte for byte; check it with 'cryptsetup open "
+			      "--test-passphrase --key-file'");
+}
+
+/* The key of layer i, from the layer below when that has the same header and was opened with the
+ * same file. */
+static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned int i,
+			const struct passphrase *p, const struct passphrase *below, struct fault *f)
+{
+	struct chain_layer *l = &c->layers[i];
+	struct secret *key = NULL;
+	int r;
+
+	if (i > 0 && c->layers[i - 1].is_inherited && below && strcmp(below->file, p->file) == 0) {
+		l->keyslot = c->layers[i - 1].keyslot;
+		r = secret_copy(xts_key(c->xts[i - 1]), &key);
+	} else {
+		r = try_unlock(o, l, p, &key, f);
+	}
+	if (r == -EPERM) {
+		explain_wrong(o, c, i, p->file, f);
+		return r;
+	}
+	if (r == 0)
+		r = xts_new_take(&key, l->luks.sector_size, &c->xts[i]);
+	key = secret_free(key);
+	if (r < 0) {
+		(void)fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_HEADER, r,
+				"the volume key cannot be used: %s", strerror(-r));
+		fault_prefix(f, "layer %u: %s", i + 1, layer_name(l));
+	}
+	return r;
+}
+
+static int unlock_layers(const struct chain_options *o, struct chain *c, struct fault *f)
+{
+	const struct option_list *files = o->passphrase_files;
+	struct passphrase *p = calloc(files->n, sizeof(*p));
+	int r = 0;
+
+	if (!p)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for passphrases");
+	for (unsigned int i = 0; r == 0 && i < files->n; i++) {
+		p[i].file = files->items[i];
+		/* Read once even if named twice: it may be a pipe. */
+		for (unsigned int j = 0; j < i && !p[i].secret; j++)
+			if (strcmp(p[j].file, p[i].file) == 0)
+				r = secret_copy(p[j].secret, &p[i].secret);
+		if (r == 0 && !p[i].secret)
+			r = passphrase_read(p[i].file, &p[i].secret, f);
+	}
+	for (unsigned int i = 0; r == 0 && i < c->n && c->layers[i].is_encrypted; i++) {
+		unsigned int mine = i < files->n ? i : files->n - 1;
+		unsigned int before = i == 0 ? 0 : i - 1 < files->n ? i - 1 : files->n - 1;
+
+		r = unlock_layer(o, c, i, &p[mine], i > 0 ? &p[before] : NULL, f);
+	}
+	for (unsigned int i = 0; i < files->n; i++)
+		p[i].secret = secret_free(p[i].secret);
+	free(p);
+	return r;
+}
+
+static int check_strict(const struct chain_options *o, const struct chain *c, struct fault *f)
+{
+	for (unsigned int i = 0; i < c->n; i++) {
+		if (c->layers[i].is_encrypted)
+			continue;
+		if (o->is_strict) {
+			(void)fault_set(
+				f, EXIT_HEADER, -EINVAL,
+				"layer %u: %s is plaintext, which encryption-strict refuses", i + 1,
+				layer_name(&c->layers[i]));
+			fault_hint(f,
+				   "map without encryption-strict to accept plaintext ancestors");
+			return -EINVAL;
+		}
+		log_notice(layer_name(&c->layers[0]), "layer %u: %s is plaintext", i + 1,
+			   layer_name(&c->layers[i]));
+	}
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int load_plain(const struct chain_options *o, struct chain *c, struct fault *f)
+{
+	struct layer *layer = NULL;
+	unsigned char magic[6];
+	int r = layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
+
+	if (r == 0)
+		r = add_layer(c, &layer);
+	if (r < 0) {
+		(void)layer_close(layer);
+		return fault_set(f, EXIT_MEMORY, r, "no memory for a layer");
+	}
+	c->has_raw_header = layer_info(c->layers[0].layer)->raw_size >= sizeof(magic) &&
+			    layer_read(c->layers[0].layer, 0, magic, sizeof(magic)) == 0 &&
+			    (memcmp(magic, "LUKS\xba\xbe", 6) == 0 ||
+			     memcmp(magic, "RBDL\xba\xbe", 6) == 0);
+	return 0;
+}
+
+int chain_load(const struct chain_options *o, struct chain *ret, struct fault *f)
+{
+	struct chain c = { 0 };
+	int r;
+
+	if (o->passphrase_files->n == 0) {
+		r = load_plain(o, &c, f);
+	} else {
+		r = open_layers(o, &c, f);
+		if (r == 0)
+			r = check_strict(o, &c, f);
+		if (r == 0) {
+			c.xts = calloc(c.n, sizeof(*c.xts));
+			r = c.xts ? unlock_layers(o, &c, f)
+				  : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for keys");
+		}
+	}
+	if (r < 0) {
+		chain_done(&c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+int chain_check_flat(const struct chain *c, struct fault *f)
+{
+	for (unsigned int i = 1; i < c->n; i++) {
+		const struct chain_layer *child = &c->layers[i - 1], *parent = &c->layers[i];
+		const char *why;
+
+		if (!c->xts || !c->xts[0])
+			break;
+		if (!parent->is_encrypted)
+			why = "is plaintext under an encrypted clone";
+		else if (!secret_equal(xts_key(c->xts[i - 1]), xts_key(c->xts[i])))
+			why = "has another volume key than its clone";
+		else if (child->luks.data_offset != parent->luks.data_offset ||
+			 child->luks.sector_size != parent->luks.sector_size)
+			why = "has another data offset or sector size than its clone";
+		else
+			continue;
+		(void)fault_set(f, EXIT_LAYERED, -ENOTSUP,
+				"%s is a formatted clone: layer %u: %s %s, and such a chain cannot "
+				"be served yet",
+				layer_name(&c->layers[0]), i + 1, layer_name(parent), why);
+		fault_hint(f,
+			   "flatten it with its keys first: rbd flatten "
+			   "--encryption-passphrase-file ... %s (Ceph Reef or later)",
+			   layer_name(&c->layers[0]));
+		return -ENOTSUP;
+	}
+	return 0;
+}
+
+uint64_t chain_data_offset(const struct chain *c)
+{
+	return c->n > 0 && c->layers[0].is_encrypted ? c->layers[0].luks.data_offset : 0;
+}
+
+void chain_done(struct chain *c)
+{
+	for (unsigned int i = 0; i < c->n; i++) {
+		if (c->xts)
+			(void)xts_free(c->xts[i]);
+		(void)luks_header_free(c->layers[i].header);
+		(void)layer_close(c->layers[i].layer);
+	}
+	free(c->xts);
+	free(c->layers);
+	memset(c, 0, sizeof(*c));
+}

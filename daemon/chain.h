@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_CHAIN_H
+#define DAEMON_CHAIN_H
+
+#include <stdbool.h>
+
+#include "fault.h"
+#include "image.h"
+#include "luks.h"
+#include "options.h"
+#include "xts.h"
+
+/*
+ * The layers of an image, child first, and how each is read: which header, which key, or plaintext.
+ * The place where passphrases meet headers; everything after it deals in keys only.
+ */
+struct chain_layer {
+	struct layer *layer; /* open, read-only */
+	bool is_encrypted;
+	bool is_inherited; /* reads its header through from a parent */
+	struct luks_info luks; /* if encrypted */
+	struct luks_header *header;
+	int keyslot;
+};
+
+struct chain {
+	struct chain_layer *layers;
+	unsigned int n; /* without passphrases: 1, the image itself */
+	struct xts **
+		xts; /* n of them, NULL for plaintext; whole array NULL when nothing is encrypted */
+	bool has_raw_header; /* served raw although it carries a LUKS header */
+};
+
+struct chain_options {
+	struct cluster *cluster; /* NULL for a file */
+	const struct image_spec *spec; /* complete */
+	const struct option_list *passphrase_files,
+		*formats; /* child first; formats may be empty */
+	enum newline_policy newline;
+	bool is_strict; /* no plaintext ancestors */
+	struct luks_limits limits;
+	unsigned int timeout_s;
+};
+
+/*
+ * Opens the layers, reads and judges their headers, and unlocks them by librbd's rules (spec:
+ * librbd-encryption 2.4). Nothing is kept unless all of it worked. Blocking, seconds per key
+ * derivation. The fault names layer, format and file.
+ */
+int chain_load(const struct chain_options *o, struct chain *ret, struct fault *f);
+
+/*
+ * Whether raw IO through librbd is right for it: one layer, or layers that share key, data offset
+ * and sector size. Else -ENOTSUP, EXIT_LAYERED, naming the layers.
+ */
+int chain_check_flat(const struct chain *c, struct fault *f);
+
+/* The data area's start in the image itself, in bytes. */
+uint64_t chain_data_offset(const struct chain *c);
+
+/* A zeroed struct is fine. */
+void chain_done(struct chain *c);
+
+#endif

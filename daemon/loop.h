@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_LOOP_H
+#define DAEMON_LOOP_H
+
+#include <stdbool.h>
+
+/*
+ * The control thread's event loop: signals, sockets, timers, and what other threads signal through
+ * an eventfd. IO never passes through here. One thread, but for the event of an eventfd.
+ */
+struct loop;
+
+struct watch {
+	/* Called by the loop when fd can be read. May remove this watch or any other. */
+	void (*ready)(struct watch *w);
+	int fd; /* the owner's, stays open until loop_remove() */
+	bool is_added;
+};
+
+int loop_new(struct loop **ret);
+struct loop *loop_free(struct loop *l);
+
+/* Asks for ready when w->fd has input. 0 or -errno. */
+int loop_add(struct loop *l, struct watch *w);
+/* Harmless when it is not in. ready is not called any more. */
+void loop_remove(struct loop *l, struct watch *w);
+
+/* Until loop_quit(). 0 or -errno. */
+int loop_run(struct loop *l);
+void loop_quit(struct loop *l);
+bool loop_is_quitting(const struct loop *l);
+
+/* ---- an event: any thread raises it, the loop's thread sees it once ---- */
+int event_new(void); /* the fd, or -errno */
+void event_raise(int fd); /* any thread */
+void event_clear(int fd);
+
+/* ---- a timer: readable once the time has come ---- */
+int timer_new(void); /* the fd, or -errno */
+void timer_set(int fd, unsigned int ms); /* 0: off */
+void timer_clear(int fd);
+
+#endif
