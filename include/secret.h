@@ -10,7 +10,8 @@
 /*
  * Bytes that must not leave this process: volume keys and passphrases. The
  * memory is page-granular, locked where the limits allow, excluded from core
- * dumps and from fork, and wiped when freed. Moved by pointer, never copied;
+ * dumps and from fork (a forked child that touches it crashes: go to the background
+ * before reading one), and wiped when freed. Moved by pointer, never copied;
  * a function that takes ownership has _take in its name and nulls the caller's
  * pointer. Not thread-safe; read-only sharing is fine.
  */

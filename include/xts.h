@@ -19,7 +19,8 @@
 struct xts;
 
 /*
- * Takes the volume key: 32 bytes (AES-128-XTS) or 64 (AES-256-XTS); -EINVAL for
+ * Takes the volume key (on success; after a failure *key is still the caller's):
+ * 32 bytes (AES-128-XTS) or 64 (AES-256-XTS); -EINVAL for
  * another length, or for two equal key halves. sector_size: 512, 1024, 2048 or
  * 4096, else -EINVAL. Proves itself against known answers before it returns;
  * -EIO when the answers are wrong.
