@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBD_CLUSTER_H
+#define RBD_CLUSTER_H
+
+#include <rados/librados.h>
+
+#include "image.h"
+
+/*
+ * A reference keeps the connection up: calls that ran out of time hold one until they
+ * come back. cluster_free() drops the first. Any thread.
+ */
+struct cluster *cluster_ref(struct cluster *c);
+struct cluster *cluster_unref(struct cluster *c);
+rados_t cluster_rados(struct cluster *c);
+
+/*
+ * Records what an errno of librados or librbd means for the user: status from the number,
+ * "subject: doing: why". Returns error.
+ */
+int cluster_fault(struct fault *f, int error, const char *subject, const char *doing);
+
+#endif

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * One layer of a chain as the unlock sees it: facts about an image (or file), its raw
+ * bytes, and the way up to its parent. Called from the thread that opens a volume, never
+ * from an IO thread. A layer owns a read-only handle of its own, or a descriptor.
+ *
+ * Raw bytes are read through to the parents, as librbd does it without encryption, since
+ * that is how an inherited clone "has" its ancestor's header.
+ */
+
+#include "layer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A header is at most 4 MiB, but keyslot areas may be larger; nobody reads images this way. */
+#define READ_CHUNK (1u << 20)
+
+const struct layer_info *layer_info(const struct layer *l)
+{
+	return &l->info;
+}
+
+bool layer_is_file(const struct layer *l, const struct file *file)
+{
+	return l->file.dev == file->dev && l->file.ino == file->ino &&
+	       l->file.is_block == file->is_block;
+}
+
+struct layer *layer_close(struct layer *l)
+{
+	if (!l)
+		return NULL;
+	handle_close(l->handle, l->timeout_s);
+	file_done(&l->file);
+	cluster_unref(l->cluster);
+	free(l);
+	return NULL;
+}
+
+static struct layer *layer_new(struct cluster *c, unsigned int timeout_s)
+{
+	struct layer *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->file.fd = -1;
+	l->timeout_s = timeout_s;
+	l->cluster = c ? cluster_ref(c) : NULL;
+	l->info.snap_id = UINT64_MAX;
+	return l;
+}
+
+/* ---- files ---- */
+
+static int open_file(struct layer *l, const struct image_spec *spec, struct fault *f)
+{
+	int r;
+
+	l->info.is_file = true;
+	(void)snprintf(l->info.image, sizeof(l->info.image), "%s", spec->image);
+	(void)snprintf(l->info.spec, sizeof(l->info.spec), "file:%s", spec->image);
+	r = file_open(spec->image, false, &l->file, f);
+	if (r < 0) {
+		l->file.fd = -1;
+		return r;
+	}
+	r = file_size(&l->file, &l->info.raw_size);
+	if (r < 0)
+		fault_set(f, EXIT_NOT_FOUND, r, "%s: its size cannot be read: %s", spec->image,
+			  strerror(-r));
+	return r;
+}
+
+/* ---- images ---- */
+
+/* What librbd knows of an image, gathered in one limited call. */
+struct facts {
+	struct layer_info info; /* without the names we came by */
+	uint8_t is_old_format;
+};
+
+static int fill_snap_name(struct handle *h, struct layer_info *info)
+{
+	size_t len = sizeof(info->snap);
+	int r;
+
+	if (info->snap_id == UINT64_MAX) {
+		info->snap[0] = '\0';
+		return 0;
+	}
+	r = rbd_snap_get_name(h->image, info->snap_id, info->snap, &len);
+	if (r < 0)
+		(void)snprintf(info->snap, sizeof(info->snap), "%" PRIu64, info->snap_id);
+	return r == -ERANGE ? 0 : r;
+}
+
+static int fill_parent(struct handle *h, struct layer_info *info)
+{
+	rbd_linked_image_spec_t image;
+	rbd_snap_spec_t snap;
+	int r = rbd_get_parent(h->image, &image, &snap);
+
+	info->has_parent = r == 0;
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	rbd_linked_image_spec_cleanup(&image);
+	rbd_snap_spec_cleanup(&snap);
+	return rbd_get_overlap(h->image, &info->raw_overlap);
+}
+
+static int fill_layout(struct handle *h, struct layer_info *info)
+{
+	uint64_t stripe_count;
+	rbd_image_info_t stat;
+	int r = rbd_stat(h->image, &stat, sizeof(stat));
+
+	if (r < 0)
+		return r;
+	info->raw_size = stat.size;
+	info->object_size = stat.obj_size;
+	r = rbd_get_stripe_count(h->image, &stripe_count);
+	if (r < 0)
+		return r;
+	info->stripe_period = stat.obj_size * stripe_count;
+	return rbd_get_features(h->image, &info->features);
+}
+
+static int fill_facts(struct handle *h, void *data)
+{
+	struct facts *facts = data;
+	struct layer_info *info = &facts->info;
+	size_t len = sizeof(info->image);
+	int r;
+
+	info->pool_id = rados_ioctx_get_id(h->io);
+	r = rados_ioctx_get_pool_name(h->io, info->pool, sizeof(info->pool));
+	if (r < 0)
+		return r;
+	r = rbd_get_old_format(h->image, &facts->is_old_format);
+	if (r < 0 || facts->is_old_format)
+		return r;
+	r = rbd_get_id(h->image, info->image_id, sizeof(info->image_id));
+	if (r < 0)
+		return r;
+	r = rbd_get_name(h->image, info->image, &len);
+	if (r < 0)
+		return r;
+	if (info->snap_id == UINT64_MAX && info->snap[0]) {
+		r = rbd_snap_get_id(h->image, info->snap, &info->snap_id);
+		if (r < 0)
+			return r;
+	} else {
+		r = fill_snap_name(h, info);
+		if (r < 0)
+			return r;
+	}
+	r = fill_layout(h, info);
+	return r < 0 ? r : fill_parent(h, info);
+}
+
+/* What cannot be served safely, with the command that mends it. */
+static int check_served(const struct facts *facts, struct fault *f)
+{
+	const struct layer_info *info = &facts->info;
+	uint64_t features = info->features;
+
+	if (facts->is_old_format) {
+		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: image format 1 is not supported",
+			  info->spec);
+		fault_hint(f, "convert it: rbd migration prepare %s, then execute and commit",
+			   info->spec);
+	} else if (features & RBD_FEATURE_JOURNALING) {
+		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
+			  "%s: the journaling feature is not supported", info->spec);
+		fault_hint(f, "disable it: rbd feature disable %s journaling", info->spec);
+	} else if (features & RBD_FEATURE_MIGRATING) {
+		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: a migration is in progress",
+			  info->spec);
+		fault_hint(f, "end it first: rbd migration execute and commit (or abort) %s",
+			   info->spec);
+	} else if (features & RBD_FEATURE_DIRTY_CACHE) {
+		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
+			  "%s: a persistent cache on some host holds data that is not in the image",
+			  info->spec);
+		fault_hint(f, "flush it there: rbd persistent-cache flush %s", info->spec);
+	} else {
+		return 0;
+	}
+	return -ENOTSUP;
+}
+
+static void name_it(struct layer_info *info)
+{
+	(void)snprintf(info->spec, sizeof(info->spec), "%s/%s%s%s%s%s", info->pool, info->nspace,
+		       info->nspace[0] ? "/" : "", info->image, info->snap[0] ? "@" : "",
+		       info->snap);
+}
+
+static int learn(struct layer *l, struct fault *f)
+{
+	struct facts facts = { .info = l->info };
+	int r = handle_call(l->handle, l->timeout_s, fill_facts, &facts, sizeof(facts));
+
+	if (r < 0)
+		return cluster_fault(f, r, l->info.spec, "cannot read the image's metadata");
+	name_it(&facts.info);
+	r = check_served(&facts, f);
+	if (r == 0)
+		l->info = facts.info;
+	return r;
+}
+
+static int default_pool(struct cluster *c, char *buf, size_t len, struct fault *f)
+{
+	int r = cluster_conf_get(c, "rbd_default_pool", buf, len);
+
+	if (r < 0)
+		return fault_set(f, EXIT_CLUSTER, r, "rbd_default_pool: %s", strerror(-r));
+	if (!buf[0])
+		(void)snprintf(buf, len, "rbd");
+	return 0;
+}
+
+static int open_image(struct layer *l, const struct image_spec *spec, struct fault *f)
+{
+	struct layer_info *info = &l->info;
+	struct place place = { .pool = info->pool,
+			       .nspace = info->nspace,
+			       .image = info->image,
+			       .snap = spec->snap && spec->snap[0] ? info->snap : NULL,
+			       .snap_id = spec->snap_id };
+	int r = 0;
+
+	if (spec->pool && spec->pool[0])
+		(void)snprintf(info->pool, sizeof(info->pool), "%s", spec->pool);
+	else
+		r = default_pool(l->cluster, info->pool, sizeof(info->pool), f);
+	if (r < 0)
+		return r;
+	(void)snprintf(info->nspace, sizeof(info->nspace), "%s", spec->nspace ? spec->nspace : "");
+	(void)snprintf(info->image, sizeof(info->image), "%s", spec->image);
+	(void)snprintf(info->snap, sizeof(info->snap), "%s", spec->snap ? spec->snap : "");
+	info->snap_id = spec->snap_id;
+	name_it(info);
+	r = handle_open(l->cluster, &place, info->spec, l->timeout_s, &l->handle, f);
+	return r < 0 ? r : learn(l, f);
+}
+
+int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
+	       struct layer **ret, struct fault *f)
+{
+	struct layer *l = layer_new(spec->is_file ? NULL : c, timeout_s);
+	int r;
+
+	if (!l)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
+	r = spec->is_file ? open_file(l, spec, f) : open_image(l, spec, f);
+	if (r < 0) {
+		layer_close(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+/* ---- the way up ---- */
+
+static int parent_place(struct handle *h, void *data)
+{
+	struct layer_info *info = data;
+	rbd_linked_image_spec_t image;
+	rbd_snap_spec_t snap;
+	int r = rbd_get_parent(h->image, &image, &snap);
+
+	if (r < 0)
+		return r;
+	info->pool_id = image.pool_id;
+	info->snap_id = snap.id;
+	(void)snprintf(info->pool, sizeof(info->pool), "%s", image.pool_name);
+	(void)snprintf(info->nspace, sizeof(info->nspace), "%s", image.pool_namespace);
+	(void)snprintf(info->image, sizeof(info->image), "%s", image.image_name);
+	(void)snprintf(info->image_id, sizeof(info->image_id), "%s", image.image_id);
+	(void)snprintf(info->snap, sizeof(info->snap), "%s", snap.name);
+	rbd_linked_image_spec_cleanup(&image);
+	rbd_snap_spec_cleanup(&snap);
+	return 0;
+}
+
+int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
+{
+	struct place place = { 0 };
+	struct layer *l;
+	int r;
+
+	if (!child->info.has_parent)
+		return -ENOENT;
+	l = layer_new(child->cluster, child->timeout_s);
+	if (!l)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
+	r = handle_call(child->handle, child->timeout_s, parent_place, &l->info, sizeof(l->info));
+	if (r < 0) {
+		cluster_fault(f, r, child->info.spec, "cannot find the parent");
+		layer_close(l);
+		return r;
+	}
+	name_it(&l->info);
+	place.pool_id = l->info.pool_id;
+	place.nspace = l->info.nspace;
+	place.image_id = l->info.image_id;
+	place.snap_id = l->info.snap_id;
+	r = handle_open(l->cluster, &place, l->info.spec, l->timeout_s, &l->handle, f);
+	if (r == 0)
+		r = learn(l, f);
+	if (r < 0) {
+		layer_close(l);
+		/* -ENOENT is kept for "there is none"; a parent that is gone is damage. */
+		return r == -ENOENT ? -EIO : r;
+	}
+	*ret = l;
+	return 0;
+}
+
+/* ---- bytes ---- */
+
+struct read_call {
+	uint64_t off;
+	size_t len;
+	unsigned char bytes[];
+};
+
+static int read_bytes(struct handle *h, void *data)
+{
+	struct read_call *call = data;
+	ssize_t n;
+
+	for (size_t at = 0; at < call->len; at += (size_t)n) {
+		n = rbd_read(h->image, call->off + at, call->len - at, (char *)call->bytes + at);
+		if (n < 0)
+			return (int)n;
+		if (n == 0)
+			return -EIO;
+	}
+	return 0;
+}
+
+static int read_image(struct layer *l, uint64_t off, unsigned char *buf, size_t len)
+{
+	struct read_call *call = malloc(sizeof(*call) + READ_CHUNK);
+	int r = 0;
+
+	if (!call)
+		return -ENOMEM;
+	for (size_t at = 0; r == 0 && at < len; at += call->len) {
+		call->off = off + at;
+		call->len = len - at < READ_CHUNK ? len - at : READ_CHUNK;
+		r = handle_call(l->handle, l->timeout_s, read_bytes, call,
+				sizeof(*call) + call->len);
+		if (r == 0)
+			memcpy(buf + at, call->bytes, call->len);
+	}
+	free(call);
+	return r;
+}
+
+int layer_read(void *layer, uint64_t off, void *buf, size_t len)
+{
+	struct layer *l = layer;
+
+	if (off > l->info.raw_size || len > l->info.raw_size - off)
+		return -EIO;
+	return l->info.is_file ? file_read(&l->file, off, buf, len) : read_image(l, off, buf, len);
+}
