@@ -13,9 +13,9 @@
  *	2. if that was empty, the list of spare ones, under the mutex
  *	3. if that was empty too, a new one
  *
- * A thread may be moved to another processor between take and put; then it fills
- * the new processor's slot, or, where that is full, the list. Nothing is lost, and
- * there are never more contexts than there were calls at once.
+ * It goes back to the slot it looked at first, or, where another call has filled
+ * that meanwhile, to the list. Nothing is lost, and there are never more contexts
+ * than there were calls at once.
  */
 
 #include "xts_engine.h"
@@ -110,9 +110,9 @@ static struct slot *my_slot(struct openssl_state *s)
 	return &s->slots[(cpu < 0 ? 0 : (unsigned int)cpu) & s->slot_mask];
 }
 
-static int context_take(struct openssl_state *s, struct context **ret)
+static int context_take(struct openssl_state *s, struct slot *slot, struct context **ret)
 {
-	struct context *c = __atomic_exchange_n(&my_slot(s)->context, NULL, __ATOMIC_ACQUIRE);
+	struct context *c = __atomic_exchange_n(&slot->context, NULL, __ATOMIC_ACQUIRE);
 
 	if (!c) {
 		pthread_mutex_lock(&s->lock);
@@ -127,11 +127,11 @@ static int context_take(struct openssl_state *s, struct context **ret)
 	return 0;
 }
 
-static void context_put(struct openssl_state *s, struct context *c)
+static void context_put(struct openssl_state *s, struct slot *slot, struct context *c)
 {
 	struct context *empty = NULL;
 
-	if (__atomic_compare_exchange_n(&my_slot(s)->context, &empty, c, false, __ATOMIC_RELEASE,
+	if (__atomic_compare_exchange_n(&slot->context, &empty, c, false, __ATOMIC_RELEASE,
 					__ATOMIC_RELAXED))
 		return;
 	pthread_mutex_lock(&s->lock);
@@ -190,7 +190,7 @@ static int openssl_fill(struct openssl_state *s, const struct secret *key)
 	r = context_new(s, &c);
 	if (r < 0)
 		return r;
-	context_put(s, c);
+	context_put(s, my_slot(s), c);
 	return 0;
 }
 
@@ -246,10 +246,11 @@ static int openssl_crypt(void *state, enum xts_direction direction, unsigned cha
 			 size_t n_sectors, uint32_t sector_size, uint64_t sector512)
 {
 	struct openssl_state *s = state;
+	struct slot *slot = my_slot(s);
 	struct context *c;
 	int r;
 
-	r = context_take(s, &c);
+	r = context_take(s, slot, &c);
 	if (r < 0)
 		return r;
 	r = crypt_sectors(direction == XTS_ENCRYPT ? c->encrypt : c->decrypt, buf, n_sectors,
@@ -257,7 +258,7 @@ static int openssl_crypt(void *state, enum xts_direction direction, unsigned cha
 	if (r < 0)
 		context_free(c); /* whatever state it is in, nobody else shall meet it */
 	else
-		context_put(s, c);
+		context_put(s, slot, c);
 	return r;
 }
 

@@ -179,15 +179,15 @@ static void no_memory_for_another_context_is_enomem(void **state)
 	void *engine_state;
 
 	assert_int_equal(openssl_open(key, &engine_state), 0);
-	assert_int_equal(context_take(engine_state, &first), 0);
-	assert_int_equal(context_take(engine_state, &second), 0);
+	assert_int_equal(context_take(engine_state, my_slot(engine_state), &first), 0);
+	assert_int_equal(context_take(engine_state, my_slot(engine_state), &second), 0);
 	fails_at = 0;
 	assert_int_equal(openssl_crypt(engine_state, XTS_ENCRYPT, buf, 1, 512, 0), -ENOMEM);
 	fails_at = 1;
 	assert_int_equal(openssl_crypt(engine_state, XTS_ENCRYPT, buf, 1, 512, 0), -ENOMEM);
 	fails_at = -1;
-	context_put(engine_state, first);
-	context_put(engine_state, second);
+	context_put(engine_state, my_slot(engine_state), first);
+	context_put(engine_state, my_slot(engine_state), second);
 	assert_int_equal(openssl_crypt(engine_state, XTS_ENCRYPT, buf, 1, 512, 0), 0);
 	openssl_close(engine_state);
 	assert_int_equal(contexts_alive, 0);
@@ -204,10 +204,11 @@ static void contexts_beyond_the_slots_are_kept_and_reused(void **state)
 	assert_int_equal(openssl_open(key, &engine_state), 0);
 	for (int round = 0; round < 2; round++) {
 		for (int i = 0; i < N; i++)
-			assert_int_equal(context_take(engine_state, &held[i]), 0);
+			assert_int_equal(
+				context_take(engine_state, my_slot(engine_state), &held[i]), 0);
 		assert_int_equal(contexts_alive, 2 * N);
 		for (int i = 0; i < N; i++)
-			context_put(engine_state, held[i]);
+			context_put(engine_state, my_slot(engine_state), held[i]);
 		assert_int_equal(contexts_alive, 2 * N);
 	}
 	openssl_close(engine_state);
@@ -235,5 +236,12 @@ int main(void)
 		cmocka_unit_test(tweak_is_little_endian_64_bit_and_never_more),
 	};
 
+	/* One processor, one slot: the tests below count contexts. */
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET((size_t)sched_getcpu(), &here);
+	if (sched_setaffinity(0, sizeof(here), &here) < 0)
+		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
