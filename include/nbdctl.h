@@ -43,22 +43,36 @@ int nbdctl_load_module(unsigned int nbds_max, unsigned int max_part, struct faul
  */
 int nbdctl_connect(struct nbdctl *n, int index, const struct nbdctl_device *d, int *ret_index,
 		   struct fault *f);
-/* size 0: leave the size. Sockets fill dead slots only. EXIT_NOT_FOUND for a wrong cookie or an
- * unconnected device. */
+/*
+ * size 0: leave the size. Sockets fill dead slots only; with no dead slot they are ignored and this
+ * succeeds, so shut the old socket down first and see that requests arrive on the new one.
+ * EXIT_NOT_FOUND for a wrong cookie or an unconnected device.
+ */
 int nbdctl_reconfigure(struct nbdctl *n, int index, const struct nbdctl_device *d, struct fault *f);
+/*
+ * Fails what is in flight: sync first. 0 also when it was not connected. When this returns, the
+ * device is free for the next CONNECT unless somebody still has it open (see is_connected).
+ * EXIT_NOT_FOUND when there is no such device.
+ */
 int nbdctl_disconnect(struct nbdctl *n, int index, struct fault *f);
-/* Whether the kernel has it connected. 0 or -errno. */
+/*
+ * What the driver calls connected: set up, or merely opened by somebody. false for a device that
+ * does not exist. Needs no privilege. To know whether it is set up, ask nbd_sysfs_read().
+ */
 int nbdctl_status(struct nbdctl *n, int index, bool *ret_connected);
 
-/* Joins the multicast group and returns a non-blocking fd to poll. */
+/* Joins the multicast group and returns a non-blocking fd to poll. It stays n's. -errno. */
 int nbdctl_event_fd(struct nbdctl *n, struct fault *f);
-/* Reads what is there; calls fn for each LINK_DEAD. 0 or -errno. */
+/*
+ * Reads what is there; calls link_dead for each LINK_DEAD (of anybody's device, and once per
+ * socket). 0 or -errno; -ENOBUFS: some were lost, look at every socket.
+ */
 int nbdctl_read_events(struct nbdctl *n, void (*link_dead)(void *arg, int index), void *arg);
 
 /* ---- sysfs ---- */
 
 struct nbd_sysfs {
-	bool is_connected; /* pid file present */
+	bool is_connected; /* pid file present: from CONNECT until the last opener left */
 	int pid; /* who connected; 0 unknown */
 	uint64_t size; /* bytes */
 	bool is_read_only;
@@ -73,10 +87,13 @@ struct nbd_sysfs {
 int nbd_sysfs_read(int index, struct nbd_sysfs *ret);
 /* "/dev/nbd3", "nbd3" or "3" to 3; -EINVAL otherwise. */
 int nbd_index_parse(const char *text, int *ret);
-/* Names who uses the device (mount point, swap, holder, "opened exclusively"). 0 when free, -EBUSY,
- * -errno. */
+/*
+ * Names who uses the device or a partition of it: mount point, swap, holder (dm, md), or who has it
+ * open; udev and this process do not count. -EBUSY with who filled ("mounted on /mnt"), 0 when
+ * free, -ENODEV, -errno.
+ */
 int nbd_in_use(int index, char *who, size_t len);
-/* Opens it, fsyncs, and flushes the kernel's buffers. 0 or -errno. */
+/* Writes back what the kernel holds for it, filesystems included. 0, -ENODEV or -errno. */
 int nbd_sync(int index);
 /*
  * Triggers a synthetic "change" event and waits until udev has processed it for this device (and

@@ -63,7 +63,7 @@ uint32_t wire_error(int error);
 /* Header of the reply, into buf; returns its length. The largest is WIRE_REPLY_MAX. */
 #define WIRE_REPLY_MAX 64
 size_t wire_simple_reply(unsigned char *buf, uint64_t cookie, int error);
-/* One OFFSET_DATA chunk that ends the reply; len bytes (1..WIRE_MAX_PAYLOAD) follow it. */
+/* One OFFSET_DATA chunk that ends the reply; len bytes follow it. len 0: a NONE chunk. */
 size_t wire_data_chunk(unsigned char *buf, uint64_t cookie, uint64_t offset, uint32_t len);
 /* One NONE chunk that ends the reply. */
 size_t wire_none_chunk(unsigned char *buf, uint64_t cookie);

@@ -110,7 +110,10 @@ size_t wire_data_chunk(unsigned char *buf, uint64_t cookie, uint64_t offset, uin
 {
 	unsigned char *p;
 
-	assert(len > 0 && len <= WIRE_MAX_PAYLOAD);
+	assert(len <= WIRE_MAX_PAYLOAD);
+	/* A data chunk must not be empty; a read of nothing has succeeded without one. */
+	if (len == 0)
+		return wire_none_chunk(buf, cookie);
 	p = put_chunk(buf, CHUNK_OFFSET_DATA, cookie, 8 + len);
 	p = put_be64(p, offset);
 	return (size_t)(p - buf);
