@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBDCRYPT_STATE_H
+#define RBDCRYPT_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fault.h"
+#include "nbdctl.h"
+
+/*
+ * What is being served on this machine, and by whom: one JSON file per volume in the
+ * run directory. Its owner holds a write lock on the file that the name leads to, from
+ * before the file has its name until it dies, and keeps it over every update. So
+ * "not locked" means "dead", for every reader, in any pid namespace, without /proc. Readers
+ * only ask for the lock, they never take it, and need no privilege.
+ */
+
+enum volume_status {
+	VOLUME_STARTING, /* claimed; nobody can use it yet */
+	VOLUME_MAPPED, /* a device carries it */
+	VOLUME_SERVING, /* a unix socket carries it */
+	VOLUME_DETACHED, /* its daemon left the device waiting for attach */
+	VOLUME_DEAD, /* its daemon died. Never in a file: told by the lock */
+};
+
+struct layer_state {
+	char spec[512]; /* "rbd/golden@v1" */
+	char format[16]; /* "luks1", "luks2" or "none" */
+	char cipher[32]; /* "aes-xts-plain64", "" without encryption */
+	char uuid[41];
+	uint64_t raw_size, data_offset; /* bytes */
+	uint32_t sector_size; /* bytes; 0 without encryption */
+	uint32_t key_bits;
+	bool is_clone_magic; /* formatted while it was a clone */
+};
+
+struct volume_state {
+	char key[640]; /* who it is in this directory; set by state_claim() */
+	int pid; /* of the owner, as it sees itself; set by state_claim() and state_update() */
+	enum volume_status status;
+	char pool[128], nspace[128], image[256], snap[256];
+	uint64_t snap_id; /* UINT64_MAX: by name, or the head */
+	char file[4096]; /* path of a "file:" volume, else "" */
+	char fsid[40], image_id[64];
+	int64_t pool_id; /* -1: none */
+
+	int device; /* N of /dev/nbdN, -1: none */
+	char socket[108]; /* path, or "" */
+	char cookie[512];
+
+	uint64_t size, raw_size, data_offset; /* bytes */
+	uint32_t block_size; /* bytes */
+	bool is_read_only, is_exclusive, is_trim_offered;
+	unsigned int connections;
+	int io_timeout_s, reattach_timeout_s; /* -1: not set */
+	uint64_t started; /* seconds since 1970 */
+	char store[32], engine[32], lock[16]; /* lock: store_lock_state() */
+	uint64_t inline_threshold; /* bytes */
+	char health[256]; /* "" while all is well, else what is wrong */
+
+	struct nbd_sysfs kernel; /* as read back after connecting; size 0: not read */
+
+	struct layer_state *layers; /* child first; owned */
+	unsigned int n_layers;
+};
+
+/* snap_id, pool_id, device and the timeouts to "none", all else to zero. */
+void volume_state_init(struct volume_state *v);
+/* Frees the layers. */
+void volume_state_done(struct volume_state *v);
+/* "pool/[ns/]image[@snap]", "file:PATH"; a snapshot by number shows as "@N". At most len bytes. */
+void volume_state_spec(const struct volume_state *v, char *buf, size_t len);
+/* "mapped" and so on. */
+const char *volume_status_name(enum volume_status s);
+
+struct state;
+
+/*
+ * The run directory: given (--run-dir), else $RBDCRYPT_NBD_RUN_DIR, else /run/rbdcrypt-nbd
+ * for root and $XDG_RUNTIME_DIR/rbdcrypt-nbd for others. -ENAMETOOLONG, or -ENOENT when none of
+ * these is there.
+ */
+int state_run_dir(const char *given, char *buf, size_t len, struct fault *f);
+
+/*
+ * Takes the name key in run_dir (made if missing) for this process and those it forks, and writes
+ * the file. Before anything is opened that must not be opened twice. EXIT_BUSY (-EBUSY)
+ * when a live owner has it, naming its device or socket and its pid; EXIT_PASSPHRASE when the
+ * directory cannot be written or belongs to somebody else; EXIT_TIMED_OUT when another start holds
+ * the directory for too long. A dead owner's file is taken over; leftovers of dead writers are
+ * removed. key: any text, at most 639 bytes.
+ */
+int state_claim(const char *run_dir, const char *key, const struct volume_state *v,
+		struct state **ret, struct fault *f);
+
+/* Replaces the file, by one thread at a time. On failure (-errno) the old one is still valid. */
+int state_update(struct state *s, const struct volume_state *v);
+
+/*
+ * Gives the name up: the file is removed, or left behind as it is for attach to find
+ * (after an update to VOLUME_DETACHED). NULL is fine. Returns NULL.
+ */
+struct state *state_release(struct state *s, bool is_removed);
+
+struct state_list {
+	struct volume_state *volumes; /* by device, then by spec */
+	unsigned int n;
+	unsigned int n_damaged; /* files that could not be understood */
+	char damaged[512]; /* the first of them, and why */
+};
+
+/*
+ * All volumes of run_dir; status tells dead owners. A missing directory is an empty list. Waits
+ * for nobody, changes nothing. 0, -ENOMEM, or why the directory could not be read.
+ */
+int state_list(const char *run_dir, struct state_list *ret, struct fault *f);
+void state_list_done(struct state_list *l);
+
+/* Whether an owner is there, by the lock. */
+static inline bool volume_is_alive(const struct volume_state *v)
+{
+	return v->status != VOLUME_DEAD && v->status != VOLUME_DETACHED;
+}
+
+/*
+ * Waits until the owner that v was read from is gone or has given the name up. Blocking.
+ * 0 or -ETIMEDOUT; timeout_ms 0 only asks.
+ */
+int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeout_ms);
+
+/* Removes the file of a dead owner, for unmap after its device is gone. -EBUSY if it lives. */
+int state_remove(const char *run_dir, const char *key);
+
+#endif
