@@ -19,6 +19,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef BLKID_SUBLKS_FSINFO
+/* Before util-linux 2.39 BLOCK_SIZE comes without being asked for. */
+#define BLKID_SUBLKS_FSINFO 0
+#endif
+
 /* What libblkid looks at, but for the ends that md and GPT use: the last part. */
 #define HEAD_BYTES (2u << 20)
 #define TAIL_BYTES (512u << 10)
