@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * One socketpair per connection: our end is read by a conn, the other belongs to the kernel. A
+ * socket that dies while the device is connected is replaced: the reader ends, and only then (so
+ * that no old write can come after a new one) the kernel gets another. RECONFIGURE says success
+ * even when it found no dead slot and dropped our socket; we see that as the new connection closing
+ * at once, and try again later and later.
+ *
+ * We never disconnect our own device because of a socket.
+ */
+
+#include "device.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "conn.h"
+
+#define RETRY_FIRST_MS 50
+#define RETRY_MAX_MS 5000
+/* A connection that lived so long was not dropped at the door. */
+#define SETTLED_MS 1000
+#define UDEV_MS 30000
+#define SIZE_MS 2000
+#define SIZE_STEP_MS 10
+
+struct slot {
+	struct conn *conn; /* NULL: dead, waits for the next try */
+	long long since_ms;
+};
+
+struct device {
+	struct device_options o;
+	char *cookie;
+	struct nbdctl *ctl;
+	int index;
+	struct slot *slots;
+	unsigned int n_slots;
+	unsigned int revivals;
+	unsigned int retry_ms;
+	bool is_going; /* the kernel said DISC */
+	/* Watches: a connection ended; time to try again; LINK_DEAD. */
+	struct watch ended, retry, events;
+};
+
+static long long now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void on_conn_ended(void *arg)
+{
+	struct device *d = arg;
+
+	event_raise(d->ended.fd);
+}
+
+/* A conn on a fresh socketpair; the kernel's end in *ret_kernel, to be closed once the kernel has
+ * it. */
+static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
+{
+	struct conn_options o = {
+		.volume = d->o.volume, .is_kernel = true, .ended = on_conn_ended, .ended_arg = d
+	};
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	o.rfd = o.wfd = pair[0];
+	r = conn_new(&o, &s->conn);
+	if (r < 0) {
+		(void)close(pair[0]);
+		(void)close(pair[1]);
+		return r;
+	}
+	s->since_ms = now_ms();
+	*ret_kernel = pair[1];
+	return 0;
+}
+
+static void describe(const struct device *d, struct nbdctl_device *n)
+{
+	memset(n, 0, sizeof(*n));
+	n->io_timeout_s = d->o.io_timeout_s;
+	n->dead_conn_timeout_s = d->o.reattach_timeout_s;
+	n->cookie = d->cookie;
+}
+
+/* ---- keeping it alive ---- */
+
+/* New sockets for the slots without one. */
+static void revive(struct device *d)
+{
+	struct nbdctl_device n;
+	struct fault f = { 0 };
+	int *fds = calloc(d->n_slots, sizeof(*fds));
+	unsigned int n_fds = 0;
+	bool is_missing = false;
+
+	for (unsigned int i = 0; fds && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			continue;
+		if (open_slot(d, &d->slots[i], &fds[n_fds]) == 0)
+			n_fds++;
+		else
+			is_missing = true;
+	}
+	if (n_fds > 0) {
+		describe(d, &n);
+		n.sockets = fds;
+		n.n_sockets = n_fds;
+		/* Whatever comes of it, our ends see: a socket nobody took closes when we close the
+		 * other end. */
+		if (nbdctl_reconfigure(d->ctl, d->index, &n, &f) == 0) {
+			d->revivals += n_fds;
+			log_debug(d->o.volume->spec, "offered nbd%d %u new socket%s", d->index,
+				  n_fds, n_fds == 1 ? "" : "s");
+		} else {
+			log_warning(d->o.volume->spec, "nbd%d took no new socket: %s", d->index,
+				    f.message);
+		}
+	}
+	for (unsigned int i = 0; i < n_fds; i++)
+		(void)close(fds[i]);
+	free(fds);
+	if (is_missing)
+		timer_set(d->retry.fd, d->retry_ms);
+}
+
+static void schedule_retry(struct device *d)
+{
+	timer_set(d->retry.fd, d->retry_ms);
+	d->retry_ms = d->retry_ms * 2 < RETRY_MAX_MS ? d->retry_ms * 2 : RETRY_MAX_MS;
+}
+
+/* The device is no longer connected: whoever unmapped it waits for us. */
+static bool check_gone(struct device *d)
+{
+	struct nbd_sysfs s;
+	int r = nbd_sysfs_read(d->index, &s);
+
+	if (r == -ENODEV || (r == 0 && !s.is_connected)) {
+		d->is_going = true;
+		return true;
+	}
+	/* The number was given to another mapping meanwhile. */
+	if (r == 0 && s.cookie[0] && d->cookie && strcmp(s.cookie, d->cookie) != 0) {
+		d->is_going = true;
+		return true;
+	}
+	return false;
+}
+
+static void end_if_gone(struct device *d)
+{
+	if (!d->is_going && !check_gone(d))
+		return;
+	for (unsigned int i = 0; i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			conn_stop(d->slots[i].conn);
+	}
+	for (unsigned int i = 0; i < d->n_slots; i++)
+		d->slots[i].conn = conn_free(d->slots[i].conn);
+	d->o.gone(d->o.gone_arg);
+}
+
+static void on_ended(struct watch *w)
+{
+	struct device *d = (struct device *)((char *)w - offsetof(struct device, ended));
+	bool is_lost = false;
+
+	event_clear(w->fd);
+	for (unsigned int i = 0; i < d->n_slots; i++) {
+		struct slot *s = &d->slots[i];
+		enum conn_end end;
+
+		if (!s->conn)
+			continue;
+		end = conn_ended(s->conn);
+		if (end == CONN_RUNNING)
+			continue;
+		if (end == CONN_DISCONNECTED)
+			d->is_going = true;
+		if (now_ms() - s->since_ms > SETTLED_MS) {
+			d->retry_ms = RETRY_FIRST_MS;
+			if (end != CONN_DISCONNECTED)
+				log_warning(d->o.volume->spec,
+					    "a socket of nbd%d died; it is being replaced",
+					    d->index);
+		}
+		s->conn = conn_free(s->conn);
+		is_lost = true;
+	}
+	if (d->is_going || (is_lost && check_gone(d))) {
+		end_if_gone(d);
+		return;
+	}
+	/* Not at once: the kernel first has to notice that its end is dead. */
+	if (is_lost)
+		schedule_retry(d);
+}
+
+static void on_retry(struct watch *w)
+{
+	struct device *d = (struct device *)((char *)w - offsetof(struct device, retry));
+
+	timer_clear(w->fd);
+	if (check_gone(d))
+		end_if_gone(d);
+	else
+		revive(d);
+}
+
+static void on_link_dead(void *arg, int index)
+{
+	struct device *d = arg;
+
+	if (index == d->index)
+		log_debug(d->o.volume->spec, "the kernel reports a dead link of nbd%d", index);
+}
+
+/*
+ * The reader of a socket that died sees the end of its stream by itself; the event
+ * is read so that the queue does not fill, and as a chance to look.
+ */
+static void on_events(struct watch *w)
+{
+	struct device *d = (struct device *)((char *)w - offsetof(struct device, events));
+
+	(void)nbdctl_read_events(d->ctl, on_link_dead, d);
+}
+
+/* ---- start ---- */
+
+static int add_watch(struct device *d, struct watch *w, int fd, void (*ready)(struct watch *w))
+{
+	if (fd < 0)
+		return fd;
+	w->fd = fd;
+	w->ready = ready;
+	return loop_add(d->o.loop, w);
+}
+
+static int start_watches(struct device *d, struct fault *f)
+{
+	int r = add_watch(d, &d->ended, event_new(), on_ended);
+
+	if (r == 0)
+		r = add_watch(d, &d->retry, timer_new(), on_retry);
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch the connections: %s",
+				 strerror(-r));
+	r = nbdctl_event_fd(d->ctl, f);
+	if (r < 0)
+		return r;
+	return add_watch(d, &d->events, r, on_events);
+}
+
+static int start_sockets(struct device *d, struct fault *f)
+{
+	int *fds = calloc(d->n_slots, sizeof(*fds));
+	struct nbdctl_device n;
+	unsigned int n_fds = 0;
+	int r = fds ? 0 : -ENOMEM;
+
+	while (r == 0 && n_fds < d->n_slots) {
+		r = open_slot(d, &d->slots[n_fds], &fds[n_fds]);
+		if (r == 0)
+			n_fds++;
+	}
+	if (r < 0) {
+		(void)fault_set(f, EXIT_MEMORY, r, "cannot open the device's sockets: %s",
+				strerror(-r));
+	} else {
+		describe(d, &n);
+		n.size = atomic_load(&d->o.volume->size);
+		n.block_size = d->o.volume->block_size;
+		n.server_flags = volume_flags(d->o.volume);
+		n.sockets = fds;
+		n.n_sockets = n_fds;
+		if (d->o.is_attach)
+			r = nbdctl_reconfigure(d->ctl, d->o.index, &n, f);
+		else
+			r = nbdctl_connect(d->ctl, d->o.index, &n, &d->index, f);
+	}
+	for (unsigned int i = 0; i < n_fds; i++)
+		(void)close(fds[i]);
+	free(fds);
+	return r;
+}
+
+/* Newer kernels set the size a little later than they answer. */
+static int wait_size(const struct device *d, struct nbd_sysfs *s)
+{
+	struct timespec step = { .tv_nsec = SIZE_STEP_MS * 1000000L };
+	uint64_t size = atomic_load(&d->o.volume->size);
+
+	for (int waited = 0;; waited += SIZE_STEP_MS) {
+		int r = nbd_sysfs_read(d->index, s);
+
+		if (r < 0 || (s->is_connected && s->size == size) || waited >= SIZE_MS)
+			return r;
+		(void)nanosleep(&step, NULL);
+	}
+}
+
+/* The kernel does not always do as it is told: compare. */
+static int read_back(const struct device *d, struct fault *f)
+{
+	const struct volume *v = d->o.volume;
+	uint64_t size = atomic_load(&v->size);
+	struct nbd_sysfs s;
+	int r = wait_size(d, &s);
+
+	if (r < 0)
+		return fault_set(f, EXIT_KERNEL, r, "nbd%d cannot be read back from sysfs: %s",
+				 d->index, strerror(-r));
+	if (!s.is_connected || s.size != size)
+		return fault_set(f, EXIT_KERNEL, -EIO,
+				 "nbd%d should have %llu bytes, but the kernel says %llu", d->index,
+				 (unsigned long long)size, (unsigned long long)s.size);
+	if (s.logical_block != v->block_size && !d->o.is_attach)
+		return fault_set(f, EXIT_KERNEL, -EIO,
+				 "nbd%d should have blocks of %u bytes, but the kernel says %u",
+				 d->index, v->block_size, s.logical_block);
+	if (v->is_read_only && !s.is_read_only)
+		return fault_set(f, EXIT_KERNEL, -EIO,
+				 "nbd%d should be read-only, but the kernel says it is not",
+				 d->index);
+	if (!v->is_read_only && !s.has_write_cache)
+		return fault_set(f, EXIT_KERNEL, -EIO, "nbd%d would never be flushed", d->index);
+	if (s.cookie[0] == '\0' && d->cookie)
+		log_info(v->spec, "this kernel keeps no cookie (it came with Linux 5.14)");
+	if (!s.has_fua && !v->is_read_only)
+		log_info(v->spec, "this kernel flushes instead of using FUA");
+	return 0;
+}
+
+int device_start(const struct device_options *o, struct device **ret, struct fault *f)
+{
+	struct device *d = calloc(1, sizeof(*d));
+	int r;
+
+	if (!d)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device");
+	d->o = *o;
+	d->index = -1;
+	d->ended.fd = d->retry.fd = d->events.fd = -1;
+	d->retry_ms = RETRY_FIRST_MS;
+	d->n_slots = o->connections;
+	d->slots = calloc(d->n_slots, sizeof(*d->slots));
+	d->cookie = o->cookie ? strdup(o->cookie) : NULL;
+	if (!d->slots || (o->cookie && !d->cookie)) {
+		r = fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device");
+		goto fail;
+	}
+	r = nbdctl_load_module(o->nbds_max, o->max_part, f);
+	if (r == 0)
+		r = nbdctl_open(&d->ctl, f);
+	if (r == 0)
+		r = start_watches(d, f);
+	if (r == 0)
+		r = start_sockets(d, f);
+	if (r < 0)
+		goto fail;
+	if (o->is_attach)
+		d->index = o->index;
+	r = read_back(d, f);
+	if (r == 0 && o->waits_for_udev) {
+		r = nbd_udev_settle(d->index, UDEV_MS);
+		if (r < 0)
+			(void)fault_set(f, EXIT_TIMED_OUT, r,
+					"udev did not finish with /dev/nbd%d: %s", d->index,
+					strerror(-r));
+	}
+	if (r < 0)
+		goto fail;
+	*ret = d;
+	return 0;
+fail:
+	/* An attached device was there before us and stays. */
+	(void)device_stop(d, !o->is_attach);
+	return r;
+}
+
+int device_index(const struct device *d)
+{
+	return d->index;
+}
+
+unsigned int device_connections(const struct device *d)
+{
+	return d->n_slots;
+}
+
+unsigned int device_revivals(const struct device *d)
+{
+	return d->revivals;
+}
+
+int device_resize(struct device *d, struct fault *f)
+{
+	struct nbdctl_device n;
+
+	describe(d, &n);
+	/* Timeouts are as they were; sockets stay. */
+	n.io_timeout_s = n.dead_conn_timeout_s = -1;
+	n.size = atomic_load(&d->o.volume->size);
+	return nbdctl_reconfigure(d->ctl, d->index, &n, f);
+}
+
+static void close_watch(struct device *d, struct watch *w)
+{
+	loop_remove(d->o.loop, w);
+	/* The event socket is libnl's. */
+	if (w->fd >= 0 && w != &d->events)
+		(void)close(w->fd);
+}
+
+struct device *device_stop(struct device *d, bool disconnect)
+{
+	struct fault f = { 0 };
+
+	if (!d)
+		return NULL;
+	/* First, so that nobody revives what is about to end. */
+	loop_remove(d->o.loop, &d->ended);
+	loop_remove(d->o.loop, &d->retry);
+	if (disconnect && d->index >= 0 && !d->is_going &&
+	    nbdctl_disconnect(d->ctl, d->index, &f) < 0)
+		log_warning(d->o.volume->spec, "cannot disconnect nbd%d: %s", d->index, f.message);
+	for (unsigned int i = 0; d->slots && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			conn_stop(d->slots[i].conn);
+	}
+	for (unsigned int i = 0; d->slots && i < d->n_slots; i++)
+		(void)conn_free(d->slots[i].conn);
+	close_watch(d, &d->ended);
+	close_watch(d, &d->retry);
+	close_watch(d, &d->events);
+	(void)nbdctl_close(d->ctl);
+	free(d->slots);
+	free(d->cookie);
+	free(d);
+	return NULL;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_DEVICE_H
+#define DAEMON_DEVICE_H
+
+#include <stdbool.h>
+
+#include "fault.h"
+#include "loop.h"
+#include "nbdctl.h"
+#include "volume.h"
+
+/*
+ * A volume as /dev/nbdX: the sockets, the netlink side, and keeping both alive. Control thread
+ * only.
+ */
+struct device;
+
+struct device_options {
+	struct volume *volume;
+	struct loop *loop;
+	int index; /* -1: the kernel chooses; must be given to attach */
+	bool is_attach; /* the kernel has it already: new sockets for dead ones */
+	unsigned int connections;
+	int io_timeout_s; /* -1: kernel default */
+	int reattach_timeout_s;
+	const char *cookie;
+	unsigned int nbds_max, max_part;
+	bool waits_for_udev;
+	/* The device was disconnected by somebody else, and all its requests are answered. */
+	void (*gone)(void *arg);
+	void *gone_arg;
+};
+
+/* Connects or attaches, reads back what the kernel took, waits for udev. On failure nothing is
+ * left. */
+int device_start(const struct device_options *o, struct device **ret, struct fault *f);
+
+int device_index(const struct device *d);
+unsigned int device_connections(const struct device *d);
+/* How often a dead socket was replaced. */
+unsigned int device_revivals(const struct device *d);
+
+/* Tells the kernel the volume's new size. Freezes its queue until what is in flight is done. */
+int device_resize(struct device *d, struct fault *f);
+
+/*
+ * Ends the connections (what was read is answered) and frees. disconnect: the kernel's device too;
+ * else it stays and its requests wait for an attach. NULL is fine. Returns NULL.
+ */
+struct device *device_stop(struct device *d, bool disconnect);
+
+#endif

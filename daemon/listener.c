@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Accepts clients and forgets them when they have gone. A client costs a thread and
+ * its requests, so their number is bounded; the ones too many are turned away at once.
+ */
+
+#include "listener.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "conn.h"
+
+#define CLIENTS_MAX 64
+#define PREFERRED_BLOCK 4096
+
+struct client {
+	struct conn *conn;
+	struct client *next;
+};
+
+struct listener {
+	struct listener_options o;
+	char *export_name;
+	char *path; /* to be removed, or NULL */
+	struct client *clients;
+	unsigned int n_clients;
+	struct watch accepting, ended;
+};
+
+static void on_conn_ended(void *arg)
+{
+	struct listener *l = arg;
+
+	event_raise(l->ended.fd);
+}
+
+/* ---- what the handshake asks; on the reader ---- */
+
+static void describe(const struct listener *l, struct wire_export *ret)
+{
+	const struct volume *v = l->o.volume;
+	uint32_t preferred = v->sector > PREFERRED_BLOCK ? v->sector : PREFERRED_BLOCK;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->name = l->export_name;
+	ret->description = v->spec;
+	ret->size = atomic_load(&v->size);
+	ret->flags = volume_flags(v);
+	ret->min_block = l->o.min_block;
+	ret->preferred_block = preferred > l->o.min_block ? preferred : l->o.min_block;
+	ret->max_block = WIRE_MAX_PAYLOAD;
+	ret->has_status = v->store->ops->status != NULL;
+}
+
+static int find_export(void *arg, const char *name, struct wire_export *ret)
+{
+	struct listener *l = arg;
+
+	if (name[0] && strcmp(name, l->export_name) != 0)
+		return -ENOENT;
+	describe(l, ret);
+	return 0;
+}
+
+static int list_export(void *arg, unsigned int i, struct wire_export *ret)
+{
+	if (i > 0)
+		return -ENOENT;
+	describe(arg, ret);
+	return 0;
+}
+
+/* ---- clients ---- */
+
+/* Takes the descriptors on success. */
+static int add_client(struct listener *l, int rfd, int wfd)
+{
+	struct conn_options o = { .volume = l->o.volume,
+				  .rfd = rfd,
+				  .wfd = wfd,
+				  .find = find_export,
+				  .list = list_export,
+				  .export_arg = l,
+				  .ended = on_conn_ended,
+				  .ended_arg = l };
+	struct client *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	r = conn_new(&o, &c->conn);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	c->next = l->clients;
+	l->clients = c;
+	l->n_clients++;
+	return 0;
+}
+
+static void on_accepting(struct watch *w)
+{
+	struct listener *l = (struct listener *)((char *)w - offsetof(struct listener, accepting));
+	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC), r;
+
+	/* EAGAIN and what a client did to itself meanwhile are nobody's business. */
+	if (fd < 0)
+		return;
+	r = l->n_clients < CLIENTS_MAX ? add_client(l, fd, fd) : -EMFILE;
+	if (r < 0) {
+		log_warning(l->o.volume->spec, "turned a client away: %s", strerror(-r));
+		(void)close(fd);
+	}
+}
+
+static void on_ended(struct watch *w)
+{
+	struct listener *l = (struct listener *)((char *)w - offsetof(struct listener, ended));
+	struct client **link = &l->clients;
+
+	event_clear(w->fd);
+	while (*link) {
+		struct client *c = *link;
+
+		if (conn_ended(c->conn) == CONN_RUNNING) {
+			link = &c->next;
+			continue;
+		}
+		*link = c->next;
+		(void)conn_free(c->conn);
+		free(c);
+		l->n_clients--;
+	}
+	if (l->o.is_single && l->n_clients == 0)
+		l->o.gone(l->o.gone_arg);
+}
+
+/* ---- the socket ---- */
+
+/* Whether somebody listens there. */
+static bool is_alive(const struct sockaddr_un *a)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool yes = fd >= 0 &&
+		   (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN);
+
+	if (fd >= 0)
+		(void)close(fd);
+	return yes;
+}
+
+/* Bound with mode 0600 from its first moment. The fd, or -errno. */
+static int bind_private(const struct sockaddr_un *a)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r = 0;
+	mode_t old;
+
+	if (fd < 0)
+		return -errno;
+	/* The process is still alone with its control thread's start; nothing else creates files
+	 * now. */
+	old = umask(0177);
+	if (bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0)
+		r = -errno;
+	(void)umask(old);
+	if (r == 0 && listen(fd, CLIENTS_MAX) < 0)
+		r = -errno;
+	if (r < 0) {
+		(void)close(fd);
+		return r;
+	}
+	return fd;
+}
+
+static int open_path(struct listener *l, struct fault *f)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	const char *path = l->o.path;
+	struct stat st;
+	int fd;
+
+	if (strlen(path) >= sizeof(a.sun_path))
+		return fault_set(f, EXIT_USAGE, -ENAMETOOLONG,
+				 "socket path %s is longer than %zu bytes", path,
+				 sizeof(a.sun_path) - 1);
+	(void)strcpy(a.sun_path, path);
+	fd = bind_private(&a);
+	if (fd == -EADDRINUSE && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+		if (is_alive(&a))
+			return fault_set(f, EXIT_BUSY, -EADDRINUSE, "another server listens on %s",
+					 path);
+		/* Left behind by one that was killed. */
+		if (unlink(path) == 0)
+			fd = bind_private(&a);
+	}
+	if (fd < 0) {
+		(void)fault_set(f, fd == -EADDRINUSE ? EXIT_BUSY : EXIT_NOT_FOUND, fd,
+				"cannot listen on %s: %s", path, strerror(-fd));
+		if (fd == -EADDRINUSE)
+			fault_hint(f, "a file that is no socket is in the way");
+		return fd;
+	}
+	l->path = strdup(path);
+	if (!l->path) {
+		(void)unlink(path);
+		(void)close(fd);
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the socket's path");
+	}
+	return fd;
+}
+
+static int start(struct listener *l, struct fault *f)
+{
+	int r = event_new(), fd = l->o.fd;
+
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
+	l->ended.fd = r;
+	l->ended.ready = on_ended;
+	r = loop_add(l->o.loop, &l->ended);
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
+	if (l->o.is_single) {
+		r = add_client(l, l->o.in_fd, l->o.out_fd);
+		return r < 0 ? fault_set(f, EXIT_MEMORY, r, "cannot serve on standard input: %s",
+					 strerror(-r))
+			     : 0;
+	}
+	if (l->o.path)
+		fd = open_path(l, f);
+	if (fd < 0)
+		return fd;
+	l->accepting.fd = fd;
+	l->accepting.ready = on_accepting;
+	r = loop_add(l->o.loop, &l->accepting);
+	if (r < 0)
+		return fault_set(f, EXIT_USAGE, r, "cannot listen on the socket: %s", strerror(-r));
+	return 0;
+}
+
+int listener_start(const struct listener_options *o, struct listener **ret, struct fault *f)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the socket");
+	l->o = *o;
+	l->accepting.fd = l->ended.fd = -1;
+	l->export_name = strdup(o->export_name);
+	r = l->export_name ? start(l, f)
+			   : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the socket");
+	if (r < 0) {
+		/* What was passed stays the caller's. */
+		if (l->accepting.fd == o->fd)
+			l->accepting.fd = -1;
+		(void)listener_stop(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+unsigned int listener_clients(const struct listener *l)
+{
+	return l->n_clients;
+}
+
+struct listener *listener_stop(struct listener *l)
+{
+	if (!l)
+		return NULL;
+	loop_remove(l->o.loop, &l->accepting);
+	loop_remove(l->o.loop, &l->ended);
+	/* First the name, so that nobody new comes. */
+	if (l->path)
+		(void)unlink(l->path);
+	if (l->accepting.fd >= 0)
+		(void)close(l->accepting.fd);
+	for (struct client *c = l->clients; c; c = c->next)
+		conn_stop(c->conn);
+	while (l->clients) {
+		struct client *c = l->clients;
+
+		l->clients = c->next;
+		(void)conn_free(c->conn);
+		free(c);
+	}
+	if (l->ended.fd >= 0)
+		(void)close(l->ended.fd);
+	free(l->path);
+	free(l->export_name);
+	free(l);
+	return NULL;
+}
