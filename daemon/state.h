@@ -36,6 +36,7 @@ struct layer_state {
 	uint32_t sector_size; /* bytes; 0 without encryption */
 	uint32_t key_bits;
 	bool is_clone_magic; /* formatted while it was a clone */
+	bool is_inherited; /* its header is read through from a parent */
 };
 
 struct volume_state {
