@@ -218,37 +218,6 @@ static int take_word(struct options *o, int argc, char **argv, int *i, struct fa
 	return take_option(o, row, shown, value, f);
 }
 
-/* $CEPH_ARGS may name the user, cluster and file, which Ceph's own parser leaves to its programs.
- */
-static int take_environment(struct options *o, struct fault *f)
-{
-	const char *text = getenv("CEPH_ARGS");
-	cleanup_free char *copy = strdup(text ? text : "");
-	char *save = NULL;
-
-	if (!copy)
-		return no_memory(f);
-	for (char *word = strtok_r(copy, " \t", &save); word; word = strtok_r(NULL, " \t", &save)) {
-		const char *value = NULL;
-		const struct option_row *row = find_word(word, &value);
-		int r;
-
-		if (!row || row->group != GROUP_CEPH)
-			continue;
-		if (!value)
-			value = strtok_r(NULL, " \t", &save);
-		if (!value)
-			return fault_set(f, EXIT_USAGE, -EINVAL, "CEPH_ARGS: %s: needs a value",
-					 word);
-		if (*(char **)((char *)o + row->offset))
-			continue; /* the command line said so */
-		r = option_store(o, row, word, value, f);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
 /* --help, --version and --dump-options, wherever they stand: nothing else is looked at then. */
 static enum command find_command_option(int argc, char **argv)
 {
@@ -311,8 +280,6 @@ static int parse_into(int argc, char **argv, struct options *o, struct fault *f)
 		else
 			r = take_word(o, argc, argv, &i, f);
 	}
-	if (!r)
-		r = take_environment(o, f);
 	if (!r)
 		r = make_ceph_argv(o, f);
 	if (o->is_debug) {

@@ -143,7 +143,7 @@ static int read_conf(struct cluster *c, const char *conf, const char *cluster, s
 }
 
 /* Words that Ceph does not know stay, in order, behind argv[0]. */
-static int take_words(struct cluster *c, int *argc, const char **argv, const char *from,
+static int take_words(rados_t rados, int *argc, const char **argv, const char *from,
 		      struct fault *f)
 {
 	const char **rest;
@@ -154,7 +154,7 @@ static int take_words(struct cluster *c, int *argc, const char **argv, const cha
 	rest = calloc((size_t)*argc, sizeof(*rest));
 	if (!rest)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
-	r = rados_conf_parse_argv_remainder(c->rados, *argc, argv, rest);
+	r = rados_conf_parse_argv_remainder(rados, *argc, argv, rest);
 	if (r < 0) {
 		fault_set(f, EXIT_USAGE, r, "%s: a Ceph option has a wrong value", from);
 	} else {
@@ -215,9 +215,9 @@ static int configure(struct cluster *c, const struct cluster_options *o, struct 
 	}
 	r = read_conf(c, is_set(o->conf) ? o->conf : env->conf, cluster, f);
 	if (r == 0)
-		r = take_words(c, &env->n, env->v, "CEPH_ARGS", f);
+		r = take_words(c->rados, &env->n, env->v, "CEPH_ARGS", f);
 	if (r == 0)
-		r = take_words(c, argc, o->argv, "command line", f);
+		r = take_words(c->rados, argc, o->argv, "command line", f);
 	return r == 0 ? set_ours(c, f) : r;
 }
 
@@ -339,4 +339,18 @@ int cluster_connect(struct cluster *c, struct fault *f)
 	if (!is_late)
 		cluster_unref(c);
 	return r < 0 ? explain_connect(c, r, f) : 0;
+}
+
+int cluster_strip_words(int argc, const char **argv, int *ret_argc, struct fault *f)
+{
+	rados_t rados;
+	int r = rados_create(&rados, NULL);
+
+	if (r < 0)
+		return fault_set(f, EXIT_CLUSTER, r, "cannot make a Ceph client: %s", strerror(-r));
+	r = take_words(rados, &argc, argv, "command line", f);
+	rados_shutdown(rados);
+	if (r == 0)
+		*ret_argc = argc;
+	return r;
 }
