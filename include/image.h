@@ -35,9 +35,11 @@ struct cluster;
 
 /*
  * Reads configuration (file, then CEPH_ARGS, then argv), sets what our IO needs
- * (cache off, zero-copy writes on) and returns unconnected. *ret_argc of argv's
- * words that Ceph did not take are moved to the front of argv. EXIT_CLUSTER with
- * the file's name when the configuration cannot be read or parsed.
+ * (cache off, zero-copy writes on) and returns unconnected. The words that Ceph did not
+ * take are moved to the front of argv, behind argv[0], which is counted in *ret_argc.
+ * Where conf, cluster or name is NULL, CEPH_ARGS may name it. EXIT_CLUSTER with
+ * the file's name when the configuration cannot be read or parsed, EXIT_USAGE for a
+ * bad value among the words.
  */
 int cluster_new(const struct cluster_options *o, int *ret_argc, struct cluster **ret,
 		struct fault *f);
@@ -139,5 +141,10 @@ int store_open_file(const struct layer *l, const struct store_options *o, struct
 
 /* What the store says of the lock, for status: "none", "owner", "other", "-" (no such feature). */
 const char *store_lock_state(struct store *s);
+/*
+ * The addresses of all clients that have the image open for writing, ours included, separated
+ * by blanks. How many, or -errno (-EOPNOTSUPP for a file).
+ */
+int store_watchers(struct store *s, char *buf, size_t len);
 
 #endif

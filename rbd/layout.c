@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Arithmetic on an image's layout. Pure functions, any thread. Offsets are raw: the data
+ * area need not start on an object's boundary.
+ */
+
+#include "layout.h"
+
+/*
+ * Cutting an object's tail off or removing it whole is seen as "nothing there" by every
+ * client. A hole in the middle of an object is not: librbd's encryption decrypts its zeros
+ * when it reads little of it, and so makes garbage.
+ */
+void layout_freeable(const struct layout *l, uint64_t raw_size, uint64_t off, uint64_t len,
+		     uint64_t *ret_off, uint64_t *ret_len)
+{
+	uint64_t period = l->object_size * l->stripe_count;
+	uint64_t start = off, end = off + len;
+
+	*ret_off = off;
+	*ret_len = 0;
+	/* With one object after the other any start is the start of a tail. */
+	if (l->stripe_count > 1)
+		start = (off + period - 1) / period * period;
+	if (end != raw_size)
+		end = end / period * period;
+	if (start >= end)
+		return;
+	*ret_off = start;
+	*ret_len = end - start;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBD_LAYOUT_H
+#define RBD_LAYOUT_H
+
+#include <stdint.h>
+
+/* How an image is laid out over its objects. */
+struct layout {
+	uint64_t object_size; /* bytes */
+	uint64_t stripe_unit; /* bytes */
+	uint64_t stripe_count;
+};
+
+/*
+ * The part of [off, off + len) of the raw image whose removal leaves no hole in the middle of an
+ * object: from off to the end of the last object that is covered to its end. With more than
+ * one object per stripe: whole stripe periods. raw_size is where the last object ends,
+ * whatever its full size. Bytes; *ret_len 0: none. Pure.
+ */
+void layout_freeable(const struct layout *l, uint64_t raw_size, uint64_t off, uint64_t len,
+		     uint64_t *ret_off, uint64_t *ret_len);
+
+#endif

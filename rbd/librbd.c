@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The librbd store: its life, its lock, and what librbd tells of changes. For flat images
+ * and for chains in which every layer has the same key, where raw copy-up is the right
+ * copy-up. Opened, asked and closed by the control thread; the watch's callback comes from
+ * a librbd thread and only signals. IO is in librbd_io.c.
+ *
+ * The store opens the image by id, so that a rename between two steps cannot make it
+ * another one. A read-only map of the head is opened as writers do, without ever taking
+ * the lock, because only those hear of a resize; a user who may not gets a plain read-only
+ * handle and the size of the moment.
+ *
+ * When a call about the watch does not come back in time, close() leaves the struct behind,
+ * as the callback may still come.
+ */
+
+#include "librbd.h"
+#include "layer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct store_ops librbd_ops;
+
+/* What must be known before the first IO, gathered in one limited call. */
+struct open_facts {
+	uint64_t raw_size;
+	uint64_t stripe_unit, stripe_count, object_size;
+	bool has_cache;
+	char plugins[256]; /* what would sit between us and the objects */
+};
+
+static void note_option(const rbd_config_option_t *o, struct open_facts *facts)
+{
+	if (strcmp(o->name, "rbd_cache") == 0)
+		facts->has_cache = strcmp(o->value, "false") != 0;
+	else if (strcmp(o->name, "rbd_plugins") == 0)
+		(void)snprintf(facts->plugins, sizeof(facts->plugins), "%s", o->value);
+}
+
+/* Effective values: an image's or pool's own settings beat those of our connection. */
+static int fill_options(struct handle *h, struct open_facts *facts)
+{
+	rbd_config_option_t *options = NULL;
+	int n = 0, r = rbd_config_image_list(h->image, NULL, &n);
+
+	while (r == -ERANGE) {
+		free(options);
+		options = calloc((size_t)n, sizeof(*options));
+		if (!options)
+			return -ENOMEM;
+		r = rbd_config_image_list(h->image, options, &n);
+	}
+	if (r >= 0) {
+		for (int i = 0; i < n; i++)
+			note_option(&options[i], facts);
+		rbd_config_image_list_cleanup(options, n);
+	}
+	free(options);
+	return r < 0 ? r : 0;
+}
+
+static int fill_facts(struct handle *h, void *data)
+{
+	struct open_facts *facts = data;
+	rbd_image_info_t stat;
+	int r = rbd_stat(h->image, &stat, sizeof(stat));
+
+	if (r < 0)
+		return r;
+	facts->raw_size = stat.size;
+	facts->object_size = stat.obj_size;
+	r = rbd_get_stripe_unit(h->image, &facts->stripe_unit);
+	if (r == 0)
+		r = rbd_get_stripe_count(h->image, &facts->stripe_count);
+	return r < 0 ? r : fill_options(h, facts);
+}
+
+/* ---- changes ---- */
+
+static void changed(void *arg)
+{
+	struct librbd_store *ls = arg;
+
+	store_tell_change(&ls->base);
+}
+
+struct watch_call {
+	struct librbd_store *ls; /* stays when it is late: see op_close() */
+	uint64_t watch;
+};
+
+static int watch(struct handle *h, void *data)
+{
+	struct watch_call *call = data;
+
+	return rbd_update_watch(h->image, &call->watch, changed, call->ls);
+}
+
+static int unwatch(struct handle *h, void *data)
+{
+	struct watch_call *call = data;
+
+	return rbd_update_unwatch(h->image, call->watch);
+}
+
+static int get_size(struct handle *h, void *data)
+{
+	return rbd_get_size(h->image, data);
+}
+
+static int op_raw_size(struct store *s, uint64_t *ret)
+{
+	struct librbd_store *ls = librbd_of(s);
+	uint64_t size;
+	int r = handle_call(ls->handle, ls->timeout_s, get_size, &size, sizeof(size));
+
+	if (r < 0)
+		return r;
+	atomic_store(&ls->raw_size, size);
+	*ret = size;
+	return 0;
+}
+
+/* ---- the lock ---- */
+
+static int acquire(struct handle *h, void *data)
+{
+	(void)data;
+	return rbd_lock_acquire(h->image, RBD_LOCK_MODE_EXCLUSIVE);
+}
+
+struct lock_facts {
+	int is_owner;
+	char owner[128]; /* address, empty: nobody */
+};
+
+static int fill_lock(struct handle *h, void *data)
+{
+	struct lock_facts *facts = data;
+	rbd_lock_mode_t mode;
+	char *owner;
+	size_t n = 1;
+	int r = rbd_is_exclusive_lock_owner(h->image, &facts->is_owner);
+
+	if (r < 0)
+		return r;
+	r = rbd_lock_get_owners(h->image, &mode, &owner, &n);
+	facts->owner[0] = '\0';
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	if (n > 0)
+		(void)snprintf(facts->owner, sizeof(facts->owner), "%s", owner);
+	rbd_lock_get_owners_cleanup(&owner, n);
+	return 0;
+}
+
+const char *store_lock_state(struct store *s)
+{
+	struct lock_facts facts = { 0 };
+	struct librbd_store *ls;
+
+	if (s->ops != &librbd_ops || !librbd_of(s)->has_lock_feature)
+		return "-";
+	ls = librbd_of(s);
+	if (handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts)) < 0)
+		return "-";
+	if (facts.is_owner)
+		return "owner";
+	return facts.owner[0] ? "other" : "none";
+}
+
+static int take_lock(struct librbd_store *ls, const char *spec, struct fault *f)
+{
+	struct lock_facts facts = { 0 };
+	char nothing = 0;
+	int r;
+
+	if (!ls->has_lock_feature) {
+		fault_set(f, EXIT_USAGE, -EINVAL, "%s: the image has no exclusive lock", spec);
+		fault_hint(f,
+			   "map it without --exclusive, or: rbd feature enable %s exclusive-lock",
+			   spec);
+		return -EINVAL;
+	}
+	r = handle_call(ls->handle, ls->timeout_s, acquire, &nothing, sizeof(nothing));
+	if (r >= 0)
+		return 0;
+	if (handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts)) < 0 ||
+	    !facts.owner[0])
+		return cluster_fault(f, r, spec, "cannot take the exclusive lock");
+	fault_set(f, EXIT_LOCKED, r, "%s: locked by another client at %s", spec, facts.owner);
+	fault_hint(f, "unmap it there; if that client is dead: rbd lock ls %s, then rbd lock rm",
+		   spec);
+	return r;
+}
+
+/* ---- who else ---- */
+
+struct watcher_list {
+	size_t n;
+	char text[1024];
+};
+
+static int fill_watchers(struct handle *h, void *data)
+{
+	struct watcher_list *list = data;
+	rbd_image_watcher_t *watchers = NULL;
+	size_t n = 8, at = 0;
+	int r;
+
+	do {
+		free(watchers);
+		watchers = calloc(n, sizeof(*watchers));
+		if (!watchers)
+			return -ENOMEM;
+		r = rbd_watchers_list(h->image, watchers, &n);
+	} while (r == -ERANGE);
+	if (r >= 0) {
+		list->n = n;
+		for (size_t i = 0; i < n && at < sizeof(list->text); i++)
+			at += (size_t)snprintf(list->text + at, sizeof(list->text) - at, "%s%s",
+					       i ? " " : "", watchers[i].addr);
+		rbd_watchers_list_cleanup(watchers, n);
+	}
+	free(watchers);
+	return r < 0 ? r : 0;
+}
+
+int store_watchers(struct store *s, char *buf, size_t len)
+{
+	struct watcher_list list = { 0 };
+	struct librbd_store *ls;
+	int r;
+
+	if (s->ops != &librbd_ops)
+		return -EOPNOTSUPP;
+	ls = librbd_of(s);
+	r = handle_call(ls->handle, ls->timeout_s, fill_watchers, &list, sizeof(list));
+	if (r < 0)
+		return r;
+	(void)snprintf(buf, len, "%s", list.text);
+	return (int)list.n;
+}
+
+/* ---- life ---- */
+
+static int flush_all(struct handle *h, void *data)
+{
+	(void)data;
+	return rbd_flush(h->image);
+}
+
+static void op_close(struct store *s)
+{
+	struct librbd_store *ls = librbd_of(s);
+	struct watch_call call = { .ls = ls, .watch = ls->watch };
+	char nothing = 0;
+
+	librbd_status_stop(ls);
+	if (ls->handle && !ls->is_read_only)
+		(void)handle_call(ls->handle, ls->timeout_s, flush_all, &nothing, sizeof(nothing));
+	if (ls->has_watch)
+		ls->is_abandoned = handle_call(ls->handle, ls->timeout_s, unwatch, &call,
+					       sizeof(call)) == -ETIMEDOUT;
+	ls->handle = handle_close(ls->handle, ls->timeout_s);
+	if (ls->is_abandoned)
+		return;
+	(void)pthread_cond_destroy(&ls->more);
+	(void)pthread_mutex_destroy(&ls->lock);
+	free(ls);
+}
+
+static const struct store_ops librbd_ops = {
+	.name = "librbd",
+	.read = librbd_read,
+	.write = librbd_write,
+	.zero = librbd_zero,
+	.discard = librbd_discard,
+	.flush = librbd_flush,
+	.status = librbd_status,
+	.freeable = librbd_freeable,
+	.raw_size = op_raw_size,
+	.close = op_close,
+};
+
+static int learn(struct librbd_store *ls, const char *spec, struct fault *f)
+{
+	struct open_facts facts = { 0 };
+	int r = handle_call(ls->handle, ls->timeout_s, fill_facts, &facts, sizeof(facts));
+
+	if (r < 0)
+		return cluster_fault(f, r, spec, "cannot read the image's metadata");
+	if (facts.plugins[0]) {
+		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
+			  "%s: rbd_plugins (%s) is set for the image or its pool", spec,
+			  facts.plugins);
+		fault_hint(f, "remove it: rbd config image rm %s rbd_plugins", spec);
+		return -ENOTSUP;
+	}
+	atomic_init(&ls->raw_size, facts.raw_size);
+	ls->layout = (struct layout){ .object_size = facts.object_size,
+				      .stripe_unit = facts.stripe_unit,
+				      .stripe_count = facts.stripe_count };
+	ls->base.is_writethrough = !facts.has_cache;
+	ls->base.optimal_io = (uint32_t)(facts.stripe_count > 1 ? facts.stripe_unit
+								: facts.object_size);
+	/* One object's part of a request is one operation of its OSD, which readers see whole. */
+	ls->base.has_atomic_sectors = !facts.has_cache && facts.stripe_unit % 4096 == 0 &&
+				      ls->base.data_offset % 4096 == 0;
+	return 0;
+}
+
+static int start_watch(struct librbd_store *ls, const char *spec, struct fault *f)
+{
+	struct watch_call call = { .ls = ls };
+	int r;
+
+	if (ls->is_snapshot || ls->handle->is_read_only)
+		return 0;
+	r = handle_call(ls->handle, ls->timeout_s, watch, &call, sizeof(call));
+	ls->is_abandoned = r == -ETIMEDOUT;
+	if (r < 0)
+		return cluster_fault(f, r, spec, "cannot watch the image for changes");
+	ls->watch = call.watch;
+	ls->has_watch = true;
+	return 0;
+}
+
+static int open_steps(struct librbd_store *ls, struct cluster *c, const struct layer_info *info,
+		      const struct store_options *o, struct fault *f)
+{
+	struct place place = { .pool_id = info->pool_id,
+			       .nspace = info->nspace,
+			       .image_id = info->image_id,
+			       .snap_id = info->snap_id,
+			       .has_watch = !ls->is_snapshot,
+			       .is_writer = !ls->is_read_only };
+	int r = handle_open(c, &place, info->spec, ls->timeout_s, &ls->handle, f);
+
+	if (r == 0)
+		r = learn(ls, info->spec, f);
+	if (r == 0 && o->is_exclusive && !ls->is_read_only)
+		r = take_lock(ls, info->spec, f);
+	return r == 0 ? start_watch(ls, info->spec, f) : r;
+}
+
+int store_open_librbd(struct cluster *c, const struct layer *l, const struct store_options *o,
+		      struct store **ret, struct fault *f)
+{
+	const struct layer_info *info = layer_info(l);
+	struct librbd_store *ls = calloc(1, sizeof(*ls));
+	int r;
+
+	if (!ls)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "%s: out of memory", info->spec);
+	ls->base.ops = &librbd_ops;
+	ls->base.data_offset = o->data_offset;
+	ls->base.is_encrypted = o->is_encrypted;
+	ls->timeout_s = o->timeout_s;
+	ls->is_snapshot = info->snap_id != UINT64_MAX;
+	ls->is_read_only = o->is_read_only || ls->is_snapshot;
+	ls->has_lock_feature = info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
+	ls->tail = &ls->head;
+	(void)pthread_mutex_init(&ls->lock, NULL);
+	(void)pthread_cond_init(&ls->more, NULL);
+	r = open_steps(ls, c, info, o, f);
+	if (r < 0) {
+		op_close(&ls->base);
+		return r;
+	}
+	*ret = &ls->base;
+	return 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef RBD_LIBRBD_H
+#define RBD_LIBRBD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "handle.h"
+#include "layout.h"
+#include "store.h"
+
+struct librbd_store {
+	struct store base;
+	struct handle *handle; /* one reference */
+	unsigned int timeout_s;
+	bool is_read_only;
+	bool is_snapshot;
+	bool has_lock_feature;
+	bool has_watch;
+	bool is_abandoned; /* a call that ran out of time may still use this struct */
+	uint64_t watch;
+	struct layout layout;
+	atomic_uint_fast64_t raw_size; /* bytes, as last asked for */
+	/* The status thread: started by the first status call. */
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct store_io *head, **tail; /* lock */
+	bool has_thread, stopping; /* lock */
+	pthread_t thread;
+};
+
+static inline struct librbd_store *librbd_of(struct store *s)
+{
+	return (struct librbd_store *)s;
+}
+
+/* librbd_io.c: read, write, zero, discard, flush, freeable. */
+int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len);
+int librbd_write(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,
+		 size_t len);
+int librbd_zero(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
+		unsigned int flags);
+int librbd_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
+int librbd_flush(struct store *s, struct store_io *io);
+void librbd_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
+		     uint64_t *ret_len);
+/*
+ * The one place where an offset in the device becomes one in the image. -EIO for a range
+ * that the image no longer has: librbd would cut it short and call it a success.
+ */
+int librbd_img_off(const struct librbd_store *ls, uint64_t dev_off, uint64_t len, uint64_t *ret);
+
+/* librbd_status.c */
+int librbd_status(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
+/* No call may be under way. */
+void librbd_status_stop(struct librbd_store *ls);
+
+#endif
