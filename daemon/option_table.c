@@ -127,6 +127,8 @@ const struct option_row option_rows[] = {
 	  .min = OUTPUT_JSON, .help = "The same as --format json." },
 	{ "pretty-format", 0, OPTION_FLAG, GROUP_OUTPUT, C_LIST | C_STATUS, OPTION_TOLERATED, AT(is_pretty), NULL,
 	  .help = "Lay json and xml out for people." },
+	{ "all", 0, OPTION_FLAG, GROUP_OUTPUT, C_LIST, 0, AT(is_all), NULL,
+	  .help = "Also list volumes that are served on a socket, and devices whose daemon is gone." },
 
 	{ "options", 'o', OPTION_KEYS, GROUP_PROCESS, C_ALL, 0, 0, "KEY[=VALUE],...",
 	  .help = "Other options without their dashes, separated by commas. A comma inside a value is written \\, and a backslash \\\\. Can be repeated." },

@@ -108,6 +108,7 @@ struct options {
 	/* list, status */
 	enum output_format format;
 	bool is_pretty;
+	bool is_all; /* list: also sockets, and devices whose daemon is gone */
 
 	/* the process */
 	bool is_foreground; /* also set by is_debug */

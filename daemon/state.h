@@ -121,6 +121,15 @@ struct state_list {
 int state_list(const char *run_dir, struct state_list *ret, struct fault *f);
 void state_list_done(struct state_list *l);
 
+/*
+ * The one volume that the user means by name: "/dev/nbdN", "nbdN" or "N", a cookie, a spec as
+ * volume_state_spec() writes it, or a spec without pool if only one volume fits. *ret points
+ * into l. EXIT_NOT_FOUND (-ENOENT, "... is not mapped"); EXIT_USAGE (-ENOTUNIQ) names those that
+ * fit.
+ */
+int state_find(const struct state_list *l, const char *name, const struct volume_state **ret,
+	       struct fault *f);
+
 /* Whether an owner is there, by the lock. */
 static inline bool volume_is_alive(const struct volume_state *v)
 {

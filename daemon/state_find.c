@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * From what a user types to one volume of the list. Pure, any thread; reads no
+ * configuration, so that unmap works where the cluster's is missing.
+ */
+
+#include "state.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* From the surest way to mean a volume to the vaguest; the first that fits any decides. */
+enum way { BY_DEVICE, BY_COOKIE, BY_SPEC, BY_IMAGE, WAYS };
+
+static bool fits(const struct volume_state *v, const char *name, enum way way)
+{
+	char spec[1024];
+	const char *image;
+	int index;
+
+	switch (way) {
+	case BY_DEVICE:
+		return v->device >= 0 && nbd_index_parse(name, &index) == 0 && index == v->device;
+	case BY_COOKIE:
+		return v->cookie[0] && !strcmp(v->cookie, name);
+	case BY_SPEC:
+		volume_state_spec(v, spec, sizeof(spec));
+		return !strcmp(spec, name);
+	case BY_IMAGE:
+		volume_state_spec(v, spec, sizeof(spec));
+		/* a namespace belongs to the name: it is never guessed */
+		image = v->file[0] || v->nspace[0] ? NULL : strchr(spec, '/');
+		return image && !strcmp(image + 1, name);
+	case WAYS:
+		break;
+	}
+	return false;
+}
+
+static int not_unique(const struct state_list *l, const char *name, enum way way, struct fault *f)
+{
+	char names[768] = "";
+	size_t len = 0;
+
+	for (unsigned int i = 0; i < l->n && len < sizeof(names); i++) {
+		const struct volume_state *v = &l->volumes[i];
+		char spec[1024];
+		int n;
+
+		if (!fits(v, name, way))
+			continue;
+		volume_state_spec(v, spec, sizeof(spec));
+		if (v->device >= 0)
+			n = snprintf(names + len, sizeof(names) - len, "%s%s on /dev/nbd%d",
+				     len ? ", " : "", spec, v->device);
+		else
+			n = snprintf(names + len, sizeof(names) - len, "%s%s on %s",
+				     len ? ", " : "", spec, v->socket[0] ? v->socket : "no device");
+		len += n > 0 ? (size_t)n : 0;
+	}
+	(void)fault_set(f, EXIT_USAGE, -ENOTUNIQ, "%s: could be %s", name, names);
+	fault_hint(f, "name the device");
+	return -ENOTUNIQ;
+}
+
+int state_find(const struct state_list *l, const char *name, const struct volume_state **ret,
+	       struct fault *f)
+{
+	for (int way = 0; way < WAYS; way++) {
+		const struct volume_state *found = NULL;
+		unsigned int n = 0;
+
+		for (unsigned int i = 0; i < l->n; i++) {
+			if (!fits(&l->volumes[i], name, (enum way)way))
+				continue;
+			found = found ? found : &l->volumes[i];
+			n++;
+		}
+		if (n > 1)
+			return not_unique(l, name, (enum way)way, f);
+		if (n == 1) {
+			*ret = found;
+			return 0;
+		}
+	}
+	(void)fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not mapped", name);
+	fault_hint(f, "rbdcrypt-nbd list --all shows what is there");
+	return -ENOENT;
+}

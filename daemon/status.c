@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * "status" for people. Not a format to parse: that is what --json is for. Called by
+ * list.c on the main thread of a command; owns nothing.
+ */
+
+#include "status.h"
+
+#include <ctype.h>
+#include <time.h>
+
+static void put_label(FILE *out, const char *label)
+{
+	fprintf(out, "  %-12s", label);
+}
+
+/* Text from the cluster or a file name, on one line. */
+static void put_text(FILE *out, const char *text)
+{
+	for (; *text; text++)
+		fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
+}
+
+static void put_line(FILE *out, const char *label, const char *text)
+{
+	if (!text[0])
+		return;
+	put_label(out, label);
+	put_text(out, text);
+	fputc('\n', out);
+}
+
+/* "10485760 (10 MiB)": the exact number, and one to read. */
+static void put_size(FILE *out, uint64_t bytes)
+{
+	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double n = (double)bytes / 1024;
+	size_t unit = 0;
+
+	fprintf(out, "%llu", (unsigned long long)bytes);
+	if (bytes < 1024)
+		return;
+	while (n >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+		n /= 1024;
+		unit++;
+	}
+	fprintf(out, " (%.4g %s)", n, units[unit]);
+}
+
+static void put_state(FILE *out, const struct volume_state *v)
+{
+	time_t started = (time_t)v->started;
+	char when[64] = "";
+	struct tm tm;
+
+	put_label(out, "state");
+	fprintf(out, "%s", volume_status_name(v->status));
+	if (volume_is_alive(v))
+		fprintf(out, ", process %d", v->pid);
+	if (v->started && localtime_r(&started, &tm) &&
+	    strftime(when, sizeof(when), "%F %T %z", &tm))
+		fprintf(out, ", started %s", when);
+	fputc('\n', out);
+}
+
+static void put_exposure(FILE *out, const struct volume_state *v)
+{
+	if (v->device >= 0) {
+		put_label(out, "device");
+		fprintf(out, "/dev/nbd%d\n", v->device);
+	}
+	put_line(out, "socket", v->socket);
+	put_line(out, "cookie", v->cookie);
+	put_line(out, "cluster", v->fsid);
+	if (v->image_id[0]) {
+		put_label(out, "image");
+		fprintf(out, "id ");
+		put_text(out, v->image_id);
+		fprintf(out, " in pool %lld\n", (long long)v->pool_id);
+	}
+}
+
+static void put_sizes(FILE *out, const struct volume_state *v)
+{
+	put_label(out, "size");
+	put_size(out, v->size);
+	fprintf(out, " bytes\n");
+	put_label(out, "raw size");
+	put_size(out, v->raw_size);
+	fprintf(out, " bytes, of which header ");
+	put_size(out, v->data_offset);
+	fputc('\n', out);
+	put_label(out, "block size");
+	fprintf(out, "%u bytes\n", v->block_size);
+	put_label(out, "access");
+	fprintf(out, "%s%s%s\n", v->is_read_only ? "read-only" : "read and write",
+		v->is_exclusive ? ", exclusive" : "", v->is_trim_offered ? ", discard" : "");
+}
+
+static void put_seconds(FILE *out, int seconds, const char *none)
+{
+	if (seconds < 0)
+		fprintf(out, "%s", none);
+	else
+		fprintf(out, "%d s", seconds);
+}
+
+static void put_transport(FILE *out, const struct volume_state *v)
+{
+	put_label(out, "connections");
+	fprintf(out, "%u", v->connections);
+	if (v->device >= 0) {
+		fprintf(out, ", io timeout ");
+		put_seconds(out, v->io_timeout_s, "the kernel's");
+		fprintf(out, ", waits for a new daemon ");
+		put_seconds(out, v->reattach_timeout_s, "not at all");
+	}
+	fputc('\n', out);
+	if (v->store[0]) {
+		put_label(out, "store");
+		put_text(out, v->store);
+		if (v->lock[0]) {
+			fprintf(out, ", lock ");
+			put_text(out, v->lock);
+		}
+		fputc('\n', out);
+	}
+	if (v->engine[0]) {
+		put_label(out, "encryption");
+		put_text(out, v->engine);
+		fprintf(out, ", in place up to %llu bytes\n",
+			(unsigned long long)v->inline_threshold);
+	}
+}
+
+static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
+{
+	fprintf(out, "    %u ", i);
+	put_text(out, l->spec);
+	fprintf(out, "\n      ");
+	put_text(out, l->format);
+	if (l->sector_size) {
+		fprintf(out, ", ");
+		put_text(out, l->cipher);
+		fprintf(out, ", %u-bit key, %u-byte sectors, data at %llu", l->key_bits,
+			l->sector_size, (unsigned long long)l->data_offset);
+		if (l->is_clone_magic)
+			fprintf(out, ", formatted as a clone");
+		if (l->is_inherited)
+			fprintf(out, ", header of its parent");
+		if (l->uuid[0]) {
+			fprintf(out, ", uuid ");
+			put_text(out, l->uuid);
+		}
+	}
+	fprintf(out, "\n      raw size ");
+	put_size(out, l->raw_size);
+	fprintf(out, "\n");
+}
+
+static void put_kernel(FILE *out, const struct nbd_sysfs *k)
+{
+	put_label(out, "kernel");
+	put_size(out, k->size);
+	fprintf(out, " bytes, blocks %u/%u%s%s%s", k->logical_block, k->physical_block,
+		k->is_read_only ? ", read-only" : "", k->has_write_cache ? ", write cache" : "",
+		k->has_fua ? ", fua" : "");
+	if (k->discard_max)
+		fprintf(out, ", discard");
+	if (k->write_zeroes_max)
+		fprintf(out, ", write zeroes");
+	fputc('\n', out);
+}
+
+void status_print_tree(FILE *out, const struct volume_state *v)
+{
+	char spec[1024];
+
+	volume_state_spec(v, spec, sizeof(spec));
+	put_text(out, spec);
+	fputc('\n', out);
+	put_state(out, v);
+	put_line(out, "health", v->health);
+	put_exposure(out, v);
+	put_sizes(out, v);
+	put_transport(out, v);
+	if (v->kernel.size)
+		put_kernel(out, &v->kernel);
+	if (v->n_layers)
+		fprintf(out, "  layers\n");
+	for (unsigned int i = 0; i < v->n_layers; i++)
+		put_layer(out, i, &v->layers[i]);
+}
