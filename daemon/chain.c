@@ -289,29 +289,38 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 	return 0;
 }
 
-int chain_load(const struct chain_options *o, struct chain *ret, struct fault *f)
+int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f)
 {
 	struct chain c = { 0 };
-	int r;
+	int r = o->passphrase_files->n == 0 ? load_plain(o, &c, f) : open_layers(o, &c, f);
 
-	if (o->passphrase_files->n == 0) {
-		r = load_plain(o, &c, f);
-	} else {
-		r = open_layers(o, &c, f);
-		if (r == 0)
-			r = check_strict(o, &c, f);
-		if (r == 0) {
-			c.xts = calloc(c.n, sizeof(*c.xts));
-			r = c.xts ? unlock_layers(o, &c, f)
-				  : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for keys");
-		}
-	}
+	if (r == 0 && o->passphrase_files->n > 0)
+		r = check_strict(o, &c, f);
 	if (r < 0) {
 		chain_done(&c);
 		return r;
 	}
 	*ret = c;
 	return 0;
+}
+
+int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f)
+{
+	int r;
+
+	if (o->passphrase_files->n == 0)
+		return 0;
+	c->xts = calloc(c->n, sizeof(*c->xts));
+	if (!c->xts)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for keys");
+	r = unlock_layers(o, c, f);
+	if (r < 0) {
+		for (unsigned int i = 0; i < c->n; i++)
+			(void)xts_free(c->xts[i]);
+		free(c->xts);
+		c->xts = NULL;
+	}
+	return r;
 }
 
 int chain_check_flat(const struct chain *c, struct fault *f)

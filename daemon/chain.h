@@ -45,11 +45,14 @@ struct chain_options {
 };
 
 /*
- * Opens the layers, reads and judges their headers, and unlocks them by librbd's rules (spec:
- * librbd-encryption 2.4). Nothing is kept unless all of it worked. Blocking, seconds per key
- * derivation. The fault names layer, format and file.
+ * Opens the layers, reads and judges their headers, by librbd's rules (spec:
+ * librbd-encryption 2.4). Blocking, but free of key derivations. The fault names layer, format and
+ * file. On failure nothing is kept.
  */
-int chain_load(const struct chain_options *o, struct chain *ret, struct fault *f);
+int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f);
+
+/* Tries the passphrases; seconds each. On failure the chain has no keys. */
+int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f);
 
 /*
  * Whether raw IO through librbd is right for it: one layer, or layers that share key, data offset

@@ -151,7 +151,7 @@ static bool is_list_in_disguise(const char *text)
 	size_t len = strcspn(text, "=,");
 	const struct option_row *row = option_find(text, len);
 	const char *p = strchr(text, ',');
-	bool is_free_text;
+	bool is_free_text, has_more = false;
 
 	if (!row || !p || row->type == OPTION_KEYS)
 		return false;
@@ -166,8 +166,9 @@ static bool is_list_in_disguise(const char *text)
 		len = strcspn(p, "=,");
 		if (!option_find(p, len) || (is_free_text && p[len] != '='))
 			return false;
+		has_more = true;
 	}
-	return true;
+	return has_more;
 }
 
 /* The row that a word names; *ret_value is what follows its '=', or NULL. */

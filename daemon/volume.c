@@ -9,6 +9,7 @@
 #include "volume.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -95,4 +96,49 @@ uint16_t volume_flags(const struct volume *v)
 	if (v->has_trim)
 		flags |= WIRE_FLAG_SEND_TRIM;
 	return flags;
+}
+
+/* ---- one blocking read ---- */
+struct sync_read {
+	struct store_io io;
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	bool is_done;
+};
+
+static void on_read(struct store_io *io)
+{
+	struct sync_read *s = (struct sync_read *)io;
+
+	(void)pthread_mutex_lock(&s->mutex);
+	s->is_done = true;
+	(void)pthread_cond_signal(&s->cond);
+	(void)pthread_mutex_unlock(&s->mutex);
+}
+
+int volume_read(void *arg, uint64_t dev_off, void *buf, size_t len)
+{
+	struct volume *v = arg;
+	struct sync_read s = { .io.done = on_read,
+			       .mutex = PTHREAD_MUTEX_INITIALIZER,
+			       .cond = PTHREAD_COND_INITIALIZER };
+	int r;
+
+	if (v->store->ops->read(v->store, &s.io, dev_off, buf, len) != STORE_DONE) {
+		(void)pthread_mutex_lock(&s.mutex);
+		while (!s.is_done)
+			(void)pthread_cond_wait(&s.cond, &s.mutex);
+		(void)pthread_mutex_unlock(&s.mutex);
+	}
+	r = s.io.result;
+	for (unsigned int i = 0; r == 0 && v->is_encrypted && i < s.io.n_extents; i++) {
+		const struct store_extent *e = &s.io.extents[i];
+
+		if (e->layer != STORE_LAYER_ZERO && v->xts[e->layer])
+			r = xts_decrypt(v->xts[e->layer],
+					(unsigned char *)buf + (e->dev_off - dev_off), e->len,
+					e->dev_off);
+	}
+	store_io_reset(&s.io);
+	return r;
 }

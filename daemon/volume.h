@@ -69,6 +69,12 @@ struct volume *volume_free(struct volume *v);
  */
 uint64_t volume_size_for(const struct volume *v, uint64_t raw_size);
 
+/*
+ * Reads the plain device: whole sectors. Blocking: for the start, not for requests. v is a struct
+ * volume. Fits blocksize_read_fn. 0 or -errno.
+ */
+int volume_read(void *v, uint64_t dev_off, void *buf, size_t len);
+
 /* NBD transmission flags of this volume. */
 uint16_t volume_flags(const struct volume *v);
 

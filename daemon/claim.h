@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_CLAIM_H
+#define DAEMON_CLAIM_H
+
+#include <stddef.h>
+
+#include "fault.h"
+#include "state.h"
+
+/*
+ * Whether an image and a device may be taken: what the run directory and the kernel know of them.
+ * Control thread.
+ */
+
+/*
+ * The same text for every mapping of an image (or of a snapshot of it), so that attach can tell a
+ * wrong one. The default cookie. Anybody may see it.
+ */
+void claim_identity(const struct volume_state *s, char *buf, size_t len);
+
+/* map: EXIT_BUSY when a device whose daemon is gone still belongs to key. */
+int claim_check_map(const char *run_dir, const char *key, const char *spec, struct fault *f);
+
+/*
+ * attach: nbd`index` must be set up in the kernel, served by nobody, and have been mapped with this
+ * cookie. How many connections it had, if that is known, else ret_connections is left alone.
+ */
+int claim_check_attach(const char *run_dir, int index, const char *cookie, const char *spec,
+		       unsigned int *ret_connections, struct fault *f);
+
+/* The device is ours now: what dead owners left behind about it goes. */
+void claim_forget(const char *run_dir, int index);
+
+#endif

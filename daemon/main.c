@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* From the command line to the command, and from a fault to what the user sees and the exit status.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fault.h"
+#include "image.h"
+#include "list.h"
+#include "luks.h"
+#include "nbdctl.h"
+#include "options.h"
+#include "run.h"
+#include "state.h"
+#include "unmap.h"
+
+static int finish_output(int r, struct fault *f)
+{
+	if (r == 0 && fflush(stdout) != 0)
+		r = -EIO;
+	return r < 0 ? fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_USAGE, r,
+				 "standard output cannot be written")
+		     : 0;
+}
+
+static int list_run(const struct options *o, struct fault *f)
+{
+	struct list_options how = { .format = o->format,
+				    .is_pretty = o->is_pretty,
+				    .is_all = o->is_all };
+	struct state_list l;
+	char run_dir[4096];
+	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+
+	if (r == 0)
+		r = state_list(run_dir, &l, f);
+	if (r < 0)
+		return r;
+	list_drop_stale(&l, nbd_sysfs_read);
+	if (l.n_damaged > 0)
+		(void)fprintf(stderr, "rbdcrypt-nbd: %u state file%s cannot be read: %s\n",
+			      l.n_damaged, l.n_damaged == 1 ? "" : "s", l.damaged);
+	r = finish_output(list_print(stdout, &l, &how), f);
+	state_list_done(&l);
+	return r;
+}
+
+static int status_run(struct options *o, struct fault *f)
+{
+	struct list_options how = { .format = o->format,
+				    .is_pretty = o->is_pretty,
+				    .is_all = true };
+	const struct volume_state *v = NULL;
+	struct state_list l;
+	char run_dir[4096], spec[512];
+	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+
+	if (r == 0)
+		r = state_list(run_dir, &l, f);
+	if (r < 0)
+		return r;
+	list_drop_stale(&l, nbd_sysfs_read);
+	if (o->operand) {
+		r = state_find(&l, o->operand, &v, f);
+	} else if (o->spec.image) {
+		r = image_spec_parse(NULL, &o->spec, f);
+		if (r == 0) {
+			image_spec_format(&o->spec, spec, sizeof(spec));
+			r = state_find(&l, spec, &v, f);
+		}
+	}
+	if (r == 0)
+		r = finish_output(status_print(stdout, v ? v : l.volumes, v ? 1 : l.n, &how), f);
+	state_list_done(&l);
+	return r;
+}
+
+static int dispatch(struct options *o, struct fault *f)
+{
+	switch (o->command) {
+	case COMMAND_MAP:
+		return run_volume(o, MAPPING_MAP, f);
+	case COMMAND_ATTACH:
+		return run_volume(o, MAPPING_ATTACH, f);
+	case COMMAND_SERVE:
+		return run_volume(o, MAPPING_SERVE, f);
+	case COMMAND_UNMAP:
+		return unmap_run(o, f);
+	case COMMAND_DETACH:
+		return detach_run(o, f);
+	case COMMAND_LIST:
+		return list_run(o, f);
+	case COMMAND_STATUS:
+		return status_run(o, f);
+	case COMMAND_HELP:
+		options_help(stdout, o->help_topic);
+		return finish_output(0, f);
+	case COMMAND_VERSION:
+		(void)printf("rbdcrypt-nbd %s\n", VERSION);
+		return finish_output(0, f);
+	case COMMAND_DUMP_OPTIONS:
+		options_dump_mdoc(stdout);
+		return finish_output(0, f);
+	case COMMAND_NONE:
+		break;
+	}
+	return fault_set(f, EXIT_USAGE, -EINVAL, "no command");
+}
+
+/* The words that are neither our options nor Ceph's: the command and its operand. */
+static int settle_command(struct options *o, struct fault *f)
+{
+	int n = o->ceph_argc, r = 0;
+	const char **words = calloc((size_t)n + 1, sizeof(*words));
+
+	if (!words)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the command line");
+	/* A copy: Ceph reads its own again when it is connected. */
+	memcpy(words, o->ceph_argv, (size_t)n * sizeof(*words));
+	if (options_has_foreign(o))
+		r = cluster_strip_words(n, words, &n, f);
+	if (r == 0)
+		r = options_positionals(o, n, words, f);
+	free(words);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	struct fault f = { 0 };
+	int r;
+
+	/* First of all: we may have been started only to unlock a header. */
+	luks_unlock_child_main(argc, argv);
+	memset(&o, 0, sizeof(o));
+	r = options_parse(argc, argv, &o, &f);
+	if (r == 0 && o.command == COMMAND_NONE)
+		r = settle_command(&o, &f);
+	if (r == 0)
+		r = dispatch(&o, &f);
+	options_done(&o);
+	if (r == 0)
+		return EXIT_OK;
+	fault_print(stderr, &f);
+	return f.status;
+}

@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Start is a list of steps, stop is the same list backwards, and a start that fails runs the undo
+ * from where it stopped. Everything that can fail happens in start, while the user still sees it.
+ */
+
+#include "mapping.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "blocksize.h"
+#include "calibrate.h"
+#include "chain.h"
+#include "claim.h"
+#include "device.h"
+#include "listener.h"
+#include "text.h"
+#include "volume.h"
+
+#define MEMORY_DEFAULT (96u << 20)
+#define CONNECTIONS_MAX 4
+
+struct mapping {
+	struct mapping_options o;
+	char spec[512];
+	char cookie[512];
+	char turnstile[4200];
+	int index; /* of the device to use, or -1 */
+	struct chain_options chain_options;
+	struct chain chain; /* until started */
+	struct state *state_file;
+	struct volume_state state;
+	struct store *store; /* until the volume has it */
+	struct volume *volume;
+	struct device *device;
+	struct listener *listener;
+	struct watch changed;
+	bool is_gone; /* the device was unmapped, the client left */
+	bool is_leaving; /* the device stays in the kernel when we stop */
+};
+
+static bool has_device(const struct mapping *m)
+{
+	return m->o.kind != MAPPING_SERVE;
+}
+
+/* ---- chain ---- */
+
+static void set_limits(struct luks_limits *l, const struct options *o)
+{
+	luks_limits_default(l);
+	if (o->pbkdf2_iterations_max)
+		l->pbkdf2_iterations = o->pbkdf2_iterations_max;
+	if (o->argon2_time_max)
+		l->argon2_time = o->argon2_time_max;
+	if (o->argon2_memory_max)
+		l->argon2_memory_kib = (uint32_t)(o->argon2_memory_max >> 10);
+	if (o->argon2_lanes_max)
+		l->argon2_lanes = o->argon2_lanes_max;
+	if (o->unlock_timeout_s >= 0)
+		l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
+}
+
+static int start_chain(struct mapping *m, struct fault *f)
+{
+	const struct options *o = m->o.options;
+	struct chain_options *c = &m->chain_options;
+	int r;
+
+	c->cluster = m->o.cluster;
+	c->spec = m->o.spec;
+	c->passphrase_files = &o->passphrase_files;
+	c->formats = &o->formats;
+	c->newline = o->newline;
+	c->is_strict = o->is_encryption_strict;
+	c->timeout_s = (unsigned int)o->open_timeout_s;
+	set_limits(&c->limits, o);
+	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
+	c->limits.turnstile = m->turnstile;
+	r = chain_open(c, &m->chain, f);
+	if (r == 0 && m->chain.has_raw_header)
+		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
+				    "the raw image is served");
+	return r;
+}
+
+static int start_keys(struct mapping *m, struct fault *f)
+{
+	int r = chain_unlock(&m->chain_options, &m->chain, f);
+
+	return r < 0 ? r : chain_check_flat(&m->chain, f);
+}
+
+static void stop_nothing(struct mapping *m)
+{
+	(void)m;
+}
+
+static void stop_chain(struct mapping *m)
+{
+	chain_done(&m->chain);
+}
+
+/* ---- the claim ---- */
+
+static void describe_layers(struct mapping *m)
+{
+	struct volume_state *s = &m->state;
+
+	s->layers = calloc(m->chain.n, sizeof(*s->layers));
+	if (!s->layers)
+		return;
+	s->n_layers = m->chain.n;
+	for (unsigned int i = 0; i < m->chain.n; i++) {
+		const struct chain_layer *c = &m->chain.layers[i];
+		struct layer_state *l = &s->layers[i];
+
+		text_copy(l->spec, sizeof(l->spec), layer_info(c->layer)->spec);
+		l->raw_size = layer_info(c->layer)->raw_size;
+		text_copy(l->format, sizeof(l->format),
+			  !c->is_encrypted	 ? "none"
+			  : c->luks.version == 1 ? "luks1"
+						 : "luks2");
+		if (!c->is_encrypted)
+			continue;
+		text_copy(l->cipher, sizeof(l->cipher), c->luks.cipher);
+		text_copy(l->uuid, sizeof(l->uuid), c->luks.uuid);
+		l->data_offset = c->luks.data_offset;
+		l->sector_size = c->luks.sector_size;
+		l->key_bits = c->luks.key_bytes * 8;
+		l->is_clone_magic = c->luks.is_clone_magic;
+	}
+}
+
+static void describe_image(struct mapping *m)
+{
+	const struct layer_info *i = layer_info(m->chain.layers[0].layer);
+	const struct options *o = m->o.options;
+	struct volume_state *s = &m->state;
+
+	volume_state_init(s);
+	s->status = VOLUME_STARTING;
+	s->raw_size = i->raw_size;
+	s->data_offset = chain_data_offset(&m->chain);
+	s->io_timeout_s = o->io_timeout_s;
+	s->reattach_timeout_s = has_device(m) ? o->reattach_timeout_s : -1;
+	s->is_exclusive = o->is_exclusive;
+	s->is_read_only = o->is_read_only || i->snap_id != UINT64_MAX;
+	s->is_trim_offered = !o->is_notrim && !s->is_read_only;
+	s->started = (uint64_t)time(NULL);
+	describe_layers(m);
+	if (i->is_file) {
+		char *path = realpath(m->o.spec->image, NULL);
+
+		text_copy(s->file, sizeof(s->file), path ? path : m->o.spec->image);
+		free(path);
+		return;
+	}
+	text_copy(s->pool, sizeof(s->pool), i->pool);
+	text_copy(s->nspace, sizeof(s->nspace), i->nspace);
+	text_copy(s->image, sizeof(s->image), i->image);
+	text_copy(s->snap, sizeof(s->snap), i->snap);
+	text_copy(s->image_id, sizeof(s->image_id), i->image_id);
+	s->snap_id = i->snap_id;
+	s->pool_id = i->pool_id;
+	(void)cluster_fsid(m->o.cluster, s->fsid, sizeof(s->fsid));
+}
+
+static int start_claim(struct mapping *m, struct fault *f)
+{
+	const struct options *o = m->o.options;
+	char id[600], key[640];
+	int r = 0;
+
+	describe_image(m);
+	claim_identity(&m->state, id, sizeof(id));
+	text_copy(m->cookie, sizeof(m->cookie), o->cookie ? o->cookie : id);
+	if (has_device(m))
+		text_copy(m->state.cookie, sizeof(m->state.cookie), m->cookie);
+	/* Readers may be many; a writer is alone, unless the user says otherwise. */
+	if (m->state.is_read_only || o->is_new)
+		(void)snprintf(key, sizeof(key), "%s#%d", id, (int)getpid());
+	else
+		(void)snprintf(key, sizeof(key), "%s", id);
+	if (m->o.kind == MAPPING_MAP)
+		r = claim_check_map(m->o.run_dir, key, m->spec, f);
+	else if (m->o.kind == MAPPING_ATTACH)
+		r = claim_check_attach(m->o.run_dir, m->index, m->cookie, m->spec,
+				       &m->state.connections, f);
+	if (r == 0)
+		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
+	if (r == -EBUSY)
+		fault_hint(f, "unmap it first, or map it with --read-only");
+	return r;
+}
+
+static void stop_claim(struct mapping *m)
+{
+	m->state_file = state_release(m->state_file, m->state.status != VOLUME_DETACHED);
+	volume_state_done(&m->state);
+}
+
+/* ---- store and volume ---- */
+
+static int start_store(struct mapping *m, struct fault *f)
+{
+	struct store_options s = { .is_read_only = m->state.is_read_only,
+				   .is_exclusive = m->state.is_exclusive,
+				   .is_encrypted = m->chain.layers[0].is_encrypted,
+				   .data_offset = chain_data_offset(&m->chain),
+				   .timeout_s = (unsigned int)m->o.options->open_timeout_s };
+	struct layer *layer = m->chain.layers[0].layer;
+
+	return layer_info(layer)->is_file
+		       ? store_open_file(layer, &s, &m->store, f)
+		       : store_open_librbd(m->o.cluster, layer, &s, &m->store, f);
+}
+
+static void stop_store(struct mapping *m)
+{
+	store_close(m->store);
+	m->store = NULL;
+}
+
+static int choose_block_size(struct mapping *m, struct fault *f)
+{
+	struct volume *v = m->volume;
+	const char *why = "asked for";
+	int r = 0;
+
+	if (m->o.options->block_size > 0)
+		v->block_size = m->o.options->block_size;
+	else
+		r = blocksize_choose(volume_read, v, atomic_load(&v->size), v->sector,
+				     &v->block_size, &why);
+	if (r < 0)
+		return fault_set(f, EXIT_CLUSTER, r, "%s: cannot read the image: %s", m->spec,
+				 strerror(-r));
+	log_info(m->spec, "blocks of %u bytes: %s", v->block_size, why);
+	if (v->block_size > v->sector && v->block_size > 512)
+		log_info(m->spec, "blocks are larger than the encryption's sectors (%u)",
+			 v->sector);
+	atomic_store(&v->size, volume_size_for(v, m->state.raw_size));
+	return 0;
+}
+
+static int start_volume(struct mapping *m, struct fault *f)
+{
+	const struct options *o = m->o.options;
+	struct volume_options v = {
+		.spec = m->spec,
+		.is_read_only = m->state.is_read_only,
+		.has_trim = m->state.is_trim_offered,
+		.block_size = 512,
+		.memory = o->queue_memory ? (size_t)o->queue_memory : MEMORY_DEFAULT,
+		.inline_threshold = SIZE_MAX,
+	};
+	int r;
+
+	if (m->chain.xts)
+		v.inline_threshold = o->inline_threshold != UINT64_MAX
+					     ? (size_t)o->inline_threshold
+					     : calibrate_threshold(m->o.pool, m->chain.xts[0]);
+	r = m->store->ops->raw_size(m->store, &m->state.raw_size);
+	if (r == 0)
+		r = volume_new_take(&v, m->o.pool, &m->store, &m->chain.xts, m->chain.n,
+				    &m->volume);
+	if (r < 0)
+		return fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_CLUSTER, r,
+				 "%s: cannot be set up: %s", m->spec, strerror(-r));
+	r = choose_block_size(m, f);
+	if (r == 0 && atomic_load(&m->volume->size) == 0)
+		return fault_set(
+			f, EXIT_NOT_FOUND, -ENOSPC,
+			"%s has no room for data: %llu bytes, of which the header takes %llu",
+			m->spec, (unsigned long long)m->state.raw_size,
+			(unsigned long long)m->state.data_offset);
+	return r;
+}
+
+static void stop_volume(struct mapping *m)
+{
+	m->volume = volume_free(m->volume);
+}
+
+/* ---- device or socket ---- */
+
+static void on_gone(void *arg)
+{
+	struct mapping *m = arg;
+
+	m->is_gone = true;
+	m->o.gone(m->o.gone_arg);
+}
+
+static unsigned int connections_of(const struct mapping *m)
+{
+	int n = get_nprocs();
+
+	if (m->o.options->connections > 0)
+		return m->o.options->connections;
+	if (m->state.connections > 0)
+		return m->state.connections;
+	return n < CONNECTIONS_MAX ? (unsigned int)n : CONNECTIONS_MAX;
+}
+
+static int start_device(struct mapping *m, struct fault *f)
+{
+	const struct options *o = m->o.options;
+	struct device_options d = { .volume = m->volume,
+				    .loop = m->o.loop,
+				    .index = m->index,
+				    .is_attach = m->o.kind == MAPPING_ATTACH,
+				    .connections = connections_of(m),
+				    .io_timeout_s = o->io_timeout_s,
+				    .reattach_timeout_s = o->reattach_timeout_s,
+				    .cookie = m->cookie,
+				    .nbds_max = o->nbds_max,
+				    .max_part = o->max_part,
+				    .waits_for_udev = !o->is_udev_ignored,
+				    .gone = on_gone,
+				    .gone_arg = m };
+	int r = device_start(&d, &m->device, f);
+
+	if (r < 0)
+		return r;
+	m->state.device = device_index(m->device);
+	m->state.connections = device_connections(m->device);
+	m->state.status = VOLUME_MAPPED;
+	(void)nbd_sysfs_read(m->state.device, &m->state.kernel);
+	claim_forget(m->o.run_dir, m->state.device);
+	return 0;
+}
+
+static int start_listener(struct mapping *m, struct fault *f)
+{
+	const struct options *o = m->o.options;
+	struct listener_options l = { .volume = m->volume,
+				      .loop = m->o.loop,
+				      .export_name = o->export_name ? o->export_name : m->spec,
+				      .path = m->o.listen_fd < 0 ? o->socket : NULL,
+				      .fd = m->o.listen_fd,
+				      .is_single = o->is_single,
+				      .in_fd = STDIN_FILENO,
+				      .out_fd = STDOUT_FILENO,
+				      .min_block = o->block_size ? o->block_size : 1,
+				      .gone = on_gone,
+				      .gone_arg = m };
+	int r;
+
+	if (o->is_single) {
+		/* The connection closes its descriptors; the process keeps its own. */
+		l.in_fd = dup(STDIN_FILENO);
+		l.out_fd = dup(STDOUT_FILENO);
+		if (l.in_fd < 0 || l.out_fd < 0)
+			return fault_set(f, EXIT_USAGE, -EBADF,
+					 "standard input and output are not open");
+	}
+	r = listener_start(&l, &m->listener, f);
+	if (r < 0)
+		return r;
+	m->state.status = VOLUME_SERVING;
+	if (l.path)
+		text_copy(m->state.socket, sizeof(m->state.socket), l.path);
+	return 0;
+}
+
+static int start_service(struct mapping *m, struct fault *f)
+{
+	return has_device(m) ? start_device(m, f) : start_listener(m, f);
+}
+
+static void stop_service(struct mapping *m)
+{
+	/* One that was there before us is not ours to take away. */
+	bool is_left = m->is_leaving || m->o.kind == MAPPING_ATTACH;
+
+	if (m->device && !m->is_gone && is_left) {
+		m->state.status = VOLUME_DETACHED;
+		log_notice(m->spec,
+			   "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",
+			   m->state.device, m->state.reattach_timeout_s);
+	}
+	m->device = device_stop(m->device, !is_left);
+	m->listener = listener_stop(m->listener);
+	if (m->state.status == VOLUME_DETACHED)
+		(void)state_update(m->state_file, &m->state);
+}
+
+/* ---- changes, and the state file ---- */
+
+static void publish(struct mapping *m)
+{
+	int r;
+
+	m->state.size = atomic_load(&m->volume->size);
+	m->state.block_size = m->volume->block_size;
+	text_copy(m->state.lock, sizeof(m->state.lock), store_lock_state(m->volume->store));
+	r = state_update(m->state_file, &m->state);
+	if (r < 0)
+		log_warning(m->spec, "cannot update the state file: %s", strerror(-r));
+}
+
+static void resize(struct mapping *m, uint64_t raw_size)
+{
+	struct volume *v = m->volume;
+	unsigned long long old = atomic_load(&v->size), size = volume_size_for(v, raw_size);
+	struct fault f = { 0 };
+
+	m->state.raw_size = raw_size;
+	if (size == old)
+		return;
+	atomic_store(&v->size, size);
+	if (size < old)
+		log_warning(m->spec, "the image shrank: the device goes from %llu to %llu bytes",
+			    old, size);
+	else
+		log_notice(m->spec, "the image grew: the device goes from %llu to %llu bytes", old,
+			   size);
+	m->state.health[0] = '\0';
+	if (m->device && device_resize(m->device, &f) < 0) {
+		log_error(m->spec, "the kernel does not take the new size: %s", f.message);
+		(void)snprintf(m->state.health, sizeof(m->state.health),
+			       "resize to %llu bytes failed", size);
+	}
+	if (m->device)
+		(void)nbd_sysfs_read(m->state.device, &m->state.kernel);
+}
+
+static void on_change(void *arg)
+{
+	struct mapping *m = arg;
+
+	event_raise(m->changed.fd);
+}
+
+static void on_changed(struct watch *w)
+{
+	struct mapping *m = (struct mapping *)((char *)w - offsetof(struct mapping, changed));
+	uint64_t raw_size;
+	int r;
+
+	event_clear(w->fd);
+	r = m->volume->store->ops->raw_size(m->volume->store, &raw_size);
+	if (r < 0) {
+		log_warning(m->spec, "the image changed but its size cannot be read: %s",
+			    strerror(-r));
+		return;
+	}
+	resize(m, raw_size);
+	publish(m);
+}
+
+static int start_watch(struct mapping *m, struct fault *f)
+{
+	int r = event_new();
+
+	if (r >= 0) {
+		m->changed.fd = r;
+		m->changed.ready = on_changed;
+		r = loop_add(m->o.loop, &m->changed);
+	}
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch the image: %s", strerror(-r));
+	store_on_change(m->volume->store, on_change, m);
+	/* What changed while we were starting. */
+	on_change(m);
+	publish(m);
+	return 0;
+}
+
+static void stop_watch(struct mapping *m)
+{
+	store_on_change(m->volume->store, NULL, NULL);
+	loop_remove(m->o.loop, &m->changed);
+	/* The descriptor stays open until the store is closed: a late call may still raise it. */
+}
+
+/* ---- the list ---- */
+
+static const struct step {
+	int (*start)(struct mapping *m, struct fault *f);
+	void (*stop)(struct mapping *m);
+} steps[] = {
+	{ start_chain, stop_chain }, { start_claim, stop_claim },   { start_keys, stop_nothing },
+	{ start_store, stop_store }, { start_volume, stop_volume }, { start_service, stop_service },
+	{ start_watch, stop_watch },
+};
+#define N_STEPS ((int)(sizeof(steps) / sizeof(steps[0])))
+
+/* A step that failed half-way is stopped too: each stop copes with half. */
+static void run_stop(struct mapping *m, int done)
+{
+	while (done-- > 0)
+		steps[done].stop(m);
+	if (m->changed.fd >= 0)
+		(void)close(m->changed.fd);
+	free(m);
+}
+
+static int run_start(struct mapping *m, int *ret_done, struct fault *f)
+{
+	for (*ret_done = 0; *ret_done < N_STEPS;) {
+		int r = m->o.is_interrupted()
+				? fault_set(f, EXIT_TIMED_OUT, -EINTR, "%s: interrupted", m->spec)
+				: steps[*ret_done].start(m, f);
+
+		(*ret_done)++;
+		if (r < 0)
+			return r;
+	}
+	/* The layers were needed for their headers; the store has its own handle. */
+	chain_done(&m->chain);
+	return 0;
+}
+
+int mapping_start(const struct mapping_options *o, struct mapping **ret, struct fault *f)
+{
+	struct mapping *m = calloc(1, sizeof(*m));
+	int r = 0, done = 0;
+
+	if (!m)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a volume");
+	m->o = *o;
+	m->index = -1;
+	m->changed.fd = -1;
+	volume_state_init(&m->state);
+	image_spec_format(o->spec, m->spec, sizeof(m->spec));
+	if (o->options->device && nbd_index_parse(o->options->device, &m->index) < 0) {
+		r = fault_set(f, EXIT_USAGE, -EINVAL, "--device: '%s' is no nbd device",
+			      o->options->device);
+		fault_hint(f, "for example --device /dev/nbd0");
+	}
+	if (r == 0)
+		r = run_start(m, &done, f);
+	if (r < 0) {
+		run_stop(m, done);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
+const struct volume_state *mapping_state(const struct mapping *m)
+{
+	return &m->state;
+}
+
+struct mapping *mapping_stop(struct mapping *m, bool disconnect)
+{
+	if (!m)
+		return NULL;
+	m->is_leaving = !disconnect;
+	run_stop(m, N_STEPS);
+	return NULL;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_MAPPING_H
+#define DAEMON_MAPPING_H
+
+#include <stdbool.h>
+
+#include "fault.h"
+#include "image.h"
+#include "loop.h"
+#include "options.h"
+#include "pool.h"
+#include "state.h"
+
+/*
+ * One volume in service, from its image to its device or socket: the start list and the stop list.
+ * Control thread only.
+ */
+struct mapping;
+
+enum mapping_kind { MAPPING_MAP, MAPPING_ATTACH, MAPPING_SERVE };
+
+struct mapping_options {
+	enum mapping_kind kind;
+	const struct options *options; /* outlives the mapping */
+	struct image_spec *spec; /* the pool filled in; outlives the mapping */
+	struct cluster *cluster; /* connected; NULL for a file */
+	const char *run_dir; /* outlives the mapping */
+	struct loop *loop;
+	struct pool *pool;
+	int listen_fd; /* SERVE: a socket that was passed, or -1 */
+	/* Whether the user wants the start to end; asked between its steps. */
+	bool (*is_interrupted)(void);
+	/* The device was unmapped, or the single client left: nothing is left to do but
+	 * mapping_stop(). */
+	void (*gone)(void *arg);
+	void *gone_arg;
+};
+
+/* Blocking, seconds. On failure everything that was begun has been undone. */
+int mapping_start(const struct mapping_options *o, struct mapping **ret, struct fault *f);
+
+/* As it is now; valid until the next call into the mapping. */
+const struct volume_state *mapping_state(const struct mapping *m);
+
+/*
+ * Finishes what is in flight, then ends. A device that is still connected is disconnected, or
+ * stays, waiting for attach, and is remembered as detached. NULL is fine. Returns NULL.
+ */
+struct mapping *mapping_stop(struct mapping *m, bool disconnect);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Main thread only. */
+
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fault.h"
+
+static void ours(sigset_t *set)
+{
+	(void)sigemptyset(set);
+	(void)sigaddset(set, SIGTERM);
+	(void)sigaddset(set, SIGINT);
+	(void)sigaddset(set, SIGHUP);
+}
+
+int process_setup(void)
+{
+	sigset_t set;
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+
+	ours(&set);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || sigaction(SIGPIPE, &ignore, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+int process_signal_fd(void)
+{
+	sigset_t set;
+	int fd;
+
+	ours(&set);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+int process_next_signal(int fd)
+{
+	struct signalfd_siginfo s;
+
+	return read(fd, &s, sizeof(s)) == (ssize_t)sizeof(s) ? (int)s.ssi_signo : 0;
+}
+
+bool process_is_interrupted(void)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) || sigismember(&set, SIGINT));
+}
+
+int process_set_io_flusher(void)
+{
+	return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* Waits for the child's word on fd, or its end; never returns. */
+static _Noreturn void be_parent(pid_t child, int fd)
+{
+	int signals = process_signal_fd(), status;
+	struct pollfd p[] = { { .fd = fd, .events = POLLIN }, { .fd = signals, .events = POLLIN } };
+	unsigned char ready;
+
+	for (;;) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		/* The child undoes what it has begun, and says how that ended. */
+		if (p[1].revents && process_next_signal(signals))
+			(void)kill(child, SIGTERM);
+		if (p[0].revents)
+			break;
+	}
+	if (read(fd, &ready, 1) == 1)
+		_exit(EXIT_OK);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status) != EXIT_OK)
+		_exit(WEXITSTATUS(status));
+	if (WIFSIGNALED(status))
+		(void)fprintf(stderr, "rbdcrypt-nbd: the daemon died of signal %d\n",
+			      WTERMSIG(status));
+	else
+		(void)fprintf(stderr, "rbdcrypt-nbd: the daemon ended before it was ready\n");
+	_exit(EXIT_KERNEL);
+}
+
+int process_fork(int *ret_ready_fd)
+{
+	int fds[2];
+	pid_t child;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	child = fork();
+	if (child < 0) {
+		int r = -errno;
+
+		(void)close(fds[0]);
+		(void)close(fds[1]);
+		return r;
+	}
+	if (child > 0) {
+		(void)close(fds[1]);
+		be_parent(child, fds[0]);
+	}
+	(void)close(fds[0]);
+	/* Its own session, so that a terminal's Ctrl-C or end reaches the parent only. */
+	(void)setsid();
+	*ret_ready_fd = fds[1];
+	return 0;
+}
+
+int process_ready(int ready_fd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (write(ready_fd, "r", 1) != 1)
+		return -EPIPE;
+	(void)close(ready_fd);
+	if (null >= 0) {
+		(void)dup2(null, STDIN_FILENO);
+		(void)dup2(null, STDOUT_FILENO);
+		(void)dup2(null, STDERR_FILENO);
+		(void)close(null);
+	}
+	/* No directory is kept busy by us. */
+	return chdir("/") < 0 ? -errno : 0;
+}

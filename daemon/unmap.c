@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The commands that end a service. They talk to nobody: the kernel is asked to disconnect, the
+ * daemon sees that and ends, and the lock on its state file says when it has.
+ */
+
+#include "unmap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "nbdctl.h"
+#include "state.h"
+#include "text.h"
+
+#define STEP_MS 20
+
+/* ---- which one ---- */
+
+/*
+ * *ret points into l, or is NULL for a device that the kernel knows and the run directory does not.
+ * *ret_index: its device, -1 for a socket.
+ */
+static int find(struct options *o, const struct state_list *l, const struct volume_state **ret,
+		int *ret_index, struct fault *f)
+{
+	struct nbd_sysfs kernel;
+	char spec[512];
+	int r;
+
+	*ret = NULL;
+	if (o->operand && nbd_index_parse(o->operand, ret_index) == 0 &&
+	    nbd_sysfs_read(*ret_index, &kernel) == 0 && kernel.is_connected) {
+		if (state_find(l, o->operand, ret, NULL) < 0)
+			*ret = NULL;
+		return 0;
+	}
+	if (o->operand) {
+		text_copy(spec, sizeof(spec), o->operand);
+	} else {
+		r = image_spec_parse(NULL, &o->spec, f);
+		if (r < 0)
+			return r;
+		image_spec_format(&o->spec, spec, sizeof(spec));
+	}
+	r = state_find(l, spec, ret, f);
+	if (r == 0)
+		*ret_index = (*ret)->device;
+	return r;
+}
+
+/* ---- ending it ---- */
+
+/* The owner, if it still is who v says: the pid is taken hold of first and the lock asked again
+ * then. */
+static int signal_owner(const char *run_dir, const struct volume_state *v, struct fault *f)
+{
+	int fd = (int)syscall(SYS_pidfd_open, v->pid, 0), r = 0;
+
+	if (fd < 0)
+		r = -errno;
+	else if (state_wait_gone(run_dir, v, 0) == 0)
+		r = -ESRCH;
+	else if (syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) < 0)
+		r = -errno;
+	if (fd >= 0)
+		(void)close(fd);
+	if (r == -ESRCH)
+		return 0;
+	return r < 0 ? fault_set(f, EXIT_PASSPHRASE, r, "cannot end process %d: %s", v->pid,
+				 strerror(-r))
+		     : 0;
+}
+
+static int wait_owner(const char *run_dir, const struct volume_state *v, int timeout_s,
+		      struct fault *f)
+{
+	int r = state_wait_gone(run_dir, v, timeout_s * 1000);
+
+	if (r == -ETIMEDOUT) {
+		(void)fault_set(f, EXIT_TIMED_OUT, r, "process %d still serves after %d seconds",
+				v->pid, timeout_s);
+		fault_hint(f, "it finishes what is in flight first; is the cluster reachable?");
+	}
+	return r;
+}
+
+static int wait_kernel(int index, int timeout_s, struct fault *f)
+{
+	struct timespec step = { .tv_nsec = STEP_MS * 1000000L };
+	struct nbd_sysfs kernel;
+
+	for (int ms = 0; ms < timeout_s * 1000; ms += STEP_MS) {
+		if (nbd_sysfs_read(index, &kernel) < 0 || !kernel.is_connected)
+			return 0;
+		(void)nanosleep(&step, NULL);
+	}
+	return fault_set(f, EXIT_TIMED_OUT, -ETIMEDOUT,
+			 "/dev/nbd%d is disconnected, but somebody keeps it open", index);
+}
+
+/*
+ * Refuses a device in use, unless forced; then *ret_fd keeps others from mounting it between our
+ * look and the disconnect
+ * (-1: not held).
+ */
+static int hold(const struct options *o, int index, int *ret_fd, struct fault *f)
+{
+	char who[512] = "", path[32];
+	int r = nbd_in_use(index, who, sizeof(who));
+
+	*ret_fd = -1;
+	(void)snprintf(path, sizeof(path), "/dev/nbd%d", index);
+	if (r == 0) {
+		*ret_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
+		if (*ret_fd < 0 && errno == EBUSY) {
+			text_copy(who, sizeof(who), "opened by another process");
+			r = -EBUSY;
+		}
+	}
+	if (r != -EBUSY || o->is_forced)
+		return 0;
+	(void)fault_set(f, EXIT_BUSY, r, "/dev/nbd%d is in use: %s", index, who);
+	fault_hint(
+		f,
+		"unmount it first; --force unmaps it all the same and loses what was not written");
+	return r;
+}
+
+static int disconnect(const struct options *o, int index, bool is_served, struct fault *f)
+{
+	struct nbdctl *ctl = NULL;
+	int fd, r = hold(o, index, &fd, f);
+
+	if (r < 0)
+		return r;
+	r = nbdctl_open(&ctl, f);
+	/* Without a daemon nothing can be written back, and trying would wait. */
+	if (r == 0 && is_served) {
+		r = nbd_sync(index);
+		if (r < 0 && o->is_forced)
+			r = 0;
+		if (r < 0) {
+			(void)fault_set(f, EXIT_SAFEGUARD, r,
+					"/dev/nbd%d cannot be written back: %s", index,
+					strerror(-r));
+			fault_hint(f,
+				   "--force unmaps it all the same and loses what was not written");
+		}
+	}
+	if (r == 0)
+		r = nbdctl_disconnect(ctl, index, f);
+	if (fd >= 0)
+		(void)close(fd);
+	(void)nbdctl_close(ctl);
+	return r;
+}
+
+static int unmap_device(const struct options *o, const char *run_dir, const struct volume_state *v,
+			int index, struct fault *f)
+{
+	bool is_served = v && volume_is_alive(v);
+	struct nbd_sysfs kernel;
+	int r;
+
+	r = nbd_sysfs_read(index, &kernel);
+	/* A dead owner's device may be gone, or somebody else's by now. */
+	if (v && !is_served &&
+	    (r < 0 || !kernel.is_connected ||
+	     (kernel.cookie[0] && strcmp(kernel.cookie, v->cookie) != 0)))
+		return state_remove(run_dir, v->key);
+	r = disconnect(o, index, is_served, f);
+	if (r < 0)
+		return r;
+	if (is_served)
+		r = wait_owner(run_dir, v, o->reattach_timeout_s, f);
+	else if (v)
+		(void)state_remove(run_dir, v->key);
+	/* Forced: whoever has it open keeps the number, not the data. */
+	if (r == 0 && !o->is_forced)
+		r = wait_kernel(index, o->reattach_timeout_s, f);
+	return r;
+}
+
+static int open_list(struct options *o, char *run_dir, size_t len, struct state_list *l,
+		     struct fault *f)
+{
+	int r = state_run_dir(o->run_dir, run_dir, len, f);
+
+	return r < 0 ? r : state_list(run_dir, l, f);
+}
+
+int unmap_run(struct options *o, struct fault *f)
+{
+	const struct volume_state *v;
+	struct state_list l;
+	char run_dir[4096];
+	int index, r = open_list(o, run_dir, sizeof(run_dir), &l, f);
+
+	if (r < 0)
+		return r;
+	r = find(o, &l, &v, &index, f);
+	if (r == 0 && index >= 0) {
+		r = unmap_device(o, run_dir, v, index, f);
+	} else if (r == 0 && !volume_is_alive(v)) {
+		r = state_remove(run_dir, v->key);
+	} else if (r == 0) {
+		r = signal_owner(run_dir, v, f);
+		if (r == 0)
+			r = wait_owner(run_dir, v, o->reattach_timeout_s, f);
+	}
+	state_list_done(&l);
+	return r;
+}
+
+int detach_run(struct options *o, struct fault *f)
+{
+	const struct volume_state *v;
+	struct state_list l;
+	char run_dir[4096];
+	int index, r = open_list(o, run_dir, sizeof(run_dir), &l, f);
+
+	if (r < 0)
+		return r;
+	r = find(o, &l, &v, &index, f);
+	if (r == 0 && index < 0)
+		r = fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
+			      o->operand);
+	else if (r == 0 && (!v || !volume_is_alive(v)))
+		r = fault_set(f, EXIT_NOT_FOUND, -ESRCH, "/dev/nbd%d has no daemon", index);
+	else if (r == 0) {
+		r = signal_owner(run_dir, v, f);
+		if (r == 0)
+			r = wait_owner(run_dir, v, o->reattach_timeout_s, f);
+	}
+	state_list_done(&l);
+	return r;
+}
