@@ -223,7 +223,8 @@ static int transact(struct nbdctl *n, struct nl_msg *msg, struct answer *a)
 	r = nl_send_auto(n->commands, msg);
 	while (r >= 0 && !a->is_done)
 		r = nl_recvmsgs(n->commands, cb);
-	if (r < 0)
+	/* When the kernel refused, libnl says so a second time, in fewer words. */
+	if (!a->is_done)
 		return nl_error(r);
 	log_debug(NULL, "nbd netlink: %d %s", a->verdict.error, a->verdict.text);
 	return 0;
@@ -290,16 +291,13 @@ int nbdctl_open_at_take(int *block_fd, struct nbdctl **ret, struct fault *f)
 	if (setsockopt(nl_socket_get_fd(n->commands), SOL_NETLINK, NETLINK_EXT_ACK, &on,
 		       sizeof(on)) < 0)
 		log_debug(NULL, "netlink: no extended acks: %d", -errno);
+	/* Says "not found" for every failure; the likely one is told. */
 	r = genl_ctrl_resolve(n->commands, NBD_GENL_FAMILY_NAME);
-	if (r == -NLE_OBJ_NOTFOUND) {
+	if (r < 0) {
 		nbdctl_close(n);
 		fault_set(f, EXIT_KERNEL, -ENOENT, "this kernel has no nbd driver loaded");
 		fault_hint(f, "load it: modprobe nbd");
 		return -ENOENT;
-	}
-	if (r < 0) {
-		nbdctl_close(n);
-		return fail_open(f, "cannot find the nbd driver", r);
 	}
 	n->family = r;
 	*ret = n;
