@@ -18,8 +18,8 @@
 
 # shellcheck source=tests/lib/functions.sh
 . "${BASH_SOURCE[0]%/*}/functions.sh"
-# shellcheck source=tests/lib/trixie.sh
-[[ ! ${REEF_ROOT:-} ]] || . "${BASH_SOURCE[0]%/*}/trixie.sh"
+# shellcheck source=tests/lib/tree.sh
+. "${BASH_SOURCE[0]%/*}/tree.sh"
 
 _cluster_classes() {
 	local dir
@@ -165,7 +165,7 @@ _cluster_inside() { # DIR BODY [ARG]...
 	shift
 	[[ ! -e $dir/tree ]] || root=$(<"$dir/tree")
 	if [[ $root ]]; then
-		tree_exec "$root" "$dir" bash -c "$(declare -f)"$'\n"$@"' bash "$@"
+		(tree_exec "$root" "$dir" bash -c "$(declare -f)"$'\n"$@"' bash "$@")
 	else
 		("$@")
 	fi
@@ -208,6 +208,10 @@ cluster_start() {
 	[[ ${REEF_ROOT:-} ]] || requires ceph ceph-mon ceph-osd ceph-authtool monmaptool rbd
 	mkdir -p "$1" && dir=$(realpath "$1") || return 1
 	[[ ! -e $dir/ceph.conf ]] || { say "there is a cluster in $dir already"; return 1; }
+	if [[ $store == bluestore ]] && ! _cluster_direct "$dir"; then
+		say "bluestore opens with O_DIRECT, which the file system of $dir refuses"
+		return 1
+	fi
 	_cluster_conf "$dir" "$store" "$auth" >"$dir/ceph.conf" || return 1
 	[[ ! ${REEF_ROOT:-} ]] || echo "$REEF_ROOT" >"$dir/tree"
 	[[ $owner != "$$" ]] || cleanup_fn cluster_stop "$dir"
@@ -219,6 +223,13 @@ cluster_start() {
 		return 1
 	fi
 	cluster_env "$dir"
+}
+
+_cluster_direct() { # DIR
+	dd if=/dev/zero of="$1/direct" bs=4096 count=1 oflag=direct 2>/dev/null
+	local rc=$?
+	rm -f "$1/direct"
+	return $rc
 }
 
 # cluster_env DIR: from here on, this shell's commands talk to that cluster.

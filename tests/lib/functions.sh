@@ -101,13 +101,15 @@ detached() {
 free_port() {
 	local port file dir=${TMPDIR:-/tmp}/rbdcrypt-ports.$EUID owner try
 	mkdir -p "$dir" || return 1
+	for file in "$dir"/*; do
+		if read -r owner 2>/dev/null <"$file" && [[ ! -d /proc/$owner ]]; then
+			rm -f "$file"
+		fi
+	done
 	for ((try = 0; try < 200; try++)); do
 		port=$((20000 + SRANDOM % 12000)) file=$dir/$port
 		grep -qi "^ *[0-9]*: [0-9A-F]*:$(printf %04X $port) [0-9A-F]*:0000 0A" \
 			/proc/net/tcp /proc/net/tcp6 2>/dev/null && continue
-		if read -r owner 2>/dev/null <"$file" && [[ ! -d /proc/$owner ]]; then
-			rm -f "$file"
-		fi
 		if (set -C && echo $$ >"$file") 2>/dev/null; then
 			echo $port
 			return
@@ -127,22 +129,22 @@ gone() { ! alive "$1"; }
 # processes_left: prints "pid command" of every process that descends from this script, has
 # left it or not, and still runs.
 processes_left() {
-	local file pid
+	local file pid cmd
 	grep -lzsF -- "$_own_tag" /proc/[0-9]*/environ | while read -r file; do
 		pid=${file//[!0-9]/}
-		alive "$pid" || continue
-		printf '%s ' "$pid"
-		tr '\0' ' ' <"/proc/$pid/cmdline"
-		echo
-	done 2>/dev/null
+		cmd=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") 2>/dev/null
+		[[ -z $cmd ]] || ! alive "$pid" || echo "$pid ${cmd::100}"
+	done
 }
 
-# nothing_left DIR...: true when no process of ours runs, and nothing is mounted on, or is
-# left of, the folders. Says what it found.
+_no_processes_left() { [[ -z $(processes_left) ]]; }
+
+# nothing_left DIR...: true when no process of ours runs, after two seconds to end in, and
+# nothing is mounted on, or is left of, the folders. Says what it found.
 nothing_left() {
 	local dir left rc=0
-	left=$(processes_left)
-	[[ -z $left ]] || { say "still running: $left"; rc=1; }
+	wait_for 2 _no_processes_left || left=$(processes_left)
+	[[ -z ${left:-} ]] || { say "still running: $left"; rc=1; }
 	for dir; do
 		if left=$(grep -F " ${dir%/}" /proc/self/mountinfo); then
 			say "still mounted: $left"; rc=1

@@ -127,14 +127,12 @@ _uml_keep() { # WORK LIMIT CMD...
 	cleanup_fn _uml_end "$work"
 	sleep "$limit" &
 	timer=$!
+	cleanup_fn eval "kill $timer 2>/dev/null"
 	"$@" &
 	wait -n
 	rc=$?
-	if alive "$timer"; then
-		kill "$timer"
-		return $rc
-	fi
-	return 124
+	alive "$timer" || return 124
+	return $rc
 }
 
 _uml_end() { # WORK
