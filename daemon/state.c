@@ -26,7 +26,7 @@
 
 #include "state_file.h"
 
-#define CLAIM_WAIT_MS 5000
+#define CLAIM_WAIT_MS 3000
 #define POLL_MS 20
 #define WATCH_MS 500
 
