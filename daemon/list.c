@@ -203,7 +203,9 @@ static int add_object(struct json_object *array, const struct volume_state *v)
 
 static int print_array(FILE *out, struct json_object *array, const struct list_options *o)
 {
-	int flags = o->is_pretty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN;
+	/* nothing is "[]", pretty or not: scripts compare */
+	bool is_laid_out = o->is_pretty && json_object_array_length(array) > 0;
+	int flags = is_laid_out ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN;
 	const char *text;
 
 	if (o->format == OUTPUT_XML) {
