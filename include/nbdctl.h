@@ -50,8 +50,9 @@ int nbdctl_connect(struct nbdctl *n, int index, const struct nbdctl_device *d, i
  */
 int nbdctl_reconfigure(struct nbdctl *n, int index, const struct nbdctl_device *d, struct fault *f);
 /*
- * Fails what is in flight: sync first. 0 also when it was not connected. When this returns, the
- * device is free for the next CONNECT unless somebody still has it open (see is_connected).
+ * Fails what is in flight: sync first. 0 also when it was not connected. The
+ * device is free for the next CONNECT when nobody has it open any more; udev looks at it once more,
+ * so follow with nbd_udev_settle(), and see is_connected.
  * EXIT_NOT_FOUND when there is no such device.
  */
 int nbdctl_disconnect(struct nbdctl *n, int index, struct fault *f);

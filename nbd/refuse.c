@@ -99,6 +99,11 @@ int refuse_connect(int block_fd, int index, const struct verdict *v, struct faul
 		return v->error;
 	switch (-v->error) {
 	case EBUSY:
+		/* Every opener holds it for itself, udev's moment of probing included. */
+		if (index >= 0 && sysfs_read_at(block_fd, index, &s) == 0 && !s.is_connected)
+			return refuse(f, EXIT_BUSY, -EBUSY, v,
+				      "device is not connected, but somebody has it open");
+		return refuse(f, EXIT_BUSY, -EBUSY, v, "device is already in use");
 	case EEXIST:
 		return refuse(f, EXIT_BUSY, -EBUSY, v, "device is already in use");
 	case ENOSPC:
