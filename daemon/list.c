@@ -72,10 +72,10 @@ static void fill_row(const struct volume_state *v, char cells[COLUMNS][512])
 	copy_cell(cells[1], size, v->pool);
 	copy_cell(cells[2], size, v->nspace);
 	copy_cell(cells[3], size, v->file[0] ? v->file : v->image);
-	if (v->snap_id != UINT64_MAX)
-		(void)snprintf(cells[4], size, "@%llu", (unsigned long long)v->snap_id);
-	else if (v->snap[0])
+	if (v->snap[0])
 		copy_cell(cells[4], size, v->snap);
+	else if (v->snap_id != UINT64_MAX)
+		(void)snprintf(cells[4], size, "@%llu", (unsigned long long)v->snap_id);
 	if (v->device >= 0)
 		(void)snprintf(cells[5], size, "/dev/nbd%d", v->device);
 	copy_cell(cells[6], size, v->cookie);

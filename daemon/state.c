@@ -80,10 +80,10 @@ void volume_state_spec(const struct volume_state *v, char *buf, size_t len)
 {
 	char snap[300] = "";
 
-	if (v->snap_id != UINT64_MAX)
-		(void)snprintf(snap, sizeof(snap), "@%llu", (unsigned long long)v->snap_id);
-	else if (v->snap[0])
+	if (v->snap[0])
 		(void)snprintf(snap, sizeof(snap), "@%s", v->snap);
+	else if (v->snap_id != UINT64_MAX)
+		(void)snprintf(snap, sizeof(snap), "@%llu", (unsigned long long)v->snap_id);
 	if (v->file[0])
 		(void)snprintf(buf, len, "file:%s", v->file);
 	else

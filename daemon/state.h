@@ -44,7 +44,7 @@ struct volume_state {
 	int pid; /* of the owner, as it sees itself; set by state_claim() and state_update() */
 	enum volume_status status;
 	char pool[128], nspace[128], image[256], snap[256];
-	uint64_t snap_id; /* UINT64_MAX: by name, or the head */
+	uint64_t snap_id; /* UINT64_MAX: the head, or not known */
 	char file[4096]; /* path of a "file:" volume, else "" */
 	char fsid[40], image_id[64];
 	int64_t pool_id; /* -1: none */
@@ -73,7 +73,8 @@ struct volume_state {
 void volume_state_init(struct volume_state *v);
 /* Frees the layers. */
 void volume_state_done(struct volume_state *v);
-/* "pool/[ns/]image[@snap]", "file:PATH"; a snapshot by number shows as "@N". At most len bytes. */
+/* "pool/[ns/]image[@snap]", "file:PATH"; a snapshot without a name shows as "@N". At most len
+ * bytes. */
 void volume_state_spec(const struct volume_state *v, char *buf, size_t len);
 /* "mapped" and so on. */
 const char *volume_status_name(enum volume_status s);
@@ -123,9 +124,9 @@ void state_list_done(struct state_list *l);
 
 /*
  * The one volume that the user means by name: "/dev/nbdN", "nbdN" or "N", a cookie, a spec as
- * volume_state_spec() writes it, or a spec without pool if only one volume fits. *ret points
- * into l. EXIT_NOT_FOUND (-ENOENT, "... is not mapped"); EXIT_USAGE (-ENOTUNIQ) names those that
- * fit.
+ * volume_state_spec() writes it (a snapshot's number instead of its name will do), or a spec
+ * without pool if only one volume fits. *ret points into l. EXIT_NOT_FOUND (-ENOENT, "... is not
+ * mapped"); EXIT_USAGE (-ENOTUNIQ) names those that fit.
  */
 int state_find(const struct state_list *l, const char *name, const struct volume_state **ret,
 	       struct fault *f);

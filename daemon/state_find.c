@@ -15,6 +15,19 @@
 /* From the surest way to mean a volume to the vaguest; the first that fits any decides. */
 enum way { BY_DEVICE, BY_COOKIE, BY_SPEC, BY_IMAGE, WAYS };
 
+/* As typed with --snap-id, for a snapshot whose name we know. */
+static bool is_spec_by_number(const struct volume_state *v, const char *name)
+{
+	struct volume_state nameless = *v;
+	char spec[1024];
+
+	if (v->snap_id == UINT64_MAX)
+		return false;
+	nameless.snap[0] = 0;
+	volume_state_spec(&nameless, spec, sizeof(spec));
+	return !strcmp(spec, name);
+}
+
 static bool fits(const struct volume_state *v, const char *name, enum way way)
 {
 	char spec[1024];
@@ -28,7 +41,7 @@ static bool fits(const struct volume_state *v, const char *name, enum way way)
 		return v->cookie[0] && !strcmp(v->cookie, name);
 	case BY_SPEC:
 		volume_state_spec(v, spec, sizeof(spec));
-		return !strcmp(spec, name);
+		return !strcmp(spec, name) || is_spec_by_number(v, name);
 	case BY_IMAGE:
 		volume_state_spec(v, spec, sizeof(spec));
 		/* a namespace belongs to the name: it is never guessed */

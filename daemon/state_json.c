@@ -152,7 +152,7 @@ static int add_names(struct json_object *o, const struct volume_state *v)
 	char snap[300], device[32] = "";
 	int r;
 
-	if (v->snap_id != UINT64_MAX)
+	if (!v->snap[0] && v->snap_id != UINT64_MAX)
 		(void)snprintf(snap, sizeof(snap), "@%llu", (unsigned long long)v->snap_id);
 	else
 		(void)snprintf(snap, sizeof(snap), "%s", v->snap);
@@ -345,12 +345,16 @@ static int read_device(struct json_object *o, struct volume_state *v)
 static int read_snap(struct json_object *o, struct volume_state *v)
 {
 	struct json_object *value;
+	int r = 0;
 
-	if (json_object_object_get_ex(o, "snap_id", &value))
-		return integer_from_json(value, 0, UINT64_MAX, &v->snap_id);
 	if (json_object_object_get_ex(o, "snap", &value))
-		return text_from_json(value, v->snap, sizeof(v->snap));
-	return 0;
+		r = text_from_json(value, v->snap, sizeof(v->snap));
+	if (r || !json_object_object_get_ex(o, "snap_id", &value))
+		return r;
+	/* "@7" is how one without a name is shown */
+	if (v->snap[0] == '@')
+		v->snap[0] = 0;
+	return integer_from_json(value, 0, UINT64_MAX, &v->snap_id);
 }
 
 static int read_layers(struct json_object *o, struct volume_state *v, const char **why)

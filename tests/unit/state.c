@@ -217,6 +217,12 @@ static void a_snapshot_by_number_comes_back_as_one(void **state)
 	assert_true(l.volumes[0].snap_id == 7);
 	assert_string_equal(l.volumes[0].snap, "");
 	state_list_done(&l);
+	strcpy(v.snap, "name");
+	assert_int_equal(state_update(s, &v), 0);
+	get_list(&l);
+	assert_true(l.volumes[0].snap_id == 7);
+	assert_string_equal(l.volumes[0].snap, "name");
+	state_list_done(&l);
 	state_release(s, true);
 }
 
@@ -851,10 +857,10 @@ static void a_name_finds_its_volume(void **state)
 		const char *name;
 		int index;
 	} names[] = {
-		{ "/dev/nbd3", 0 }, { "nbd3", 0 },	  { "a cookie", 0 }, { "rbd/ns/a", 0 },
-		{ "rbd/b@s", 1 },   { "b@s", 1 },	  { "rbd/b@9", 2 },  { "file:/x/y", 3 },
-		{ "/dev/nbd7", 2 }, { "/dev/nbd10", -1 }, { "b", -1 },	     { "a", -1 },
-		{ "ns/a", -1 },	    { "y", -1 },	  { "", -1 },
+		{ "/dev/nbd3", 0 }, { "nbd3", 0 },	{ "a cookie", 0 },    { "rbd/ns/a", 0 },
+		{ "rbd/b@s", 1 },   { "rbd/b@5", 1 },	{ "b@s", 1 },	      { "rbd/b@9", 2 },
+		{ "file:/x/y", 3 }, { "/dev/nbd7", 2 }, { "/dev/nbd10", -1 }, { "b", -1 },
+		{ "a", -1 },	    { "ns/a", -1 },	{ "y", -1 },	      { "", -1 },
 	};
 
 	for (int i = 0; i < 4; i++) {
@@ -866,6 +872,7 @@ static void a_name_finds_its_volume(void **state)
 	v[0].device = 3;
 	strcpy(v[0].cookie, "a cookie");
 	strcpy(v[1].snap, "s");
+	v[1].snap_id = 5;
 	v[2].snap_id = 9;
 	v[2].device = 7;
 	strcpy(v[3].file, "/x/y");
