@@ -190,11 +190,25 @@ static void start_slot(struct checker *c, struct slot *s)
 	}
 }
 
+/* A read's or status' pieces: in order, without gaps; how far they go. */
+static uint64_t check_pieces(const struct slot *s)
+{
+	uint64_t pos = s->off;
+
+	for (unsigned int i = 0; i < s->io.n_extents; i++) {
+		const struct store_extent *e = &s->io.extents[i];
+
+		if (e->dev_off != pos || e->len == 0 || e->dev_off + e->len > s->off + s->len)
+			die("the pieces have a gap", s, -ERANGE);
+		pos += e->len;
+	}
+	return pos;
+}
+
 static void check_read(struct checker *c, struct slot *s)
 {
-	if (s->io.n_extents != 1 || s->io.extents[0].dev_off != s->off ||
-	    s->io.extents[0].len != s->len)
-		die("a read's pieces are wrong", s, -ERANGE);
+	if (check_pieces(s) != s->off + s->len)
+		die("a read's pieces end early", s, -ERANGE);
 	if (memcmp(s->buf, c->model + s->off, s->len) != 0)
 		die("read other bytes than were written", s, -EIO);
 	c->counts[READS]++;
@@ -211,20 +225,15 @@ static void check_discarded(struct checker *c, struct slot *s)
 
 static void check_status(struct checker *c, struct slot *s)
 {
-	uint64_t pos = s->off;
-
-	if (s->io.n_extents == 0)
+	if (check_pieces(s) == s->off)
 		die("status is empty", s, -ERANGE);
 	for (unsigned int i = 0; i < s->io.n_extents; i++) {
 		const struct store_extent *e = &s->io.extents[i];
 
-		if (e->dev_off != pos || e->len == 0 || e->dev_off + e->len > s->off + s->len)
-			die("status has a gap", s, -ERANGE);
 		for (uint64_t b = 0; e->is_hole && b < e->len; b++)
-			if (c->model[pos + b])
+			if (c->model[e->dev_off + b])
 				die("status calls data a hole", s, -EIO);
 		c->counts[HOLES] += e->is_hole;
-		pos += e->len;
 	}
 }
 
