@@ -66,8 +66,8 @@ int header_check_key_bytes(uint64_t key_bytes, struct fault *f)
 {
 	if (key_bytes == 32 || key_bytes == 64)
 		return 0;
-	return header_refused(f, "a volume key of %llu bits (256 and 512 are)",
-			      (unsigned long long)key_bytes * 8);
+	return header_refused(f, "a volume key of %llu bytes (32 and 64 are)",
+			      (unsigned long long)key_bytes);
 }
 
 int header_check_uuid(const unsigned char uuid[40], char ret[41], struct fault *f)

@@ -75,12 +75,12 @@ static int number_member(struct json_object *o, const char *in, const char *key,
 	return 0;
 }
 
-/* A number written as a string: decimal digits and nothing else. */
+/* A number written as a string: decimal digits and nothing else, in one way only. */
 static bool parse_u64(const char *text, uint64_t *ret)
 {
 	uint64_t n = 0;
 
-	if (!*text)
+	if (!*text || (text[0] == '0' && text[1]))
 		return false;
 	for (; *text; text++) {
 		if (*text < '0' || *text > '9')
@@ -141,6 +141,7 @@ static bool array_has(struct json_object *array, const char *text)
 static int judge_requirements(struct json_object *config, struct fault *f)
 {
 	struct json_object *requirements, *mandatory;
+	const char *name;
 
 	if (!json_object_object_get_ex(config, "requirements", &requirements))
 		return 0;
@@ -152,9 +153,10 @@ static int judge_requirements(struct json_object *config, struct fault *f)
 		return header_damaged(f, "config: \"mandatory\" is not an array");
 	if (json_object_array_length(mandatory) == 0)
 		return 0;
-	fault_hint(f, "an unfinished reencryption must be finished with cryptsetup first");
-	return header_refused(f, "the requirement %.64s",
-			      json_object_get_string(json_object_array_get_idx(mandatory, 0)));
+	name = json_object_get_string(json_object_array_get_idx(mandatory, 0));
+	if (name && strstr(name, "reencrypt"))
+		fault_hint(f, "let cryptsetup finish the reencryption first");
+	return header_refused(f, "the requirement %.64s", name ? name : "null");
 }
 
 static int judge_config(struct json_object *root, uint64_t header_bytes, struct header_facts *facts,
@@ -213,8 +215,7 @@ static int judge_segment_flags(struct json_object *segment, struct fault *f)
 	if (!json_object_is_type(flags, json_type_array))
 		return header_damaged(f, "segment 0: \"flags\" is not an array");
 	if (json_object_array_length(flags))
-		return header_refused(f, "segment 0 has the flag %.64s",
-				      json_object_get_string(json_object_array_get_idx(flags, 0)));
+		return header_refused(f, "segment 0 has flags");
 	return 0;
 }
 
@@ -440,7 +441,7 @@ static int judge_keyslot(const char *name, struct json_object *keyslot, struct j
 	char what[32];
 	int r;
 
-	if (!parse_u64(name, &number) || number >= HEADER_MAX_KEYSLOTS || strlen(name) > 2)
+	if (!parse_u64(name, &number) || number >= HEADER_MAX_KEYSLOTS)
 		return header_damaged(f, "a keyslot is called \"%.32s\"", name);
 	(void)snprintf(what, sizeof(what), "keyslot %u", (unsigned int)number);
 	if (!json_object_is_type(keyslot, json_type_object))

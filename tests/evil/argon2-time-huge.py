@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""A million passes."""
+
+from luks_image import Luks2, argon2, refuse
+
+h = Luks2()
+h.slot["kdf"] = argon2(time=1000000)
+refuse(h.build(), "ENOTSUP", "keyslot 0 asks for 1000000 Argon2 passes, more than the limit of 64")

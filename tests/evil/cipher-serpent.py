@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""A cipher we do not have."""
+
+from luks_image import Luks2, refuse
+
+h = Luks2()
+h.segment["encryption"] = "serpent-xts-plain64"
+refuse(h.build(), "ENOTSUP", "the cipher serpent-xts-plain64")

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""A number without quotes loses digits in some parsers."""
+
+from luks_image import Luks2, refuse
+
+h = Luks2()
+h.segment["offset"] = 1048576
+refuse(h.build(), "EBADMSG", "segment 0: \"offset\" is missing or not of type string")

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""A second copy that is whole serves alone."""
+
+from luks_image import Luks2, accept
+
+h = Luks2()
+image = h.build()
+image[5000] ^= 1
+accept(image)

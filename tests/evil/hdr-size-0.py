@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""Copies of no size."""
+
+from luks_image import Luks2, refuse
+
+h = Luks2()
+h.sizes = [0, 0]
+refuse(h.build(), "EBADMSG", "first copy: impossible size")

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""Eight bytes of header and nothing else."""
+
+from luks_image import Luks2, refuse
+
+h = Luks2()
+refuse(h.build()[0:8], "EINVAL", "the image ends inside its header")

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""The object "tokens" is missing."""
+
+from luks_image import Luks2, refuse
+
+h = Luks2()
+del h.json["tokens"]
+refuse(h.build(), "EBADMSG", "JSON: \"tokens\" is missing")

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""A passphrase that costs nothing."""
+
+from luks_image import Luks1, refuse
+
+h = Luks1()
+h.keyslots[0][1] = 0
+refuse(h.build(), "EBADMSG", "keyslot 0 has no PBKDF2 iterations")

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+
+"""Keyslots, but none for the data."""
+
+from luks_image import Luks2, refuse
+
+h = Luks2()
+h.digest["keyslots"] = []
+refuse(h.build(), "ENOTSUP", "no keyslot in use")
