@@ -61,8 +61,6 @@ static void scope_put_cb(struct nl_cb **cb)
 static int nl_error(int code)
 {
 	switch (-code) {
-	case NLE_SUCCESS:
-		return 0;
 	case NLE_INTR:
 		return -EINTR;
 	case NLE_BAD_SOCK:

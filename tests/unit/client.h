@@ -31,6 +31,7 @@
 
 #include "wire.h"
 
+#define MANY 300u /* exports, more than fit the buffer of a reply */
 #define SIZE UINT64_C(0x0000000123456000)
 #define FLAGS (WIRE_FLAG_HAS_FLAGS | WIRE_FLAG_SEND_FLUSH | WIRE_FLAG_CAN_MULTI_CONN)
 
@@ -151,7 +152,7 @@ static inline int list(void *arg, unsigned int i, struct wire_export *ret)
 {
 	struct run *run = arg;
 
-	if (i >= (run->is_many ? 100u : 2u))
+	if (i >= (run->is_many ? MANY : 2u))
 		return -ENOENT;
 	return find(arg, i == 0 || run->is_many ? "vol" : "other", ret);
 }

@@ -85,7 +85,7 @@ static void a_list_longer_than_the_send_buffer_arrives(void **state)
 	play(run, s);
 	expect_greeting(run);
 	for (k = 0; k < 4; k++) {
-		for (i = 0; i < 100; i++)
+		for (i = 0; i < MANY; i++)
 			expect_data(run, LIST, SERVER, "\0\0\0\3vola volume", 15);
 		expect_reply(run, LIST, ACK, NULL);
 	}
@@ -240,7 +240,6 @@ static void wildcards_list_but_do_not_select(void **state)
 	expect_reply(run, SET_META, ACK, NULL);
 }
 
-/* Lengths inside an option that do not add up. */
 static void not_one_byte_of_the_first_request_is_taken(void **state)
 {
 	struct run *run = new_run();

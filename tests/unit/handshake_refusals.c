@@ -138,6 +138,7 @@ static void options_that_take_no_data_refuse_it(void **state)
 	expect_reply(run, STRUCTURED, ERR_INVALID, NULL);
 }
 
+/* Lengths inside an option that do not add up. */
 static void malformed_options_are_invalid_not_fatal(void **state)
 {
 	static const struct {
@@ -309,6 +310,38 @@ static void a_client_that_is_gone_at_once_is_no_error_of_ours(void **state)
 	close(fds[0]);
 }
 
+static void a_client_that_goes_without_reading_left(void **state)
+{
+	struct run *run = new_run();
+	int fds[2];
+	pthread_t thread;
+	char c;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	run->fd = fds[0];
+	run->stop_fd = -1;
+	run->timeout_ms = 10000;
+	assert_int_equal(pthread_create(&thread, NULL, serve, run), 0);
+	/* Some of the greeting is read, so it is there; the rest makes this a reset. */
+	assert_int_equal(read(fds[1], &c, 1), 1);
+	close(fds[1]);
+	pthread_join(thread, NULL);
+	assert_int_equal(run->result, -ECONNRESET);
+	close(fds[0]);
+}
+
+static void a_client_that_leaves_in_much_data_left(void **state)
+{
+	static const unsigned char much[64 << 10];
+	struct run *run = new_run();
+	struct script *s = greeted();
+
+	say_option(s, LIST_META, much, sizeof(much));
+	s->n--;
+	play(run, s);
+	assert_int_equal(run->result, -ECONNRESET);
+}
+
 static void a_broken_descriptor_is_said(void **state)
 {
 	struct wire_session session;
@@ -356,6 +389,8 @@ int main(void)
 		cmocka_unit_test(a_client_that_never_reads_times_out),
 		cmocka_unit_test(a_stop_ends_the_wait),
 		cmocka_unit_test(a_client_that_is_gone_at_once_is_no_error_of_ours),
+		cmocka_unit_test(a_client_that_goes_without_reading_left),
+		cmocka_unit_test(a_client_that_leaves_in_much_data_left),
 		cmocka_unit_test(a_broken_descriptor_is_said),
 		cmocka_unit_test(a_pipe_nobody_reads_is_a_client_that_left),
 	};

@@ -5,6 +5,8 @@
  * Who uses a device, and the wait for udev, in trees made up here.
  */
 
+#include <dirent.h>
+
 #include "tree.h"
 
 static int in_use(struct tree *t, char *who, size_t len)
@@ -79,6 +81,85 @@ static void a_holder_of_a_partition_is_named(void **state)
 	put_dir(t, "block/nbd3/nbd3p1/holders/md0");
 	assert_int_equal(in_use(t, who, sizeof(who)), -EBUSY);
 	assert_string_equal(who, "partition nbd3p1 is held by md0");
+}
+
+/*
+ * Makes nbd3 have the number of some block device that is really in /dev, because paths are judged
+ * by what they lead to. "" when there is none.
+ */
+static void be_a_real_device(struct tree *t, char *ret_path, size_t len)
+{
+	DIR *dir = opendir("/dev");
+	struct dirent *entry;
+	char devno[32];
+
+	ret_path[0] = 0;
+	assert_non_null(dir);
+	while (!ret_path[0] && (entry = readdir(dir))) {
+		struct stat st;
+
+		(void)snprintf(ret_path, len, "/dev/%.60s", entry->d_name);
+		if (stat(ret_path, &st) < 0 || !S_ISBLK(st.st_mode)) {
+			ret_path[0] = 0;
+			continue;
+		}
+		(void)snprintf(devno, sizeof(devno), "%u:%u\n", major(st.st_rdev),
+			       minor(st.st_rdev));
+		put(t, "block/nbd3/dev", devno);
+	}
+	closedir(dir);
+	if (!ret_path[0])
+		skip();
+}
+
+static void put_opener(struct tree *t, const char *pid, const char *comm, const char *path)
+{
+	char name[64], full[200];
+
+	(void)snprintf(name, sizeof(name), "proc/%s/comm", pid);
+	put(t, name, comm);
+	(void)snprintf(name, sizeof(name), "proc/%s/fd", pid);
+	put_dir(t, name);
+	(void)snprintf(full, sizeof(full), "%s/%s/0", t->path, name);
+	assert_int_equal(symlink("/nowhere", full), 0);
+	(void)snprintf(full, sizeof(full), "%s/%s/1", t->path, name);
+	assert_int_equal(symlink(path, full), 0);
+}
+
+static void swap_is_named(void **state)
+{
+	struct tree *t = *state;
+	char who[128], path[80], swaps[200];
+
+	be_a_real_device(t, path, sizeof(path));
+	(void)snprintf(swaps, sizeof(swaps),
+		       "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+		       "/swapfile file 1024 0 -1\n%s partition 65532 0 -2\n",
+		       path);
+	put(t, "proc/swaps", swaps);
+	assert_int_equal(in_use(t, who, sizeof(who)), -EBUSY);
+	assert_string_equal(who, "used as swap");
+}
+
+static void who_has_it_open_is_named_unless_udev_or_ourselves(void **state)
+{
+	struct tree *t = *state;
+	char who[128], path[80], self[16];
+
+	be_a_real_device(t, path, sizeof(path));
+	(void)snprintf(self, sizeof(self), "%d", getpid());
+	put_opener(t, self, "inuse\n", path);
+	put_opener(t, "8", "(udev-worker)\n", path);
+	put_opener(t, "9", "systemd-udevd\n", path);
+	put_opener(t, "10", "innocent\n", "/dev/null");
+	put(t, "proc/11/comm", "no fd folder to look into\n");
+	assert_int_equal(in_use(t, who, sizeof(who)), 0);
+	put_opener(t, "12", "fio\n", path);
+	assert_int_equal(in_use(t, who, sizeof(who)), -EBUSY);
+	assert_string_equal(who, "opened by fio (pid 12)");
+	drop(t, "proc/12/comm");
+	assert_int_equal(in_use(t, who, sizeof(who)), -EBUSY);
+	assert_string_equal(who, "opened by a process (pid 12)");
 }
 
 static void no_answer_is_not_an_all_clear(void **state)
@@ -221,6 +302,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_holder_is_named_with_its_own_name, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_holder_of_a_partition_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(swap_is_named, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_has_it_open_is_named_unless_udev_or_ourselves,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(no_answer_is_not_an_all_clear, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_kernel_without_swap_is_fine, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_device_without_a_number_is_an_error, setup,

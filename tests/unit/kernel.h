@@ -6,12 +6,13 @@
 
 /*
  * nbdctl against a kernel made up here. The doubles of nl_socket_alloc(),
- * genl_connect() and nl_socket_add_membership() below take the place of libnl's; everything else
- * is the real libnl, whose bytes are taken off and put on at the place where they would meet the
- * kernel. So what is checked is each message as it would be sent, attribute by attribute, and what
- * comes back is as the kernel lays it out.
+ * nlmsg_alloc_size(), genl_connect() and nl_socket_add_membership() below take the place of
+ * libnl's; everything else is the real libnl, whose bytes are taken off and put on at the place
+ * where they would meet the kernel. So what is checked is each message as it would be sent,
+ * attribute by attribute, and what comes back is as the kernel lays it out.
  */
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/genetlink.h>
@@ -93,6 +94,7 @@ static struct kernel {
 	/* What it will do. */
 	bool has_no_driver;
 	int connect_error, send_error, recv_error, join_error; /* libnl's codes, or 0 */
+	bool has_no_memory; /* for sockets and messages */
 	int error; /* -errno it answers with */
 	const char *text; /* with this explanation, or NULL */
 	bool is_capped; /* and without the request */
@@ -223,9 +225,12 @@ static inline int kernel_recv(struct nl_sock *s, struct sockaddr_nl *from, unsig
 /* In place of libnl's: the same socket, but its bytes come here. */
 struct nl_sock *nl_socket_alloc(void)
 {
-	struct nl_cb *cb = nl_cb_alloc(NL_CB_DEFAULT);
+	struct nl_cb *cb;
 	struct nl_sock *s;
 
+	if (kernel->has_no_memory)
+		return NULL;
+	cb = nl_cb_alloc(NL_CB_DEFAULT);
 	assert_non_null(cb);
 	nl_cb_overwrite_send(cb, kernel_send);
 	nl_cb_overwrite_recv(cb, kernel_recv);
@@ -237,6 +242,15 @@ struct nl_sock *nl_socket_alloc(void)
 int genl_connect(struct nl_sock *s)
 {
 	return kernel->connect_error ? kernel->connect_error : nl_connect(s, NETLINK_GENERIC);
+}
+
+struct nl_msg *nlmsg_alloc_size(size_t len)
+{
+	struct nl_msg *(*real)(size_t len);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "nlmsg_alloc_size");
+	assert_non_null(real);
+	return kernel->has_no_memory ? NULL : real(len);
 }
 
 int nl_socket_add_membership(struct nl_sock *s, int group)

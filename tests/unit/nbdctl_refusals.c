@@ -230,6 +230,59 @@ static void nonsense_never_reaches_the_kernel(void **state)
 	assert_int_equal(index, -7);
 }
 
+static void without_memory_it_is_said(void **state)
+{
+	struct house *h = *state;
+	struct nbdctl_device d = device();
+	bool connected = true;
+	struct nbdctl *n = h->n;
+	int index = -7;
+
+	kernel->has_no_memory = true;
+	expect_connect_fault(
+		h, 3, -ENOMEM, EXIT_MEMORY,
+		"/dev/nbd3: netlink: the nbd driver cannot be asked: Cannot allocate memory");
+	fault_clear(&h->f);
+	assert_int_equal(nbdctl_reconfigure(n, 3, &d, &h->f), -ENOMEM);
+	assert_int_equal(nbdctl_disconnect(n, 3, NULL), -ENOMEM);
+	assert_int_equal(nbdctl_status(n, 3, &connected), -ENOMEM);
+	assert_int_equal(nbdctl_event_fd(n, NULL), -ENOMEM);
+	assert_int_equal(nbdctl_connect(n, 3, &d, &index, NULL), -ENOMEM);
+	h->n = NULL;
+	assert_int_equal(open_house(h), -ENOMEM);
+	assert_int_equal(h->f.status, EXIT_MEMORY);
+	assert_null(h->n);
+	h->n = n;
+	assert_true(connected);
+	assert_int_equal(index, -7);
+}
+
+/* libnl's table of codes meets ours once, and none of them is success. */
+static void every_code_of_libnl_is_an_error_of_ours(void **state)
+{
+	static const int errors[NLE_MAX + 1] = {
+		[NLE_INTR] = EINTR,	      [NLE_BAD_SOCK] = EBADF,
+		[NLE_AGAIN] = EAGAIN,	      [NLE_NOMEM] = ENOBUFS,
+		[NLE_EXIST] = EEXIST,	      [NLE_INVAL] = EINVAL,
+		[NLE_RANGE] = EINVAL,	      [NLE_MSGSIZE] = EMSGSIZE,
+		[NLE_OPNOTSUPP] = EOPNOTSUPP, [NLE_AF_NOSUPPORT] = EPROTONOSUPPORT,
+		[NLE_OBJ_NOTFOUND] = ENOENT,  [NLE_NOATTR] = ENOENT,
+		[NLE_MISSING_ATTR] = ENOENT,  [NLE_MSG_OVERFLOW] = EMSGSIZE,
+		[NLE_MSG_TRUNC] = EMSGSIZE,   [NLE_PROTO_MISMATCH] = EPROTONOSUPPORT,
+		[NLE_NOACCESS] = EPERM,	      [NLE_PERM] = EPERM,
+		[NLE_BUSY] = EBUSY,	      [NLE_NODEV] = ENODEV,
+	};
+	struct house *h = *state;
+	bool connected;
+	int code;
+
+	for (code = 1; code <= NLE_MAX; code++) {
+		kernel->recv_error = -code;
+		assert_int_equal(nbdctl_status(h->n, 3, &connected),
+				 errors[code] ? -errors[code] : -EIO);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +300,9 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_refused_disconnect_is_explained, setup, teardown),
 		cmocka_unit_test_setup_teardown(nonsense_never_reaches_the_kernel, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_memory_it_is_said, setup, teardown),
+		cmocka_unit_test_setup_teardown(every_code_of_libnl_is_an_error_of_ours, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
