@@ -15,6 +15,8 @@
 
 #define HELP_COLUMN 30
 #define HELP_WIDTH 80
+/* less than 80, because escapes make words longer */
+#define MDOC_WIDTH 72
 
 static const enum option_group groups[] = {
 	GROUP_IMAGE,  GROUP_ENCRYPTION, GROUP_DEVICE, GROUP_SERVE,
@@ -107,30 +109,56 @@ void options_help(FILE *out, enum command topic)
 }
 
 /* mdoc reads a backslash as an escape, and a dot or quote at the start of a line as a request. */
-static void put_mdoc(FILE *out, const char *text)
+static int put_mdoc_word(FILE *out, const char *word, int len, bool is_first)
 {
-	if (*text == '.' || *text == '\'')
-		fputs("\\&", out);
-	for (; *text; text++) {
-		if (*text == '\\')
-			fputs("\\e", out);
-		else if (*text == '-')
-			fputs("\\-", out);
+	int n = 0;
+
+	if (is_first && (*word == '.' || *word == '\''))
+		n += fprintf(out, "\\&");
+	for (int i = 0; i < len; i++) {
+		if (word[i] == '\\')
+			n += fprintf(out, "\\e");
 		else
-			fputc(*text, out);
-		/* a sentence ends its line */
-		if (*text == '.' && text[1] == ' ' && text[2] >= 'A' && text[2] <= 'Z') {
-			fputc('\n', out);
-			text++;
-		}
+			n += fprintf(out, "%s%c", word[i] == '-' ? "\\" : "", word[i]);
 	}
+	return n;
 }
 
+/* Filled lines; a sentence ends its line, as mdoc wants it. */
+static void put_mdoc(FILE *out, const char *text)
+{
+	int column = 0;
+
+	while (*text) {
+		int len = (int)strcspn(text, " ");
+
+		if (column && column + len > MDOC_WIDTH) {
+			fputc('\n', out);
+			column = 0;
+		} else if (column) {
+			column += fprintf(out, " ");
+		}
+		column += put_mdoc_word(out, text, len, column == 0);
+		if (text[len - 1] == '.') {
+			fputc('\n', out);
+			column = 0;
+		}
+		text += len;
+		text += strspn(text, " ");
+	}
+	if (column)
+		fputc('\n', out);
+}
+
+/* Nothing where it goes with all of them. */
 static void put_mdoc_commands(FILE *out, const struct option_row *row)
 {
 	const char *separator = "For";
+	unsigned int all = 0;
 
-	if (!row->commands)
+	for (unsigned int i = 0; i < option_row_count; i++)
+		all |= option_rows[i].commands;
+	if (row->commands == all)
 		return;
 	for (unsigned int i = 0; i < command_row_count; i++) {
 		if (!(row->commands & (1u << command_rows[i].command)))
@@ -151,7 +179,6 @@ static void put_mdoc_option(FILE *out, const struct option_row *row)
 		fprintf(out, " Ar %s", row->arg);
 	fprintf(out, "\n");
 	put_mdoc(out, row->help);
-	fprintf(out, "\n");
 	if (row->choices)
 		fprintf(out, "One of %s.\n", row->choices);
 	if (row->fallback)
