@@ -42,7 +42,8 @@ static bool is_set(const char *s)
 
 static int refuse(struct fault *f, const char *text, const char *why)
 {
-	fault_set(f, EXIT_USAGE, -EINVAL, "image spec '%s': %s", text ? text : "", why);
+	/* The reason must still be there when the text is very long. */
+	fault_set(f, EXIT_USAGE, -EINVAL, "image spec '%.256s': %s", text ? text : "", why);
 	fault_hint(f, "write [POOL/[NAMESPACE/]]IMAGE[@SNAP] or file:PATH");
 	return -EINVAL;
 }
@@ -202,7 +203,7 @@ void image_spec_format(const struct image_spec *s, char *buf, size_t len)
 		return;
 	}
 	if (s->snap_id != UINT64_MAX && !is_set(s->snap))
-		(void)snprintf(by_id, sizeof(by_id), "@%" PRIu64, s->snap_id);
+		(void)snprintf(by_id, sizeof(by_id), "%" PRIu64, s->snap_id);
 	(void)snprintf(buf, len, "%s%s%s%s%s%s%s%s", is_set(s->pool) ? s->pool : "",
 		       is_set(s->pool) ? "/" : "", is_set(s->nspace) ? s->nspace : "",
 		       is_set(s->nspace) ? "/" : "", s->image ? s->image : "",

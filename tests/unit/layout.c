@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#include "../../rbd/layout.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define MIB (1ull << 20)
+
+static const struct layout plain = { .object_size = 4 * MIB,
+				     .stripe_unit = 4 * MIB,
+				     .stripe_count = 1 };
+static const struct layout striped = { .object_size = 4 * MIB,
+				       .stripe_unit = MIB,
+				       .stripe_count = 3 };
+
+static void expect(const struct layout *l, uint64_t size, uint64_t off, uint64_t len,
+		   uint64_t want_off, uint64_t want_len)
+{
+	uint64_t ret_off, ret_len;
+
+	layout_freeable(l, size, off, len, &ret_off, &ret_len);
+	assert_int_equal(ret_len, want_len);
+	if (want_len)
+		assert_int_equal(ret_off, want_off);
+}
+
+static void object_tails_can_go(void **state)
+{
+	(void)state;
+	expect(&plain, 64 * MIB, 4 * MIB, 4 * MIB, 4 * MIB, 4 * MIB);
+	expect(&plain, 64 * MIB, 5 * MIB, 3 * MIB, 5 * MIB, 3 * MIB);
+	expect(&plain, 64 * MIB, 5 * MIB, 8 * MIB, 5 * MIB, 7 * MIB);
+	expect(&plain, 64 * MIB, 8 * MIB - 512, 512, 8 * MIB - 512, 512);
+}
+
+static void middles_and_heads_cannot(void **state)
+{
+	(void)state;
+	expect(&plain, 64 * MIB, 4 * MIB, 4 * MIB - 512, 0, 0);
+	expect(&plain, 64 * MIB, 5 * MIB, MIB, 0, 0);
+}
+
+static void the_images_end_is_an_end(void **state)
+{
+	(void)state;
+	expect(&plain, 63 * MIB, 61 * MIB, 2 * MIB, 61 * MIB, 2 * MIB);
+	expect(&plain, 63 * MIB, 61 * MIB, 2 * MIB - 512, 0, 0);
+	expect(&striped, 63 * MIB, 60 * MIB, 3 * MIB, 60 * MIB, 3 * MIB);
+}
+
+static void striped_images_free_whole_periods(void **state)
+{
+	(void)state;
+	expect(&striped, 48 * MIB, 12 * MIB, 12 * MIB, 12 * MIB, 12 * MIB);
+	expect(&striped, 48 * MIB, 11 * MIB, 26 * MIB, 12 * MIB, 24 * MIB);
+	expect(&striped, 48 * MIB, 13 * MIB, 12 * MIB, 0, 0);
+	expect(&striped, 48 * MIB, 13 * MIB, 3 * MIB, 0, 0);
+}
+
+/* Against the definition: what goes must be, in each object, all or a tail of it. */
+static void every_part_is_a_tail(void **state)
+{
+	const struct layout layouts[] = {
+		{ .object_size = 8, .stripe_unit = 8, .stripe_count = 1 },
+		{ .object_size = 8, .stripe_unit = 2, .stripe_count = 3 },
+	};
+	const uint64_t size = 61;
+
+	(void)state;
+	for (unsigned int n = 0; n < 2; n++)
+		for (uint64_t off = 0; off < size; off++)
+			for (uint64_t end = off; end <= size; end++) {
+				const struct layout *l = &layouts[n];
+				uint64_t from, len, set = l->object_size * l->stripe_count;
+				bool is_kept[64] = { false };
+
+				layout_freeable(l, size, off, end - off, &from, &len);
+				if (len == 0)
+					continue;
+				assert_true(from >= off && from + len <= end);
+				/* From the end backwards: once a byte of an object stays, all
+				 * before it do. */
+				for (uint64_t raw = size; raw-- > 0;) {
+					uint64_t su = raw / l->stripe_unit;
+					uint64_t object = raw / set * l->stripe_count +
+							  su % l->stripe_count;
+					bool goes = raw >= from && raw < from + len;
+
+					assert_false(goes && is_kept[object]);
+					is_kept[object] |= !goes;
+				}
+			}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(object_tails_can_go),
+		cmocka_unit_test(middles_and_heads_cannot),
+		cmocka_unit_test(the_images_end_is_an_end),
+		cmocka_unit_test(striped_images_free_whole_periods),
+		cmocka_unit_test(every_part_is_a_tail),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
