@@ -230,8 +230,8 @@ static int limit(int resource, uint64_t soft, uint64_t hard)
 	/* A limit that is lower already stays. */
 	if (l.rlim_max > now.rlim_max)
 		l.rlim_max = now.rlim_max;
-	if (l.rlim_cur > l.rlim_max)
-		l.rlim_cur = l.rlim_max;
+	if (l.rlim_cur > now.rlim_cur)
+		l.rlim_cur = now.rlim_cur;
 	return setrlimit(resource, &l) < 0 ? -errno : 0;
 }
 
