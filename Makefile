@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
-# make            build the program into $(O)/
-# make demo       see it work, on a private Ceph cluster; installs what it needs
-# make check      every test that this machine can run; installs what it needs
-# make help       the other targets
+#: make                build the program into $(O)/
+#: make demo           see it work, on a private Ceph cluster; installs what it needs
+#: make check          every test that this machine can run; installs what it needs
+#: make setup          install what the program and its tests need, nothing else
+#: make install        the program, its manual page and these texts into $(DESTDIR)$(PREFIX)
+#: make uninstall      take them away again
+#: make format         lay the C files out as .clang-format has it
+#: make clean          remove $(O)/
 #
 # Everything above the line "nothing to set below" can be set on the command line.
 
@@ -27,9 +31,15 @@ PKGS := libnl-3.0 libnl-genl-3.0 libcryptsetup libcrypto libudev blkid mount jso
 FOLDERS := daemon crypto nbd rbd
 PROGRAM := $(O)/rbdcrypt-nbd
 
-ifeq ($(filter clean help setup demo check format,$(MAKECMDGOALS)),)
+# These install the libraries first and then call make again, or need none.
+GOALS_WITHOUT_LIBRARIES := check check-% clean demo format fuzz help lint setup uninstall
+ifneq ($(filter-out $(GOALS_WITHOUT_LIBRARIES),$(or $(MAKECMDGOALS),all)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+ifeq ($(PKG_LIBS),)
+$(error Libraries are missing: "pkg-config --exists --print-errors $(PKGS)" says which. \
+	"make setup" installs them on Debian)
+endif
 endif
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
@@ -73,6 +83,10 @@ SUPPORTOBJ := $(SUPPORT:%.c=$(O)/%.o)
 TESTSRC := $(sort $(wildcard tests/unit/*.c tests/component/*.c))
 TESTBIN := $(TESTSRC:%.c=$(O)/%)
 
+CFILES := $(sort $(wildcard $(FOLDERS:%=%/*.[ch]) include/*.h bench/*.[ch] tests/*/*.[ch]))
+MANPAGES := $(sort $(wildcard man/*.8))
+DOCS := README.md NEWS.md LICENSE
+
 ifeq ($(V),1)
 Q :=
 say = @:
@@ -81,7 +95,7 @@ Q := @
 say = @printf '  %-8s%s\n'
 endif
 
-.PHONY: all clean install uninstall help tests setup
+.PHONY: all clean install uninstall help format tests setup
 all: $(PROGRAM)
 
 $(PROGRAM): $(OBJ)
@@ -110,6 +124,25 @@ $(TESTBIN): $(O)/%: $(O)/%.o $(SUPPORTOBJ) $(O)/librbdcrypt.a
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(SUPPORTOBJ) $(O)/librbdcrypt.a $(LIBS) -lcmocka
 
 tests: $(TESTBIN)
+
+install: $(PROGRAM)
+	$(say) INSTALL $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
+	$(Q)install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DOCDIR)
+	$(Q)install -m 755 $(PROGRAM) $(DESTDIR)$(BINDIR)/
+	$(Q)$(if $(MANPAGES),install -m 644 $(MANPAGES) $(DESTDIR)$(MANDIR)/man8/)
+	$(Q)install -m 644 $(DOCS) $(DESTDIR)$(DOCDIR)/
+
+uninstall:
+	$(say) REMOVE $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
+	$(Q)rm -f $(DESTDIR)$(BINDIR)/rbdcrypt-nbd $(MANPAGES:man/%=$(DESTDIR)$(MANDIR)/man8/%)
+	$(Q)rm -f $(DOCS:%=$(DESTDIR)$(DOCDIR)/%)
+	$(Q)rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null || true
+
+format:
+	$(Q)clang-format-14 -i $(CFILES)
+
+help:
+	$(Q)sed -n 's/^#: //p' Makefile tests/tests.mk
 
 clean:
 	$(Q)rm -rf $(O)

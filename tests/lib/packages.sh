@@ -3,12 +3,12 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # packages.sh: what building and testing need on Debian 12 and 13. Run by itself, it installs:
-# packages.sh build test kernel reef
+# packages.sh build test kernel lint reef
 #
 # A question mark: not in every release; what needs it is skipped there.
 
 # shellcheck source=tests/lib/functions.sh
-. "${BASH_SOURCE[0]%/*}/functions.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 
 packages_of() { # PURPOSE...
 	local purpose
@@ -28,6 +28,15 @@ packages_of() { # PURPOSE...
 			# user-mode-linux needs a compiler on some processors, see uml-xstate.c.
 			echo 'user-mode-linux?' gcc libc6-dev kmod udev dmsetup iproute2 util-linux \
 				e2fsprogs xfsprogs rbd-nbd
+			;;
+		lint)
+			# The formatter's release decides the format.
+			echo clang llvm 'clang-format-14?' shellcheck mandoc codespell binutils git
+			# Clang's sanitizers have the release in their name.
+			case $(. /etc/os-release && echo "$VERSION_ID") in
+			12) echo libclang-rt-14-dev ;;
+			*) echo libclang-rt-19-dev ;;
+			esac
 			;;
 		reef) echo mmdebstrap debian-archive-keyring util-linux ;;
 		*) fail "packages for what: $purpose?" ;;
@@ -60,7 +69,10 @@ need_packages() {
 	done
 	[[ ${#missing[@]} -gt 0 ]] || return 0
 	say "installing ${missing[*]}"
-	if ! _apt_get install -y --no-install-recommends "${missing[@]}" >>"$log/apt" 2>&1; then
+	# Lists of this morning may name files that the mirror has not any more.
+	if ! _apt_get install -y --no-install-recommends "${missing[@]}" >>"$log/apt" 2>&1 &&
+		! { _apt_get update && _apt_get install -y --no-install-recommends \
+			"${missing[@]}"; } >>"$log/apt" 2>&1; then
 		say "apt-get failed:"
 		tail -n 15 "$log/apt" >&2
 		return 1
@@ -88,6 +100,6 @@ _apt_update() {
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
-	[[ $# -gt 0 ]] || set -- build test kernel
+	[[ $# -gt 0 ]] || set -- build test kernel lint
 	need_packages "$@"
 fi
