@@ -40,7 +40,7 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 	v->block_size = o->block_size;
 	v->inline_threshold = o->inline_threshold;
 	v->sector = 1;
-	for (unsigned int i = 0; xts && i < n_layers; i++) {
+	for (unsigned int i = 0; xts && *xts && i < n_layers; i++) {
 		if (!(*xts)[i])
 			continue;
 		v->is_encrypted = true;
