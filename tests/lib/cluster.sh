@@ -17,9 +17,9 @@
 # With REEF_ROOT set (see trixie.sh) the daemons are the ones of that tree.
 
 # shellcheck source=tests/lib/functions.sh
-. "${BASH_SOURCE[0]%/*}/functions.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 # shellcheck source=tests/lib/tree.sh
-. "${BASH_SOURCE[0]%/*}/tree.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tree.sh"
 
 _cluster_classes() {
 	local dir

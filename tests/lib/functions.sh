@@ -13,7 +13,7 @@ _functions_sh=1
 
 PATH=$PATH:/usr/sbin:/sbin
 # shellcheck disable=SC2034 # for those who source this
-LIB_DIR=$(cd "${BASH_SOURCE[0]%/*}" && pwd -P) || exit 1
+LIB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P) || exit 1
 
 # Inherited by all we start, daemons included: this is how processes_left knows its own.
 export TESTBED_TAGS="${TESTBED_TAGS:-}<$$.$RANDOM$RANDOM>"

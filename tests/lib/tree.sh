@@ -5,7 +5,7 @@
 # tree.sh: commands of another release's root tree, run by this kernel.
 
 # shellcheck source=tests/lib/functions.sh
-. "${BASH_SOURCE[0]%/*}/functions.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 
 # tree_exec ROOT DIR CMD...: replaces this process with CMD in ROOT, where it finds the
 # machine's devices, processes and temporary folders, the repository, the current folder and

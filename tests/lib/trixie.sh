@@ -6,9 +6,9 @@
 # clones, and for building and running there.
 
 # shellcheck source=tests/lib/packages.sh
-. "${BASH_SOURCE[0]%/*}/packages.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
 # shellcheck source=tests/lib/tree.sh
-. "${BASH_SOURCE[0]%/*}/tree.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tree.sh"
 
 TREE_CACHE=${RBDCRYPT_CACHE:-/var/tmp/rbdcrypt-nbd-trixie}
 

@@ -9,7 +9,7 @@
 # What the command writes stays in the guest's memory, except in its $RESULT folder.
 
 # shellcheck source=tests/lib/functions.sh
-. "${BASH_SOURCE[0]%/*}/functions.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/functions.sh"
 
 _uml_usage() {
 	say "usage: uml_run [--root DIR] [--mem 2G] [--time SECONDS] [--result DIR] [--nbds 8]" \
@@ -84,8 +84,9 @@ _uml_boot() {
 		"${CC:-gcc}" -O2 -shared -fPIC -o "$preload" "$LIB_DIR/uml-xstate.c" ||
 			{ say "SKIPPED: this processor's guests need a compiler"; return 77; }
 	fi
-	init="mount -t tmpfs tmpfs /run && mkdir /run/host &&"
-	init+=" mount -t hostfs -o $work none /run/host && exec bash /run/host/init"
+	init="mount -t tmpfs tmpfs /run; mkdir /run/host; mount -t hostfs -o hostfs=$work none"
+	init+=" /run/host 2>/dev/null || mount -t hostfs -o $work none /run/host;"
+	init+=" exec bash /run/host/init"
 	setsid setpriv --pdeathsig TERM bash "$LIB_DIR/uml" --keep "$work" "$limit" \
 		env -u TMPDIR LD_PRELOAD="$preload" "$UML_KERNEL" "mem=$mem" "uml_dir=$work" \
 		rootfstype=hostfs "rootflags=$root" rw con=null con0=null,fd:1 quiet \
