@@ -20,10 +20,12 @@
 #include <libcryptsetup.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -114,6 +116,24 @@ static int lock_in(const struct unlock_request *request)
 	return sandbox_enter(&limits);
 }
 
+/*
+ * Whether Argon2 could have had its memory. Libraries that take Argon2 from OpenSSL
+ * report a lack of memory as an invalid argument.
+ */
+static bool has_memory(const struct unlock_request *request)
+{
+	const size_t len = (size_t)request->argon2_memory_kib * 1024;
+	void *p;
+
+	if (!len)
+		return true;
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return false;
+	(void)munmap(p, len);
+	return true;
+}
+
 static void describe(struct crypt_device *cd, struct unlock_reply *reply)
 {
 	const char *uuid = crypt_get_uuid(cd);
@@ -190,6 +210,8 @@ static int serve(void)
 		(void)snprintf(reply.text, sizeof(reply.text), "cannot lock itself in");
 	else
 		r = open_keyslot(&request, passphrase, key, &reply);
+	if (r < 0 && r != -EPERM && !has_memory(&request))
+		r = -ENOMEM;
 	reply.result = r;
 	r = write_all(&reply, sizeof(reply));
 	if (r == 0 && reply.result == 0)
