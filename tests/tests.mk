@@ -32,7 +32,7 @@ FUZZBIN := $(FUZZSRC:%.c=$(O)/%)
 
 scripts = $(sort $(shell find $(1:%=tests/%) -maxdepth 1 -type f -perm -u+x 2>/dev/null))
 programs = $(filter $(1:%=$(O)/tests/%/%),$(TESTBIN))
-run = O='$(abspath $(O))' PROGRAM='$(abspath $(PROGRAM))' CC='$(CC)' SANITIZE='$(SANITIZE)' \
+run = O='$(abspath $(O))' RBDCRYPT_NBD='$(abspath $(PROGRAM))' CC='$(CC)' SANITIZE='$(SANITIZE)' \
 	tests/run --logs '$(O)/logs' --results '$(RESULTS)'
 # Each asks for what it needs and goes on without what it cannot have, except a compiler.
 setup = tests/lib/packages.sh build && tests/lib/packages.sh $(1) || tests/lib/packages.sh build
