@@ -119,6 +119,8 @@ static int header_memfd(const struct luks_header *h)
 
 	if (fd < 0)
 		return fd;
+	if (h->info.data_offset > INT64_MAX - DATA_BYTES)
+		return -EFBIG;
 	if (ftruncate(fd, (off_t)(h->info.data_offset + DATA_BYTES)) < 0)
 		return -errno;
 	for (unsigned int i = 0; i < h->n_regions; i++) {
