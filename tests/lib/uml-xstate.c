@@ -24,7 +24,7 @@ long ptrace(enum __ptrace_request request, ...)
 	static long (*real)(enum __ptrace_request, pid_t, void *, void *);
 	static char whole[65536] __attribute__((aligned(64)));
 	static size_t whole_bytes;
-	struct iovec iov = {whole, sizeof(whole)};
+	struct iovec iov = { whole, sizeof(whole) };
 	const struct iovec *given;
 	va_list args;
 	pid_t pid;
