@@ -5,16 +5,17 @@
 #define RBDCRYPT_NBD_SCOPE_H
 
 #include <dirent.h>
+#include <errno.h>
 #include <unistd.h>
 
 /* Locals that clean up after themselves. errno survives, so that "return -errno" may follow. */
 static inline void scope_close_fd(int *fd)
 {
-	int saved = *__errno_location();
+	int saved = errno;
 
 	if (*fd >= 0)
 		close(*fd);
-	*__errno_location() = saved;
+	errno = saved;
 }
 #define scope_fd __attribute__((cleanup(scope_close_fd)))
 
