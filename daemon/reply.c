@@ -126,6 +126,7 @@ static void finish(struct conn *c, struct request *req)
 	if (req->buf)
 		buffers_put(c->volume->buffers, req->buf, req->buf_len);
 	req->buf = NULL;
+	store_io_reset(&req->io);
 	push(&c->returned, req);
 	if (atomic_exchange(&c->wants_return, false))
 		conn_wake(c);
