@@ -15,23 +15,29 @@
 /* From the surest way to mean a volume to the vaguest; the first that fits any decides. */
 enum way { BY_DEVICE, BY_COOKIE, BY_SPEC, BY_IMAGE, WAYS };
 
-/* As typed with --snap-id, for a snapshot whose name we know. */
-static bool is_spec_by_number(const struct volume_state *v, const char *name)
+/* As typed with --snap-id, for a snapshot whose name we know; "" for anything else. */
+static void spec_by_number(const struct volume_state *v, char *buf, size_t len)
 {
 	struct volume_state nameless = *v;
-	char spec[1024];
 
+	buf[0] = 0;
 	if (v->snap_id == UINT64_MAX)
-		return false;
+		return;
 	nameless.snap[0] = 0;
-	volume_state_spec(&nameless, spec, sizeof(spec));
-	return !strcmp(spec, name);
+	volume_state_spec(&nameless, buf, len);
+}
+
+/* What follows the pool, if the pool may be guessed: never a file's, never a namespace's. */
+static const char *without_pool(const struct volume_state *v, const char *spec)
+{
+	const char *image = v->file[0] || v->nspace[0] ? NULL : strchr(spec, '/');
+
+	return image ? image + 1 : "";
 }
 
 static bool fits(const struct volume_state *v, const char *name, enum way way)
 {
-	char spec[1024];
-	const char *image;
+	char spec[1024], by_number[1024];
 	int index;
 
 	switch (way) {
@@ -41,12 +47,13 @@ static bool fits(const struct volume_state *v, const char *name, enum way way)
 		return v->cookie[0] && !strcmp(v->cookie, name);
 	case BY_SPEC:
 		volume_state_spec(v, spec, sizeof(spec));
-		return !strcmp(spec, name) || is_spec_by_number(v, name);
+		spec_by_number(v, by_number, sizeof(by_number));
+		return !strcmp(spec, name) || !strcmp(by_number, name);
 	case BY_IMAGE:
 		volume_state_spec(v, spec, sizeof(spec));
-		/* a namespace belongs to the name: it is never guessed */
-		image = v->file[0] || v->nspace[0] ? NULL : strchr(spec, '/');
-		return image && !strcmp(image + 1, name);
+		spec_by_number(v, by_number, sizeof(by_number));
+		return !strcmp(without_pool(v, spec), name) ||
+		       !strcmp(without_pool(v, by_number), name);
 	case WAYS:
 		break;
 	}
@@ -82,7 +89,7 @@ static int not_unique(const struct state_list *l, const char *name, enum way way
 int state_find(const struct state_list *l, const char *name, const struct volume_state **ret,
 	       struct fault *f)
 {
-	for (int way = 0; way < WAYS; way++) {
+	for (int way = 0; name[0] && way < WAYS; way++) {
 		const struct volume_state *found = NULL;
 		unsigned int n = 0;
 

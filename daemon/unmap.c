@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +25,16 @@
 #include "text.h"
 
 #define STEP_MS 20
+/* A process without volumes ends within moments, unless the cluster does not let it go. */
+#define EXIT_MS 5000
 
 /* ---- which one ---- */
+
+/* Whether options say a part of the name; then the operand is not all of it, and no cookie. */
+static bool is_split(const struct image_spec *s)
+{
+	return s->pool || s->nspace || s->image || s->snap || s->snap_id != UINT64_MAX;
+}
 
 /*
  * *ret points into l, or is NULL for a device that the kernel knows and the run directory does not.
@@ -45,10 +54,10 @@ static int find(struct options *o, const struct state_list *l, const struct volu
 			*ret = NULL;
 		return 0;
 	}
-	if (o->operand) {
+	if (o->operand && !is_split(&o->spec)) {
 		text_copy(spec, sizeof(spec), o->operand);
 	} else {
-		r = image_spec_parse(NULL, &o->spec, f);
+		r = image_spec_parse(o->operand, &o->spec, f);
 		if (r < 0)
 			return r;
 		image_spec_format(&o->spec, spec, sizeof(spec));
@@ -61,37 +70,60 @@ static int find(struct options *o, const struct state_list *l, const struct volu
 
 /* ---- ending it ---- */
 
-/* The owner, if it still is who v says: the pid is taken hold of first and the lock asked again
- * then. */
-static int signal_owner(const char *run_dir, const struct volume_state *v, struct fault *f)
+/*
+ * A pidfd of the owner, if it still is who v says: the pid is taken hold of first and the lock
+ * asked again then. -ESRCH when it is gone, or not of our pid namespace.
+ */
+static int open_owner(const char *run_dir, const struct volume_state *v)
 {
-	int fd = (int)syscall(SYS_pidfd_open, v->pid, 0), r = 0;
+	int fd = (int)syscall(SYS_pidfd_open, v->pid, 0);
 
 	if (fd < 0)
-		r = -errno;
-	else if (state_wait_gone(run_dir, v, 0) == 0)
-		r = -ESRCH;
-	else if (syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) < 0)
-		r = -errno;
-	if (fd >= 0)
-		(void)close(fd);
-	if (r == -ESRCH)
-		return 0;
-	return r < 0 ? fault_set(f, EXIT_PASSPHRASE, r, "cannot end process %d: %s", v->pid,
-				 strerror(-r))
-		     : 0;
+		return -errno;
+	if (state_wait_gone(run_dir, v, 0) < 0)
+		return fd;
+	(void)close(fd);
+	return -ESRCH;
 }
 
-static int wait_owner(const char *run_dir, const struct volume_state *v, int timeout_s,
+/*
+ * Until the owner has given the volume up, which is what counts; and then for a moment until its
+ * process has ended, so that its log file and its cluster connection are gone too. owner: from
+ * open_owner(), or negative.
+ */
+static int wait_owner(const char *run_dir, const struct volume_state *v, int owner, int timeout_s,
 		      struct fault *f)
 {
+	struct pollfd p = { .fd = owner, .events = POLLIN };
 	int r = state_wait_gone(run_dir, v, timeout_s * 1000);
 
 	if (r == -ETIMEDOUT) {
 		(void)fault_set(f, EXIT_TIMED_OUT, r, "process %d still serves after %d seconds",
 				v->pid, timeout_s);
 		fault_hint(f, "it finishes what is in flight first; is the cluster reachable?");
+	} else if (r == 0 && owner >= 0) {
+		(void)poll(&p, 1, EXIT_MS);
 	}
+	return r;
+}
+
+/* SIGTERM, and until it had its effect. */
+static int end_owner(const struct options *o, const char *run_dir, const struct volume_state *v,
+		     struct fault *f)
+{
+	int fd = open_owner(run_dir, v), r = fd < 0 ? fd : 0;
+
+	if (r == 0 && syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) < 0)
+		r = -errno;
+	if (r == 0)
+		r = wait_owner(run_dir, v, fd, o->reattach_timeout_s, f);
+	else if (r == -ESRCH)
+		r = wait_owner(run_dir, v, -1, 0, f);
+	else
+		(void)fault_set(f, EXIT_PASSPHRASE, r, "cannot end process %d: %s", v->pid,
+				strerror(-r));
+	if (fd >= 0)
+		(void)close(fd);
 	return r;
 }
 
@@ -171,7 +203,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 {
 	bool is_served = v && volume_is_alive(v);
 	struct nbd_sysfs kernel;
-	int r;
+	int owner, r;
 
 	r = nbd_sysfs_read(index, &kernel);
 	/* A dead owner's device may be gone, or somebody else's by now. */
@@ -179,13 +211,14 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	    (r < 0 || !kernel.is_connected ||
 	     (kernel.cookie[0] && strcmp(kernel.cookie, v->cookie) != 0)))
 		return state_remove(run_dir, v->key);
+	owner = is_served ? open_owner(run_dir, v) : -1;
 	r = disconnect(o, index, is_served, f);
-	if (r < 0)
-		return r;
-	if (is_served)
-		r = wait_owner(run_dir, v, o->reattach_timeout_s, f);
-	else if (v)
+	if (r == 0 && is_served)
+		r = wait_owner(run_dir, v, owner, o->reattach_timeout_s, f);
+	else if (r == 0 && v)
 		(void)state_remove(run_dir, v->key);
+	if (owner >= 0)
+		(void)close(owner);
 	/* Forced: whoever has it open keeps the number, not the data. */
 	if (r == 0 && !o->is_forced)
 		r = wait_kernel(index, o->reattach_timeout_s, f);
@@ -215,9 +248,7 @@ int unmap_run(struct options *o, struct fault *f)
 	} else if (r == 0 && !volume_is_alive(v)) {
 		r = state_remove(run_dir, v->key);
 	} else if (r == 0) {
-		r = signal_owner(run_dir, v, f);
-		if (r == 0)
-			r = wait_owner(run_dir, v, o->reattach_timeout_s, f);
+		r = end_owner(o, run_dir, v, f);
 	}
 	state_list_done(&l);
 	return r;
@@ -238,11 +269,8 @@ int detach_run(struct options *o, struct fault *f)
 			      o->operand);
 	else if (r == 0 && (!v || !volume_is_alive(v)))
 		r = fault_set(f, EXIT_NOT_FOUND, -ESRCH, "/dev/nbd%d has no daemon", index);
-	else if (r == 0) {
-		r = signal_owner(run_dir, v, f);
-		if (r == 0)
-			r = wait_owner(run_dir, v, o->reattach_timeout_s, f);
-	}
+	else if (r == 0)
+		r = end_owner(o, run_dir, v, f);
 	state_list_done(&l);
 	return r;
 }
