@@ -248,22 +248,16 @@ static int unlock_layers(const struct chain_options *o, struct chain *c, struct 
 	return r;
 }
 
-static int check_strict(const struct chain_options *o, const struct chain *c, struct fault *f)
+static int check_strict(const struct chain *c, struct fault *f)
 {
 	for (unsigned int i = 0; i < c->n; i++) {
 		if (c->layers[i].is_encrypted)
 			continue;
-		if (o->is_strict) {
-			(void)fault_set(
-				f, EXIT_HEADER, -EINVAL,
+		(void)fault_set(f, EXIT_HEADER, -EINVAL,
 				"layer %u: %s is plaintext, which encryption-strict refuses", i + 1,
 				layer_name(&c->layers[i]));
-			fault_hint(f,
-				   "map without encryption-strict to accept plaintext ancestors");
-			return -EINVAL;
-		}
-		log_notice(layer_name(&c->layers[0]), "layer %u: %s is plaintext", i + 1,
-			   layer_name(&c->layers[i]));
+		fault_hint(f, "map without encryption-strict to accept plaintext ancestors");
+		return -EINVAL;
 	}
 	return 0;
 }
@@ -294,8 +288,8 @@ int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f
 	struct chain c = { 0 };
 	int r = o->passphrase_files->n == 0 ? load_plain(o, &c, f) : open_layers(o, &c, f);
 
-	if (r == 0 && o->passphrase_files->n > 0)
-		r = check_strict(o, &c, f);
+	if (r == 0 && o->passphrase_files->n > 0 && o->is_strict)
+		r = check_strict(&c, f);
 	if (r < 0) {
 		chain_done(&c);
 		return r;

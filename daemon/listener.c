@@ -47,15 +47,16 @@ static void on_conn_ended(void *arg)
 static void describe(const struct listener *l, struct wire_export *ret)
 {
 	const struct volume *v = l->o.volume;
-	uint32_t preferred = v->sector > PREFERRED_BLOCK ? v->sector : PREFERRED_BLOCK;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->name = l->export_name;
 	ret->description = v->spec;
 	ret->size = atomic_load(&v->size);
 	ret->flags = volume_flags(v);
-	ret->min_block = l->o.min_block;
-	ret->preferred_block = preferred > l->o.min_block ? preferred : l->o.min_block;
+	/* A larger minimum would turn clients away that do not ask for it; we serve any alignment.
+	 */
+	ret->min_block = 1;
+	ret->preferred_block = PREFERRED_BLOCK;
 	ret->max_block = WIRE_MAX_PAYLOAD;
 	ret->has_status = v->store->ops->status != NULL;
 }

@@ -24,7 +24,6 @@ struct listener_options {
 	int fd; /* a listening socket that was passed; -1: none. Taken on success. */
 	bool is_single; /* one client, on in_fd and out_fd (taken); no socket */
 	int in_fd, out_fd;
-	uint32_t min_block; /* bytes, announced; requests of any alignment are served */
 	/* The single client is gone. */
 	void (*gone)(void *arg);
 	void *gone_arg;

@@ -197,7 +197,7 @@ static int start_claim(struct mapping *m, struct fault *f)
 				       &m->state.connections, f);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
-	if (r == -EBUSY)
+	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
 		fault_hint(f, "unmap it first, or map it with --read-only");
 	return r;
 }
@@ -351,7 +351,6 @@ static int start_listener(struct mapping *m, struct fault *f)
 				      .is_single = o->is_single,
 				      .in_fd = STDIN_FILENO,
 				      .out_fd = STDOUT_FILENO,
-				      .min_block = o->block_size ? o->block_size : 1,
 				      .gone = on_gone,
 				      .gone_arg = m };
 	int r;
@@ -403,6 +402,10 @@ static void publish(struct mapping *m)
 
 	m->state.size = atomic_load(&m->volume->size);
 	m->state.block_size = m->volume->block_size;
+	m->state.inline_threshold = m->volume->inline_threshold;
+	text_copy(m->state.store, sizeof(m->state.store), m->volume->store->ops->name);
+	if (m->volume->is_encrypted)
+		text_copy(m->state.engine, sizeof(m->state.engine), xts_engine(m->volume->xts[0]));
 	text_copy(m->state.lock, sizeof(m->state.lock), store_lock_state(m->volume->store));
 	r = state_update(m->state_file, &m->state);
 	if (r < 0)

@@ -61,13 +61,6 @@ static int check_options(struct run *r, struct fault *f)
 {
 	const struct options *o = r->options;
 
-	if (o->formats.n > 0 && o->formats.n != o->passphrase_files.n) {
-		(void)fault_set(f, EXIT_USAGE, -EINVAL,
-				"%u encryption-format but %u encryption-passphrase-file were given",
-				o->formats.n, o->passphrase_files.n);
-		fault_hint(f, "give one format per passphrase file, or none at all");
-		return -EINVAL;
-	}
 	if (r->kind != MAPPING_SERVE)
 		return 0;
 	r->listen_fd = sd_listen_fds(1) > 0 ? SD_LISTEN_FDS_START : -1;

@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# Bad input: each is refused in one line that names what and where, with a hint where there is
+# something to do, with its own exit status, and leaves nothing behind.
+# test: heavy time=600
+
+set -u
+. "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
+requires rbd ceph ceph-osd cryptsetup nbdcopy python3
+PROGRAM=${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}
+[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+
+tmpdir T
+export RBDCRYPT_NBD_RUN_DIR=$T/run
+cleanup_fn cluster_stop "$T/cluster"
+cluster_start "$T/cluster" memstore cephx || fail "no cluster"
+failures=0
+
+# refuse NAME STATUS PATTERN ARGUMENT...: PATTERN (extended) must be in the first line.
+refuse() {
+	local name=$1 status=$2 pattern=$3 rc why=
+	shift 3
+	timeout 60 "$PROGRAM" "$@" >"$T/out" 2>"$T/err" </dev/null
+	rc=$?
+	[[ $rc -eq $status ]] || why="exit status $rc, not $status"
+	head -n 1 "$T/err" | grep -qE "^rbdcrypt-nbd: .*$pattern" || why+=" message"
+	[[ $(wc -l <"$T/err") -le 2 ]] || why+=" too many lines"
+	[[ $(wc -l <"$T/err") -lt 2 ]] || sed -n 2p "$T/err" | grep -q '^hint: ' || why+=" second line is no hint"
+	[[ ! -s $T/out ]] || why+=" standard output"
+	[[ -z $(find "$T/run" -name '*.json*' 2>/dev/null) ]] || why+=" state file left"
+	[[ ! -e $T/s ]] || why+=" socket left"
+	if [[ $why ]]; then
+		echo "not ok $name"
+		echo "	$why: $*"
+		sed 's/^/	/' "$T/out" "$T/err"
+		failures=$((failures + 1))
+		rm -f "$T/s"
+	else
+		echo "ok $name"
+	fi
+}
+# serve ARGUMENT...: the words before the options under test
+S=(serve --socket "$T/s")
+P=--encryption-passphrase-file
+
+# ---- images: LUKS headers made quickly, and put there raw ----
+printf 'correct horse' >"$T/key"
+printf 'wrong' >"$T/wrong"
+: >"$T/empty"
+truncate -s 8388609 "$T/huge"
+KDF=(--pbkdf pbkdf2 --pbkdf-force-iterations 1000)
+truncate -s 32M "$T/luks2" "$T/cbc" "$T/plain"
+cryptsetup luksFormat -q --type luks2 "${KDF[@]}" "$T/luks2" "$T/key" &&
+	cryptsetup luksFormat -q --type luks1 --cipher aes-cbc-essiv:sha256 --key-size 256 \
+		"${KDF[@]}" "$T/cbc" "$T/key" || fail "no headers"
+cp "$T/luks2" "$T/damaged"
+# Both copies of the JSON text, inside their checksums.
+for at in 4200 20584; do
+	printf 'XXXX' | dd of="$T/damaged" bs=1 seek=$at conv=notrunc status=none
+done
+for image in luks2 cbc plain damaged; do
+	rbd --no-progress import --image-feature layering,exclusive-lock "$T/$image" "rbd/$image" || fail "no $image"
+done
+rbd --no-progress snap create rbd/luks2@s && rbd snap protect rbd/luks2@s && rbd clone rbd/luks2@s rbd/clone
+rbd --no-progress snap create rbd/plain@s && rbd snap protect rbd/plain@s && rbd clone rbd/plain@s rbd/formatted
+rbd create --size 32M --image-feature exclusive-lock,journaling rbd/journal
+rbd create --size 32M rbd/old && rbd migration prepare rbd/old rbd/migrating
+rbd create --size 4M rbd/tiny
+
+# ---- words ----
+refuse "no command" 1 'command'
+refuse "unknown command" 1 'mapp' mapp rbd/plain
+refuse "unknown option" 1 'sokcet' serve --sokcet "$T/s" rbd/plain
+refuse "no image" 1 'SPEC|image' serve --socket "$T/s"
+refuse "bad spec" 1 'rbd/plain@' "${S[@]}" rbd/plain@
+refuse "bad number" 1 'connections' map --connections many rbd/plain
+refuse "unknown format" 1 'encryption-format' "${S[@]}" $P "$T/key" --encryption-format luks3 rbd/luks2
+refuse "formats without passphrases" 1 'encryption-format' "${S[@]}" --encryption-format luks2 rbd/luks2
+refuse "nowhere to serve" 1 'socket' serve rbd/plain
+refuse "no nbd device" 1 'sda' map --device /dev/sda rbd/plain
+refuse "socket path too long" 1 'socket' serve --socket "$T/$(printf '%0120d' 0)" rbd/plain
+
+# ---- passphrases ----
+refuse "wrong passphrase" 2 "layer 1: rbd/luks2.*$T/wrong" "${S[@]}" $P "$T/wrong" rbd/luks2
+refuse "missing passphrase file" 2 "$T/none: No such file" "${S[@]}" $P "$T/none" rbd/luks2
+refuse "a directory for a passphrase file" 2 "$T: Is a directory" "${S[@]}" $P "$T" rbd/luks2
+refuse "empty passphrase file" 2 "$T/empty is empty" "${S[@]}" $P "$T/empty" rbd/luks2
+refuse "passphrase file over 8 MiB" 2 "$T/huge is larger" "${S[@]}" $P "$T/huge" rbd/luks2
+refuse "too many passphrases" 1 '2 passphrase files.*rbd/luks2 has 1 layer' "${S[@]}" $P "$T/key" $P "$T/key" rbd/luks2
+refuse "too many passphrases for a clone" 1 '3 passphrase files.*rbd/clone has 2 layers' \
+	"${S[@]}" $P "$T/key" $P "$T/key" $P "$T/key" rbd/clone
+refuse "wrong passphrase for the parent" 2 "layer 2: rbd/luks2@s.*$T/wrong" "${S[@]}" $P "$T/key" $P "$T/wrong" rbd/clone
+refuse "a passphrase for a plain image" 10 "layer 1: rbd/plain has no LUKS header.*$T/key" "${S[@]}" $P "$T/key" rbd/plain
+if [[ $EUID -ne 0 ]]; then
+	chmod 0 "$T/wrong"
+	refuse "unreadable passphrase file" 2 "$T/wrong: Permission denied" "${S[@]}" $P "$T/wrong" rbd/luks2
+fi
+
+# ---- headers ----
+refuse "another format than asked for" 10 'layer 1: rbd/luks2 is luks2.*luks1' "${S[@]}" $P "$T/key" --encryption-format luks1 rbd/luks2
+refuse "damaged header" 10 'rbd/damaged' "${S[@]}" $P "$T/key" rbd/damaged
+refuse "a cipher that is not allowed" 10 'rbd/cbc.*cipher' "${S[@]}" $P "$T/key" rbd/cbc
+refuse "a header that is larger than the image" 10 'rbd/tiny' "${S[@]}" $P "$T/key" rbd/tiny
+
+# A formatted clone as Reef makes it: a header of its own, with the clone's magic, over a parent
+# without one. Written raw, through us.
+python3 - "$T/luks2" "$T/header" <<'END' || fail "no header"
+import sys
+head = bytearray(open(sys.argv[1], "rb").read(16 << 20))
+head[0:4] = b"RBDL"
+head[16384:16388] = b"LDBR"
+open(sys.argv[2], "wb").write(head)
+END
+"$PROGRAM" serve --socket "$T/raw" rbd/formatted >/dev/null &&
+	nbdcopy "$T/header" "nbd+unix:///?socket=$T/raw" && "$PROGRAM" unmap rbd/formatted ||
+	fail "no formatted clone"
+refuse "a formatted clone over a plain parent" 12 'rbd/formatted.*layer 2: rbd/plain@s is plaintext' "${S[@]}" $P "$T/key" rbd/formatted
+refuse "a plaintext ancestor, strictly" 10 'layer 2: rbd/plain@s is plaintext' "${S[@]}" $P "$T/key" --encryption-strict rbd/formatted
+
+# ---- images ----
+refuse "no such image" 4 'nosuch' "${S[@]}" rbd/nosuch
+refuse "no such pool" 4 'pool.*nopool|nopool.*pool' "${S[@]}" nopool/plain
+refuse "no such namespace" 4 'nonamespace' "${S[@]}" rbd/nonamespace/plain
+refuse "no such snapshot" 4 'nosnap' "${S[@]}" rbd/plain@nosnap
+refuse "no such snapshot number" 4 '4711' "${S[@]}" --snap-id 4711 rbd/plain
+refuse "journaling" 7 'rbd/journal.*journaling' "${S[@]}" rbd/journal
+refuse "migration under way" 7 'migrati' "${S[@]}" rbd/migrating
+refuse "no such file" 4 "$T/nofile" "${S[@]}" "file:$T/nofile"
+
+# ---- clusters ----
+refuse "configuration file missing" 9 "$T/none.conf" "${S[@]}" -c "$T/none.conf" rbd/plain
+printf 'this is no [configuration\n\0' >"$T/bad.conf"
+refuse "configuration file bad" 9 "$T/bad.conf" "${S[@]}" -c "$T/bad.conf" rbd/plain
+sed 's/^\( *mon.host *=\).*/\1 v2:127.0.0.1:1/' "$T/cluster/ceph.conf" >"$T/away.conf"
+refuse "cluster away" 6 'cluster|mon' "${S[@]}" -c "$T/away.conf" --open-timeout 3 rbd/plain
+refuse "no keyring" 2 'no key for client.admin' "${S[@]}" --keyring "$T/none" rbd/plain
+refuse "unknown user" 2 'nobody' "${S[@]}" --id nobody rbd/plain
+ceph auth get-or-create client.blind mon 'profile rbd' osd 'allow r pool=other' -o "$T/blind.keyring"
+refuse "no permission on the pool" 2 'rbd/plain' "${S[@]}" --id blind --keyring "$T/blind.keyring" rbd/plain
+cluster_osd_pause "$T/cluster"
+refuse "OSDs do not answer" 6 'rbd/plain' "${S[@]}" --open-timeout 3 rbd/plain
+cluster_osd_resume "$T/cluster"
+
+# ---- taken ----
+"$PROGRAM" serve --socket "$T/first" rbd/plain >/dev/null || fail "cannot serve"
+cp -r "$T/run" "$T/run.first"
+timeout 60 "$PROGRAM" serve --socket "$T/s" rbd/plain >"$T/out" 2>"$T/err"
+if [[ $? -eq 5 ]] && grep -q "rbd/plain.*$T/first" "$T/err" && [[ ! -e $T/s ]]; then
+	echo "ok second service of one image"
+else
+	echo "not ok second service of one image"
+	sed 's/^/	/' "$T/err"
+	failures=$((failures + 1))
+fi
+"$PROGRAM" unmap rbd/plain || fail "cannot stop"
+: >"$T/s.file"
+refuse "a file in the socket's place" 5 "$T/s.file" serve --socket "$T/s.file" rbd/plain
+refuse "no folder for the socket" 4 "$T/nodir/s" serve --socket "$T/nodir/s" rbd/plain
+refuse "unmap of what is not mapped" 4 'rbd/plain is not mapped' unmap rbd/plain
+refuse "detach of what is not mapped" 4 'is not mapped' detach rbd/plain
+if [[ ! -e /sys/module/nbd ]]; then
+	refuse "kernel without nbd" 8 'nbd' map rbd/plain
+fi
+cluster_stop "$T/cluster"
+rm -rf "$T/cluster"
+nothing_left "$T/cluster" || failures=$((failures + 1))
+[[ $failures -eq 0 ]] || fail "$failures claims do not hold"
