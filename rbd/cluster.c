@@ -157,6 +157,8 @@ static int take_words(rados_t rados, int *argc, const char **argv, const char *f
 	r = rados_conf_parse_argv_remainder(rados, *argc, argv, rest);
 	if (r < 0) {
 		fault_set(f, EXIT_USAGE, r, "%s: a Ceph option has a wrong value", from);
+		fault_hint(f,
+			   "Ceph says above which; 'ceph config help OPTION' says what it takes");
 	} else {
 		while (n < *argc && rest[n]) {
 			argv[n] = rest[n];
@@ -321,8 +323,10 @@ static int explain_connect(struct cluster *c, int error, struct fault *f)
 		fault_hint(f, "check the addresses (%s) and the network, or raise the time limit",
 			   conf);
 	} else {
-		fault_set(f, EXIT_CLUSTER, error, "cluster: cannot connect to %s: %s", mons,
-			  strerror(-error));
+		fault_set(f, EXIT_CLUSTER, error, "cluster: cannot connect to %s as %s: %s", mons,
+			  c->name, strerror(-error));
+		fault_hint(f, "look for a damaged key in %s and for a wrong address in %s", keyring,
+			   conf);
 	}
 	return error;
 }

@@ -206,6 +206,11 @@ static struct open_call *open_new(struct cluster *c, const struct place *place)
 static int explain_open(const struct place *p, enum open_step step, int error, const char *subject,
 			struct fault *f)
 {
+	if (error == -ENOSYS)
+		fault_hint(f,
+			   "rbd_plugins may ask for a plugin that this machine has not: rbd "
+			   "config image ls %s",
+			   subject);
 	if (error != -ENOENT)
 		return cluster_fault(f, error, subject, "cannot open the image");
 	switch (step) {

@@ -7,6 +7,8 @@
  *
  *   store_check [OPTION]... check SPEC   random IO against a model, then reopen and compare
  *   store_check [OPTION]... bench SPEC   4 KiB random reads; prints operations per second
+ *   store_check [OPTION]... trim SPEC    discards everything, or the first 4 GiB
+ *   store_check [OPTION]... zero SPEC    the same with zero
  *   store_check [OPTION]... info SPEC    facts of each layer of the chain
  *   store_check [OPTION]... hold SPEC    prints "open", the lock and each change until stdin ends
  *   store_check [OPTION]... connect      only connects
@@ -117,6 +119,36 @@ static int cmd_bench(const char *spec, const struct options *o, struct fault *f)
 	}
 	target_close(&t);
 	return r;
+}
+
+/* One request, as large as NBD's largest. */
+static int cmd_once(const char *spec, const struct options *o, bool is_zero, struct fault *f)
+{
+	struct target t = { 0 };
+	struct checker *c;
+	uint64_t len;
+	int r = target_open(spec, o, &t, f);
+
+	if (r == 0) {
+		len = device_size(&t) / CHECKER_BLOCK * CHECKER_BLOCK;
+		if (len > UINT32_MAX)
+			len = UINT32_MAX / CHECKER_BLOCK * CHECKER_BLOCK;
+		c = checker_new(t.store, CHECKER_BLOCK, 1, 1);
+		checker_clear(c, len, is_zero);
+		checker_free(c);
+	}
+	target_close(&t);
+	return r;
+}
+
+static int cmd_trim(const char *spec, const struct options *o, struct fault *f)
+{
+	return cmd_once(spec, o, false, f);
+}
+
+static int cmd_zero(const char *spec, const struct options *o, struct fault *f)
+{
+	return cmd_once(spec, o, true, f);
 }
 
 static void print_layer(const struct layer_info *info)
@@ -239,8 +271,9 @@ struct command {
 	int (*run)(const char *spec, const struct options *o, struct fault *f);
 };
 static const struct command commands[] = {
-	{ "check", cmd_check }, { "bench", cmd_bench },	    { "info", cmd_info },
-	{ "hold", cmd_hold },	{ "connect", cmd_connect }, { "self", cmd_self },
+	{ "trim", cmd_trim },	    { "zero", cmd_zero }, { "check", cmd_check },
+	{ "bench", cmd_bench },	    { "info", cmd_info }, { "hold", cmd_hold },
+	{ "connect", cmd_connect }, { "self", cmd_self },
 };
 
 static int parse(int argc, char **argv, struct options *o)

@@ -382,6 +382,21 @@ void checker_print(const struct checker *c, const char *subject)
 	       c->counts[FLUSHES], c->counts[STATUSES], c->counts[HOLES]);
 }
 
+void checker_clear(struct checker *c, uint64_t len, bool is_zero)
+{
+	const struct store_ops *ops = c->store->ops;
+	struct slot *s = &c->slots[0];
+
+	store_io_reset(&s->io);
+	s->len = len;
+	began(s, is_zero ? ops->zero(c->store, &s->io, 0, len, 0)
+			 : ops->discard(c->store, &s->io, 0, len));
+	s = next_done(c);
+	if (s->io.result < 0)
+		die("failed", s, s->io.result);
+	s->len = 0;
+}
+
 static double now_s(void)
 {
 	struct timespec ts;

@@ -23,6 +23,8 @@ void checker_run(struct checker *c, unsigned int ops);
 void checker_compare(struct checker *c, struct store *store);
 /* What was done, as one line on stdout. */
 void checker_print(const struct checker *c, const char *subject);
+/* One zero() or discard() of the device's first len bytes; the model does not follow. */
+void checker_clear(struct checker *c, uint64_t len, bool is_zero);
 /* Random reads of one block; per second. */
 double checker_bench(struct checker *c, unsigned int seconds);
 
