@@ -485,10 +485,10 @@ static int judge_keyslots(struct json_object *root, struct json_object *bound,
 	r = member(root, "JSON", "keyslots", json_type_object, &keyslots, f);
 	if (r < 0)
 		return r;
+	if (json_object_object_length(keyslots) > HEADER_MAX_AREAS)
+		return header_damaged(f, "more than %d keyslots", HEADER_MAX_AREAS);
 	json_object_object_foreach(keyslots, name, keyslot)
 	{
-		if (facts->n_areas == HEADER_MAX_AREAS)
-			return header_damaged(f, "more than %d keyslots", HEADER_MAX_AREAS);
 		r = judge_keyslot(name, keyslot, bound, limits, facts, f);
 		if (r < 0)
 			return r;

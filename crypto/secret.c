@@ -216,8 +216,6 @@ int secret_read_fd(int fd, size_t max, struct secret **ret)
 	}
 	if (used == 0)
 		return -ENODATA;
-	if (used > max)
-		return -EFBIG;
 	secret_truncate(s, used);
 	*ret = s;
 	s = NULL;

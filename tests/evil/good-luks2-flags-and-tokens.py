@@ -9,5 +9,6 @@ h = Luks2()
 h.config["flags"] = ["allow-discards", "no-read-workqueue"]
 h.config["requirements"] = {"mandatory": []}
 h.json["tokens"]["0"] = {"type": "systemd-tpm2", "keyslots": ["0"], "tpm2-pcrs": [[1, 2], [3]]}
+h.segment["flags"] = []
 h.slot["priority"] = 2
 accept(h.build())

@@ -433,6 +433,51 @@ static void reencryption_under_way_is_refused(void **state)
 	assert_non_null(strstr(f.message, "reencrypt"));
 }
 
+/* An image that is different each time it is read. */
+static int changing_read(void *arg, uint64_t off, void *buf, size_t len)
+{
+	int r = image_read(arg, off, buf, len);
+
+	/* The size that the header claims, but only where all of it is read. */
+	if (r == 0 && len > 4096)
+		((unsigned char *)buf)[13] ^= 0x40;
+	return r;
+}
+
+static void header_that_changes_under_us_is_damaged(void **state)
+{
+	struct luks_header *h = NULL;
+	struct luks_limits limits;
+	struct fault f = { 0 };
+	int fd;
+
+	make_image(20 * MIB);
+	run("cryptsetup luksFormat -q --type luks2 " FAST_PBKDF2 "--key-file " FIRST " " IMAGE);
+	fd = open(IMAGE, O_RDONLY | O_CLOEXEC);
+	luks_limits_default(&limits);
+	assert_int_equal(luks_header_load(changing_read, &fd, 20 * MIB, 0, &limits, &h, &f),
+			 -EBADMSG);
+	close(fd);
+	assert_null(h);
+	assert_int_equal(f.status, EXIT_HEADER);
+}
+
+static void headers_of_qemu_open(void **state)
+{
+	static const char *const algorithms[] = { "aes-128", "aes-256" };
+
+	if (system("qemu-img --version >/dev/null 2>&1") != 0)
+		skip();
+	for (int i = 0; i < 2; i++) {
+		make_image(0);
+		run("qemu-img create -q -f luks --object secret,id=s,file=" FIRST
+		    " -o key-secret=s,iter-time=10,cipher-alg=%s " IMAGE " 4M",
+		    algorithms[i]);
+		opens(plain(), FIRST, 0);
+		is_refused(odd());
+	}
+}
+
 static void plain_image_is_not_a_header(void **state)
 {
 	static const uint64_t sizes[] = { 0, 1, 7, 8, 512, 4095, 4096, 16384, 16 * MIB };
@@ -692,6 +737,8 @@ int main(int argc, char **argv)
 		TEST(larger_metadata_and_other_offsets_open),
 		TEST(stripe_period_is_demanded_when_given),
 		TEST(reencryption_under_way_is_refused),
+		TEST(header_that_changes_under_us_is_damaged),
+		TEST(headers_of_qemu_open),
 		TEST(plain_image_is_not_a_header),
 		TEST(formats_have_names),
 		TEST(nothing_is_left_behind),
