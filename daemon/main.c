@@ -14,6 +14,7 @@
 #include "list.h"
 #include "luks.h"
 #include "nbdctl.h"
+#include "operand.h"
 #include "options.h"
 #include "run.h"
 #include "state.h"
@@ -57,7 +58,7 @@ static int status_run(struct options *o, struct fault *f)
 				    .is_all = true };
 	const struct volume_state *v = NULL;
 	struct state_list l;
-	char run_dir[4096], spec[512];
+	char run_dir[4096], name[4096];
 	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
 
 	if (r == 0)
@@ -65,15 +66,9 @@ static int status_run(struct options *o, struct fault *f)
 	if (r < 0)
 		return r;
 	list_drop_stale(&l, nbd_sysfs_read);
-	if (o->operand) {
-		r = state_find(&l, o->operand, &v, f);
-	} else if (o->spec.image) {
-		r = image_spec_parse(NULL, &o->spec, f);
-		if (r == 0) {
-			image_spec_format(&o->spec, spec, sizeof(spec));
-			r = state_find(&l, spec, &v, f);
-		}
-	}
+	r = operand_name(o, name, sizeof(name), f);
+	if (r == 0 && name[0])
+		r = state_find(&l, name, &v, f);
 	if (r == 0)
 		r = finish_output(status_print(stdout, v ? v : l.volumes, v ? 1 : l.n, &how), f);
 	state_list_done(&l);

@@ -19,6 +19,7 @@
 
 #include "log.h"
 #include "loop.h"
+#include "path.h"
 #include "pool.h"
 #include "process.h"
 #include "secret.h"
@@ -55,6 +56,20 @@ static void on_gone(void *arg)
 
 	r->is_gone = true;
 	loop_quit(r->loop);
+}
+
+/* The daemon leaves the folder it was started in. */
+static int check_paths(struct options *o, struct fault *f)
+{
+	int r = path_make_absolute(&o->socket);
+
+	if (r == 0)
+		r = path_make_absolute(&o->run_dir);
+	if (r == 0)
+		r = path_make_absolute(&o->log_file);
+	return r < 0 ? fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
+				 strerror(-r))
+		     : 0;
 }
 
 static int check_options(struct run *r, struct fault *f)
@@ -207,6 +222,8 @@ int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 	r.signals.fd = -1;
 	if (e == 0)
 		e = check_options(&r, f);
+	if (e == 0)
+		e = check_paths(o, f);
 	if (e == 0)
 		e = state_run_dir(o->run_dir, r.run_dir, sizeof(r.run_dir), f);
 	if (e < 0)

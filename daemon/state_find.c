@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* From the surest way to mean a volume to the vaguest; the first that fits any decides. */
-enum way { BY_DEVICE, BY_COOKIE, BY_SPEC, BY_IMAGE, WAYS };
+enum way { BY_DEVICE, BY_SOCKET, BY_COOKIE, BY_SPEC, BY_IMAGE, WAYS };
 
 /* As typed with --snap-id, for a snapshot whose name we know; "" for anything else. */
 static void spec_by_number(const struct volume_state *v, char *buf, size_t len)
@@ -43,6 +43,8 @@ static bool fits(const struct volume_state *v, const char *name, enum way way)
 	switch (way) {
 	case BY_DEVICE:
 		return v->device >= 0 && nbd_index_parse(name, &index) == 0 && index == v->device;
+	case BY_SOCKET:
+		return v->socket[0] && !strcmp(v->socket, name);
 	case BY_COOKIE:
 		return v->cookie[0] && !strcmp(v->cookie, name);
 	case BY_SPEC:

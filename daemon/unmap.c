@@ -19,8 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "image.h"
 #include "nbdctl.h"
+#include "operand.h"
 #include "state.h"
 #include "text.h"
 
@@ -30,12 +30,6 @@
 
 /* ---- which one ---- */
 
-/* Whether options say a part of the name; then the operand is not all of it, and no cookie. */
-static bool is_split(const struct image_spec *s)
-{
-	return s->pool || s->nspace || s->image || s->snap || s->snap_id != UINT64_MAX;
-}
-
 /*
  * *ret points into l, or is NULL for a device that the kernel knows and the run directory does not.
  * *ret_index: its device, -1 for a socket.
@@ -44,25 +38,19 @@ static int find(struct options *o, const struct state_list *l, const struct volu
 		int *ret_index, struct fault *f)
 {
 	struct nbd_sysfs kernel;
-	char spec[512];
-	int r;
+	char name[4096];
+	int r = operand_name(o, name, sizeof(name), f);
 
 	*ret = NULL;
-	if (o->operand && nbd_index_parse(o->operand, ret_index) == 0 &&
-	    nbd_sysfs_read(*ret_index, &kernel) == 0 && kernel.is_connected) {
-		if (state_find(l, o->operand, ret, NULL) < 0)
+	if (r < 0)
+		return r;
+	if (nbd_index_parse(name, ret_index) == 0 && nbd_sysfs_read(*ret_index, &kernel) == 0 &&
+	    kernel.is_connected) {
+		if (state_find(l, name, ret, NULL) < 0)
 			*ret = NULL;
 		return 0;
 	}
-	if (o->operand && !is_split(&o->spec)) {
-		text_copy(spec, sizeof(spec), o->operand);
-	} else {
-		r = image_spec_parse(o->operand, &o->spec, f);
-		if (r < 0)
-			return r;
-		image_spec_format(&o->spec, spec, sizeof(spec));
-	}
-	r = state_find(l, spec, ret, f);
+	r = state_find(l, name, ret, f);
 	if (r == 0)
 		*ret_index = (*ret)->device;
 	return r;

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Main thread of the commands that look for a volume. */
+
+#include "operand.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "image.h"
+#include "path.h"
+#include "text.h"
+
+#define FILE_PREFIX "file:"
+
+static bool is_split(const struct image_spec *s)
+{
+	return s->pool || s->nspace || s->image || s->snap || s->snap_id != UINT64_MAX;
+}
+
+static bool is_socket(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+int operand_name(struct options *o, char *buf, size_t len, struct fault *f)
+{
+	char path[PATH_MAX];
+	int r;
+
+	buf[0] = '\0';
+	if (is_split(&o->spec)) {
+		r = image_spec_parse(o->operand, &o->spec, f);
+		if (r < 0)
+			return r;
+		image_spec_format(&o->spec, buf, len);
+		return 0;
+	}
+	if (!o->operand)
+		return 0;
+	text_copy(buf, len, o->operand);
+	if (strncmp(buf, FILE_PREFIX, strlen(FILE_PREFIX)) == 0) {
+		if (realpath(o->operand + strlen(FILE_PREFIX), path))
+			(void)snprintf(buf, len, FILE_PREFIX "%s", path);
+	} else if (is_socket(o->operand)) {
+		r = path_make_absolute(&o->operand);
+		if (r < 0)
+			return fault_set(f, EXIT_USAGE, r, "the current folder has no name");
+		text_copy(buf, len, o->operand);
+	}
+	return 0;
+}

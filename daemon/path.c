@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Paths that outlive the folder they were typed in. Main thread, before the daemon leaves it. */
+
+#include "path.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int path_make_absolute(char **path)
+{
+	char *here, *whole;
+	int n;
+
+	if (!*path || (*path)[0] == '/')
+		return 0;
+	here = getcwd(NULL, 0);
+	if (!here)
+		return -errno;
+	n = asprintf(&whole, "%s/%s", here, *path);
+	free(here);
+	if (n < 0)
+		return -ENOMEM;
+	free(*path);
+	*path = whole;
+	return 0;
+}
