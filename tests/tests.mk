@@ -39,10 +39,16 @@ setup = tests/lib/packages.sh build && tests/lib/packages.sh $(1) || tests/lib/p
 again = $(MAKE) --no-print-directory
 
 .PHONY: check check-fast check-asan check-tsan check-kernel check-ceph check-interop lint fuzz demo
-.PHONY: .check .check-fast .check-kernel .check-ceph .check-interop .lint .fuzz .fuzzers .sanitized
+.PHONY: .demo .check .check-fast .check-kernel .check-ceph .check-interop .lint .fuzz .fuzzers .sanitized
 
 setup:
 	$(Q)tests/lib/packages.sh build test kernel lint
+
+demo:
+	$(Q)$(call setup,build test kernel)
+	$(Q)$(again) .demo
+.demo: $(PROGRAM)
+	$(Q)RBDCRYPT_NBD='$(abspath $(PROGRAM))' tests/demo.sh
 
 check:
 	$(Q)$(call setup,build test kernel lint)
