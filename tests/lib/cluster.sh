@@ -155,7 +155,7 @@ _cluster_signal() { # SIGNAL DIR [mon|osd]
 	local pid signal=$1
 	shift
 	for pid in $(_cluster_pids "$@"); do
-		kill "-$signal" "$pid" 2>/dev/null
+		kill "-$signal" "$pid" 2>/dev/null || :
 	done
 }
 
@@ -197,7 +197,7 @@ _cluster_unwatch() { # DIR
 	read -r pid 2>/dev/null <"$1/watch.pid" || return 0
 	rm -f "$1/watch.pid"
 	[[ $pid != "$$" ]] && grep -qzsxF -- "$1" "/proc/$pid/cmdline" || return 0
-	kill "$pid" 2>/dev/null
+	kill "$pid" 2>/dev/null || :
 	wait_for 5 gone "$pid"
 }
 

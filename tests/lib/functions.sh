@@ -93,7 +93,7 @@ detached() {
 		exec setsid "$@" </dev/null
 	) &
 	DETACHED_PID=$!
-	disown "$DETACHED_PID" 2>/dev/null
+	disown "$DETACHED_PID" 2>/dev/null || :
 }
 
 # free_port: prints a TCP port nobody listens on and no other free_port gave to a living

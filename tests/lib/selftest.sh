@@ -61,6 +61,19 @@ functions_leftovers_are_seen() {
 	equal "$(status script 'nothing_left /no/such/folder')" 0
 }
 
+functions_serve_a_careful_script() {
+	tmpdir dir
+	script "set -eo pipefail
+		cluster_start $dir/c memstore
+		cluster_osd_kill $dir/c
+		cluster_osd_start $dir/c
+		cluster_stop $dir/c
+		detached true
+		free_port >/dev/null
+		touch $dir/end" || fail "it ended early"
+	[[ -e $dir/end ]] || fail "no end"
+}
+
 functions_wait_for_gives_up() {
 	equal "$(status wait_for 1 false)" 1
 	equal "$(status wait_for 1 true)" 0
@@ -295,6 +308,23 @@ reef_tree_boots_as_guest() {
 	tree
 	[[ $(guest --root "$REEF_ROOT" sh -c 'rbd-nbd --version; ls -d "$1"' sh "$LIB_DIR") == \
 		*18.2*"$LIB_DIR" ]] || fail "no Reef in the guest"
+}
+
+reef_tree_boots_systemd_and_shuts_down_in_order() {
+	tree
+	tmpdir dir
+	cat >"$dir/prepare" <<-'END'
+		cat >/etc/systemd/system/probe.service <<-UNIT
+			[Service]
+			Type=oneshot
+			RemainAfterExit=yes
+			ExecStart=/bin/true
+			ExecStop=/bin/sh -c "echo stopped >$RESULT/probe"
+		UNIT
+	END
+	equal "$(guest --root "$REEF_ROOT" --systemd --result "$dir" sh -c 'systemctl start probe
+		systemctl is-system-running --wait')" running
+	equal "$(<"$dir/probe")" stopped
 }
 
 # ---- run ----

@@ -13,7 +13,7 @@
 
 _uml_usage() {
 	say "usage: uml_run [--root DIR] [--mem 2G] [--time SECONDS] [--result DIR] [--nbds 8]" \
-		"[--no-udev] CMD [ARG]..."
+		"[--no-udev | --systemd] CMD [ARG]..."
 	return 2
 }
 
@@ -25,8 +25,9 @@ _uml_usage() {
 #   --result DIR   the folder that the command finds as $RESULT and that outlives the guest
 #   --nbds N       devices that the driver makes, 0: it is not loaded
 #   --no-udev      start no udev
+#   --systemd      boot systemd, with CMD as a service; RESULT/prepare, a script, runs before
 uml_run() {
-	local root=/ mem=2G limit=300 result='' nbds=8 udev=yes work rc
+	local root=/ mem=2G limit=300 result='' nbds=8 udev=yes systemd=no work rc=0
 	while [[ ${1:-} == --* ]]; do
 		case $1 in
 		--root) root=$(realpath "$2"); shift ;;
@@ -35,6 +36,7 @@ uml_run() {
 		--result) result=$2; shift ;;
 		--nbds) nbds=$2; shift ;;
 		--no-udev) udev=no ;;
+		--systemd) systemd=yes ;;
 		*) _uml_usage; return ;;
 		esac
 		shift
@@ -46,9 +48,8 @@ uml_run() {
 	mkdir -p "$result" || return 1
 	result=$(realpath "$result")
 	_uml_work "$@"
-	_uml_boot
-	rc=$?
-	cp "$work/console" "$result/console" 2>/dev/null
+	_uml_boot || rc=$?
+	cp "$work/console" "$result/console"
 	[[ ${TESTBED_KEEP:-} ]] || rm -rf -- "$work"
 	return $rc
 }
@@ -72,13 +73,13 @@ _uml_work() {
 	cp "$LIB_DIR/guest-init" "$work/init"
 	touch "$work/out" "$work/err"
 	printf '%s=%q\n' modules "$UML_MODULES" result "$result" top "${LIB_DIR%/tests/lib}" \
-		nbds "$nbds" udev "$udev" >"$work/setup"
+		nbds "$nbds" udev "$udev" systemd "$systemd" >"$work/setup"
 	printf '%s\n' "cd ${PWD@Q} 2>/dev/null || cd /" "export HOME=/root RESULT=${result@Q}" \
 		"${*@Q}" >"$work/run"
 }
 
 _uml_boot() {
-	local preload='' init tails=() rc
+	local preload='' init tails=() rc=0
 	if grep -qwE 'amx_tile|apx' /proc/cpuinfo; then
 		preload=$work/xstate.so
 		"${CC:-gcc}" -O2 -shared -fPIC -o "$preload" "$LIB_DIR/uml-xstate.c" ||
@@ -97,8 +98,7 @@ _uml_boot() {
 	tails+=($!)
 	tail --pid="$_uml_pid" -s 0.2 -n +1 -f "$work/err" >&2 2>/dev/null &
 	tails+=($!)
-	wait "$_uml_pid" 2>/dev/null
-	rc=$?
+	wait "$_uml_pid" 2>/dev/null || rc=$?
 	_uml_pid=
 	wait "${tails[@]}"
 	if [[ -s $work/status ]]; then
