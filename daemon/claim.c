@@ -55,36 +55,72 @@ int claim_check_map(const char *run_dir, const char *key, const char *spec, stru
 	return r;
 }
 
-static int refuse_cookie(int index, const char *had, const char *cookie, struct fault *f)
+static int refuse_image(struct fault *f)
 {
-	(void)fault_set(f, EXIT_NOT_FOUND, -EINVAL,
-			"/dev/nbd%d was mapped with cookie '%s', not '%s'", index, had, cookie);
 	fault_hint(f, "attach the image that was mapped, with the cookie it was mapped with");
 	return -EINVAL;
 }
 
-static int check_kernel(int index, const char *cookie, const char *spec, struct fault *f)
+static int check_kernel(const struct volume_state *mine, const char *spec, struct nbd_sysfs *ret,
+			struct fault *f)
 {
-	struct nbd_sysfs kernel;
-	int r = nbd_sysfs_read(index, &kernel);
+	int index = mine->device, r = nbd_sysfs_read(index, ret);
 
-	if (r < 0 || !kernel.is_connected) {
+	if (r < 0 || !ret->is_connected) {
 		(void)fault_set(f, EXIT_NOT_FOUND, -ENODEV, "/dev/nbd%d is not mapped", index);
 		fault_hint(f, "rbdcrypt-nbd map %s", spec);
 		return -ENODEV;
 	}
-	if (kernel.cookie[0] && strcmp(kernel.cookie, cookie) != 0)
-		return refuse_cookie(index, kernel.cookie, cookie, f);
+	if (ret->cookie[0] && strcmp(ret->cookie, mine->cookie) != 0) {
+		(void)fault_set(f, EXIT_NOT_FOUND, -EINVAL,
+				"/dev/nbd%d was mapped with cookie '%s', not '%s'", index,
+				ret->cookie, mine->cookie);
+		return refuse_image(f);
+	}
+	if (mine->is_read_only && !ret->is_read_only) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "/dev/nbd%d was mapped writable", index);
+		fault_hint(f, "the kernel cannot change that; attach it without --read-only");
+		return -EINVAL;
+	}
+	if (mine->block_size > 0 && mine->block_size != ret->logical_block) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "/dev/nbd%d has blocks of %u bytes, not %u",
+				index, ret->logical_block, mine->block_size);
+		fault_hint(f, "its filesystem counts on them; attach it without --block-size");
+		return -EINVAL;
+	}
 	return 0;
 }
 
-int claim_check_attach(const char *run_dir, int index, const char *cookie, const char *spec,
-		       unsigned int *ret_connections, struct fault *f)
+/* What the run directory says of the device's last owner, who is gone. */
+static int check_last_owner(const struct volume_state *old, const struct nbd_sysfs *kernel,
+			    struct volume_state *mine, struct fault *f)
 {
+	char old_id[600], id[600];
+
+	/* The device was somebody else's since. */
+	if (kernel->cookie[0] && strcmp(kernel->cookie, old->cookie) != 0)
+		return 0;
+	claim_identity(old, old_id, sizeof(old_id));
+	claim_identity(mine, id, sizeof(id));
+	if (strcmp(old_id, id) != 0) {
+		(void)fault_set(f, EXIT_NOT_FOUND, -EINVAL,
+				"/dev/nbd%d was mapped from another image: %s, not %s", old->device,
+				old_id, id);
+		return refuse_image(f);
+	}
+	if (old->connections > 0)
+		mine->connections = old->connections;
+	return 0;
+}
+
+int claim_check_attach(const char *run_dir, struct volume_state *mine, const char *spec,
+		       struct fault *f)
+{
+	struct nbd_sysfs kernel;
 	struct state_list l;
 	int r;
 
-	if (index < 0) {
+	if (mine->device < 0) {
 		(void)fault_set(f, EXIT_USAGE, -EINVAL, "attach needs --device");
 		fault_hint(f, "the device that %s was mapped to, for example --device /dev/nbd0",
 			   spec);
@@ -93,21 +129,20 @@ int claim_check_attach(const char *run_dir, int index, const char *cookie, const
 	r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	for (unsigned int i = 0; r == 0 && i < l.n; i++) {
-		const struct volume_state *v = &l.volumes[i];
-
-		if (v->device != index)
-			continue;
-		if (volume_is_alive(v))
+	for (unsigned int i = 0; r == 0 && i < l.n; i++)
+		if (l.volumes[i].device == mine->device && volume_is_alive(&l.volumes[i]))
 			r = fault_set(f, EXIT_BUSY, -EBUSY,
-				      "/dev/nbd%d is served by process %d already", index, v->pid);
-		else if (v->cookie[0] && strcmp(v->cookie, cookie) != 0)
-			r = refuse_cookie(index, v->cookie, cookie, f);
-		else if (v->connections > 0)
-			*ret_connections = v->connections;
-	}
+				      "/dev/nbd%d is served by process %d already", mine->device,
+				      l.volumes[i].pid);
+	if (r == 0)
+		r = check_kernel(mine, spec, &kernel, f);
+	for (unsigned int i = 0; r == 0 && i < l.n; i++)
+		if (l.volumes[i].device == mine->device)
+			r = check_last_owner(&l.volumes[i], &kernel, mine, f);
 	state_list_done(&l);
-	return r < 0 ? r : check_kernel(index, cookie, spec, f);
+	if (r == 0)
+		mine->block_size = kernel.logical_block;
+	return r;
 }
 
 void claim_forget(const char *run_dir, int index)

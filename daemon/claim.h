@@ -24,11 +24,13 @@ void claim_identity(const struct volume_state *s, char *buf, size_t len);
 int claim_check_map(const char *run_dir, const char *key, const char *spec, struct fault *f);
 
 /*
- * attach: nbd`index` must be set up in the kernel, served by nobody, and have been mapped with this
- * cookie. How many connections it had, if that is known, else ret_connections is left alone.
+ * attach: the device of mine must be set up in the kernel, served by nobody, and have been mapped
+ * with the cookie of mine, from the same image as far as that is known, and writable only if mine
+ * is. Its block size must be that of mine, unless that is 0. Fills in the block size, and the
+ * number of connections if it is known.
  */
-int claim_check_attach(const char *run_dir, int index, const char *cookie, const char *spec,
-		       unsigned int *ret_connections, struct fault *f);
+int claim_check_attach(const char *run_dir, struct volume_state *mine, const char *spec,
+		       struct fault *f);
 
 /* The device is ours now: what dead owners left behind about it goes. */
 void claim_forget(const char *run_dir, int index);

@@ -265,6 +265,27 @@ static int start_watches(struct device *d, struct fault *f)
 	return add_watch(d, &d->events, r, on_events);
 }
 
+static int connect_new(struct device *d, struct nbdctl_device *n, struct fault *f)
+{
+	n->size = atomic_load(&d->o.volume->size);
+	n->block_size = d->o.volume->block_size;
+	n->server_flags = volume_flags(d->o.volume);
+	return nbdctl_connect(d->ctl, d->o.index, n, &d->index, f);
+}
+
+/*
+ * The image may have another size by now. Only after the sockets: a change of size waits for
+ * requests in flight, and those wait for a socket.
+ */
+static int correct_size(struct device *d, struct fault *f)
+{
+	struct nbd_sysfs s;
+
+	if (nbd_sysfs_read(d->index, &s) < 0 || s.size == atomic_load(&d->o.volume->size))
+		return 0;
+	return device_resize(d, f);
+}
+
 static int start_sockets(struct device *d, struct fault *f)
 {
 	int *fds = calloc(d->n_slots, sizeof(*fds));
@@ -282,15 +303,10 @@ static int start_sockets(struct device *d, struct fault *f)
 				strerror(-r));
 	} else {
 		describe(d, &n);
-		n.size = atomic_load(&d->o.volume->size);
-		n.block_size = d->o.volume->block_size;
-		n.server_flags = volume_flags(d->o.volume);
 		n.sockets = fds;
 		n.n_sockets = n_fds;
-		if (d->o.is_attach)
-			r = nbdctl_reconfigure(d->ctl, d->o.index, &n, f);
-		else
-			r = nbdctl_connect(d->ctl, d->o.index, &n, &d->index, f);
+		r = d->o.is_attach ? nbdctl_reconfigure(d->ctl, d->o.index, &n, f)
+				   : connect_new(d, &n, f);
 	}
 	for (unsigned int i = 0; i < n_fds; i++)
 		(void)close(fds[i]);
@@ -328,7 +344,7 @@ static int read_back(const struct device *d, struct fault *f)
 		return fault_set(f, EXIT_KERNEL, -EIO,
 				 "nbd%d should have %llu bytes, but the kernel says %llu", d->index,
 				 (unsigned long long)size, (unsigned long long)s.size);
-	if (s.logical_block != v->block_size && !d->o.is_attach)
+	if (s.logical_block != v->block_size)
 		return fault_set(f, EXIT_KERNEL, -EIO,
 				 "nbd%d should have blocks of %u bytes, but the kernel says %u",
 				 d->index, v->block_size, s.logical_block);
@@ -372,9 +388,12 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 		r = start_sockets(d, f);
 	if (r < 0)
 		goto fail;
-	if (o->is_attach)
+	if (o->is_attach) {
 		d->index = o->index;
-	r = read_back(d, f);
+		r = correct_size(d, f);
+	}
+	if (r == 0)
+		r = read_back(d, f);
 	if (r == 0 && o->waits_for_udev) {
 		r = nbd_udev_settle(d->index, UDEV_MS);
 		if (r < 0)

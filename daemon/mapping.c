@@ -174,6 +174,12 @@ static void describe_image(struct mapping *m)
 	(void)cluster_fsid(m->o.cluster, s->fsid, sizeof(s->fsid));
 }
 
+/* Readers may be many; a writer is alone, unless the user says otherwise. */
+static bool is_alone(const struct mapping *m)
+{
+	return !m->state.is_read_only && !m->o.options->is_new;
+}
+
 static int start_claim(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
@@ -185,16 +191,17 @@ static int start_claim(struct mapping *m, struct fault *f)
 	text_copy(m->cookie, sizeof(m->cookie), o->cookie ? o->cookie : id);
 	if (has_device(m))
 		text_copy(m->state.cookie, sizeof(m->state.cookie), m->cookie);
-	/* Readers may be many; a writer is alone, unless the user says otherwise. */
-	if (m->state.is_read_only || o->is_new)
+	if (m->o.kind == MAPPING_ATTACH)
+		m->state.device = m->index;
+	m->state.block_size = o->block_size;
+	if (!is_alone(m))
 		(void)snprintf(key, sizeof(key), "%s#%d", id, (int)getpid());
 	else
 		(void)snprintf(key, sizeof(key), "%s", id);
 	if (m->o.kind == MAPPING_MAP)
 		r = claim_check_map(m->o.run_dir, key, m->spec, f);
 	else if (m->o.kind == MAPPING_ATTACH)
-		r = claim_check_attach(m->o.run_dir, m->index, m->cookie, m->spec,
-				       &m->state.connections, f);
+		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
@@ -204,6 +211,12 @@ static int start_claim(struct mapping *m, struct fault *f)
 
 static void stop_claim(struct mapping *m)
 {
+	/* An attach that failed took over what said that the device waits, and gives it back. */
+	if (m->state_file && m->o.kind == MAPPING_ATTACH && is_alone(m) &&
+	    m->state.status == VOLUME_STARTING) {
+		m->state.status = VOLUME_DETACHED;
+		(void)state_update(m->state_file, &m->state);
+	}
 	m->state_file = state_release(m->state_file, m->state.status != VOLUME_DETACHED);
 	volume_state_done(&m->state);
 }
@@ -233,10 +246,12 @@ static void stop_store(struct mapping *m)
 static int choose_block_size(struct mapping *m, struct fault *f)
 {
 	struct volume *v = m->volume;
-	const char *why = "asked for";
+	const char *why = m->o.kind == MAPPING_ATTACH ? "the device has them" : "asked for";
 	int r = 0;
 
-	if (m->o.options->block_size > 0)
+	if (m->o.kind == MAPPING_ATTACH)
+		v->block_size = m->state.block_size;
+	else if (m->o.options->block_size > 0)
 		v->block_size = m->o.options->block_size;
 	else
 		r = blocksize_choose(volume_read, v, atomic_load(&v->size), v->sector,
