@@ -98,8 +98,8 @@ TSAN := exitcode=99:halt_on_error=1:second_deadlock_stack=1
 $(FUZZBIN): $(O)/%: $(O)/%.o $(SUPPORTOBJ) $(O)/librbdcrypt.a
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(SUPPORTOBJ) \
-		$(O)/librbdcrypt.a $(LIBS)
+		$(O)/librbdcrypt.a $(LIBS) -lcmocka
 
 $(TOOLBIN): $(O)/%: $(O)/%.o $(SUPPORTOBJ) $(O)/librbdcrypt.a
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(SUPPORTOBJ) $(O)/librbdcrypt.a $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(SUPPORTOBJ) $(O)/librbdcrypt.a $(LIBS) -lcmocka
