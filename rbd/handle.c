@@ -82,17 +82,25 @@ static void call_free(void *arg)
 
 int handle_call(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len)
 {
-	struct call *call = malloc(sizeof(*call) + len);
 	bool is_late;
+
+	return handle_call_late(h, timeout_s, fn, data, len, &is_late);
+}
+
+int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
+		     bool *ret_is_late)
+{
+	struct call *call = malloc(sizeof(*call) + len);
 	int r;
 
+	*ret_is_late = false;
 	if (!call)
 		return -ENOMEM;
 	call->handle = handle_ref(h);
 	call->fn = fn;
 	memcpy(call->data, data, len);
-	r = limit_call(timeout_s, call_run, call_free, call, &is_late);
-	if (is_late)
+	r = limit_call(timeout_s, call_run, call_free, call, ret_is_late);
+	if (*ret_is_late)
 		return -ETIMEDOUT;
 	if (r >= 0)
 		memcpy(data, call->data, len);

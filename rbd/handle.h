@@ -60,5 +60,8 @@ struct handle *handle_close(struct handle *h, unsigned int timeout_s);
  */
 typedef int (*handle_fn)(struct handle *h, void *data);
 int handle_call(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len);
+/* The same; tells fn's own -ETIMEDOUT from that of a call that is still running. */
+int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
+		     bool *ret_is_late);
 
 #endif

@@ -267,8 +267,8 @@ static void op_close(struct store *s)
 	if (ls->handle && !ls->is_read_only)
 		(void)handle_call(ls->handle, ls->timeout_s, flush_all, &nothing, sizeof(nothing));
 	if (ls->has_watch)
-		ls->is_abandoned = handle_call(ls->handle, ls->timeout_s, unwatch, &call,
-					       sizeof(call)) == -ETIMEDOUT;
+		(void)handle_call_late(ls->handle, ls->timeout_s, unwatch, &call, sizeof(call),
+				       &ls->is_abandoned);
 	ls->handle = handle_close(ls->handle, ls->timeout_s);
 	if (ls->is_abandoned)
 		return;
@@ -324,8 +324,8 @@ static int start_watch(struct librbd_store *ls, const char *spec, struct fault *
 
 	if (ls->is_snapshot || ls->handle->is_read_only)
 		return 0;
-	r = handle_call(ls->handle, ls->timeout_s, watch, &call, sizeof(call));
-	ls->is_abandoned = r == -ETIMEDOUT;
+	r = handle_call_late(ls->handle, ls->timeout_s, watch, &call, sizeof(call),
+			     &ls->is_abandoned);
 	if (r < 0)
 		return cluster_fault(f, r, spec, "cannot watch the image for changes");
 	ls->watch = call.watch;

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Opening clusters, layers and the librbd store, with a librbd that fails on demand. */
+
+#include "image_fixture.h"
+
+/* Opens everything that there is, on a clone. */
+static int open_everything(struct fault *f)
+{
+	const struct store_options o = { .is_exclusive = true, .timeout_s = 60 };
+	struct layer *parent = NULL;
+	int r;
+
+	fake.has_parent = true;
+	r = new_cluster(60, f);
+	if (r == 0)
+		r = open_layer("img@snap", 60, f);
+	fx.layer = layer_close(fx.layer);
+	fake.has_parent = true;
+	if (r == 0)
+		r = open_layer("img", 60, f);
+	if (r == 0)
+		r = open_store(&o, f);
+	fake.has_parent = true;
+	if (r == 0)
+		r = layer_open_parent(fx.layer, &parent, f);
+	layer_close(parent);
+	return r;
+}
+
+static void every_failure_of_opening_is_told_and_undone(void **state)
+{
+	const char *const names[] = {
+		"rados_create2",
+		"rados_conf_read_file",
+		"rados_conf_set",
+		"rados_connect",
+		"rados_ioctx_create",
+		"rados_ioctx_create2",
+		"rados_ioctx_get_pool_name",
+		"rbd_open_read_only",
+		"rbd_open_by_id",
+		"rbd_open_by_id_read_only",
+		"rbd_snap_set",
+		"rbd_snap_set_by_id",
+		"rbd_get_old_format",
+		"rbd_get_id",
+		"rbd_get_name",
+		"rbd_snap_get_id",
+		"rbd_snap_get_name",
+		"rbd_stat",
+		"rbd_get_stripe_unit",
+		"rbd_get_stripe_count",
+		"rbd_get_features",
+		"rbd_get_overlap",
+		"rbd_get_parent",
+		"rbd_config_image_list",
+		"rbd_lock_acquire",
+		"rbd_update_watch",
+	};
+	const int errors[] = { -EIO, -EPERM, -ENOENT, -ETIMEDOUT, -ENOMEM, -ESHUTDOWN, -ENOSYS };
+
+	(void)state;
+	close_all();
+	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		for (unsigned int e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {
+			struct fault f = { 0 };
+			int r;
+
+			/* Both mean something else to these. */
+			if (errors[e] == -ENOENT && (strcmp(names[i], "rbd_get_parent") == 0 ||
+						     strcmp(names[i], "rados_conf_read_file") == 0))
+				continue;
+			fake_reset();
+			make_fail(names[i], errors[e], 0);
+			r = open_everything(&f);
+			if (r >= 0 || !f.message[0] || f.status == EXIT_OK)
+				fail_msg("%s, %d: %d '%s'", names[i], errors[e], r, f.message);
+			make_fail("", 0, 0);
+			close_all();
+			expect_all_closed();
+			assert_int_equal(fake.watches, 0);
+		}
+}
+
+static void slow_calls_are_given_up_and_undone_later(void **state)
+{
+	const char *const names[] = { "rbd_open_read_only", "rbd_stat" };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct fault f = { 0 };
+
+		make_fail(names[i], 0, 2);
+		assert_int_equal(open_layer("img", 1, &f), -ETIMEDOUT);
+		assert_int_equal(f.status, EXIT_TIMED_OUT);
+		make_fail("", 0, 0);
+	}
+	close_all();
+	expect_all_closed();
+}
+
+static void slow_connection_is_given_up_and_undone_later(void **state)
+{
+	struct fault f = { 0 };
+
+	(void)state;
+	close_all();
+	make_fail("rados_connect", 0, 5);
+	assert_int_equal(new_cluster(1, &f), -ETIMEDOUT);
+	assert_int_equal(f.status, EXIT_TIMED_OUT);
+	close_all();
+	expect_all_closed();
+}
+
+static void a_slow_watch_leaves_its_context_behind(void **state)
+{
+	const struct store_options o = { .timeout_s = 1 };
+	struct fault f = { 0 };
+
+	(void)state;
+	assert_int_equal(open_layer("img", 60, &f), 0);
+	make_fail("rbd_update_watch", 0, 2);
+	assert_int_equal(open_store(&o, &f), -ETIMEDOUT);
+	close_all();
+	expect_all_closed();
+	/* The library calls back after all. */
+	fake.watch(fake.watch_arg);
+	free(fake.watch_arg);
+}
+
+static void slow_close_does_not_wait(void **state)
+{
+	const struct store_options o = { .timeout_s = 1 };
+	struct timespec start, end;
+
+	(void)state;
+	must_open(&o);
+	make_fail("rbd_close", 0, 4);
+	(void)clock_gettime(CLOCK_MONOTONIC, &start);
+	store_close(fx.store);
+	fx.store = NULL;
+	(void)clock_gettime(CLOCK_MONOTONIC, &end);
+	assert_true(end.tv_sec - start.tv_sec < 3);
+	make_fail("", 0, 0);
+}
+
+static void missing_things_are_named(void **state)
+{
+	const struct {
+		const char *failing, *text, *message;
+	} cases[] = {
+		{ "rados_ioctx_create", "p/img", "no pool 'p'" },
+		{ "rbd_open_read_only", "img", "no image 'img'" },
+		{ "rbd_snap_set", "img@s", "no snapshot 's'" },
+	};
+	struct image_spec by_id = IMAGE_SPEC_INIT;
+	struct fault f = { 0 };
+
+	(void)state;
+	for (unsigned int i = 0; i < 3; i++) {
+		fault_clear(&f);
+		make_fail(cases[i].failing, -ENOENT, 0);
+		assert_int_equal(open_layer(cases[i].text, 60, &f), -ENOENT);
+		assert_int_equal(f.status, EXIT_NOT_FOUND);
+		assert_non_null(strstr(f.message, cases[i].message));
+	}
+	fault_clear(&f);
+	make_fail("rbd_open_read_only", -ENOENT, 0);
+	fake.has_no_namespace = true;
+	assert_int_equal(open_layer("p/n/img", 60, &f), -ENOENT);
+	assert_non_null(strstr(f.message, "no namespace 'n'"));
+	fault_clear(&f);
+	make_fail("rbd_snap_set_by_id", -ENOENT, 0);
+	by_id.snap_id = 12;
+	assert_int_equal(image_spec_parse("img", &by_id, &f), 0);
+	assert_int_equal(layer_open(fx.cluster, &by_id, 60, &fx.layer, &f), -ENOENT);
+	assert_non_null(strstr(f.message, "no snapshot with id 12"));
+	image_spec_done(&by_id);
+}
+
+static void expect_refused(const char *message)
+{
+	struct fault f = { 0 };
+
+	assert_int_equal(open_layer("img", 60, &f), -ENOTSUP);
+	assert_int_equal(f.status, EXIT_SAFEGUARD);
+	assert_non_null(strstr(f.message, message));
+	assert_true(f.hint[0]);
+}
+
+static void what_cannot_be_served_is_refused(void **state)
+{
+	(void)state;
+	fake.features = RBD_FEATURES_DEFAULT | RBD_FEATURE_JOURNALING;
+	expect_refused("journaling");
+	fake.features = RBD_FEATURES_DEFAULT | RBD_FEATURE_MIGRATING;
+	expect_refused("migration");
+	fake.features = RBD_FEATURES_DEFAULT | RBD_FEATURE_DIRTY_CACHE;
+	expect_refused("persistent cache");
+	fake.is_old = 1;
+	expect_refused("format 1");
+}
+
+static void plugins_are_refused(void **state)
+{
+	const struct store_options o = { .timeout_s = 60 };
+	struct fault f = { 0 };
+
+	(void)state;
+	fake.plugins = "pwl_cache";
+	assert_int_equal(open_layer("img", 60, &f), 0);
+	assert_int_equal(open_store(&o, &f), -ENOTSUP);
+	assert_int_equal(f.status, EXIT_SAFEGUARD);
+	assert_non_null(strstr(f.message, "pwl_cache"));
+}
+
+static void a_cache_means_no_writethrough(void **state)
+{
+	const struct store_options o = { .timeout_s = 60 };
+
+	(void)state;
+	fake.cache = "true";
+	must_open(&o);
+	assert_false(fx.store->is_writethrough);
+	assert_false(fx.store->has_atomic_sectors);
+	store_close(fx.store);
+	layer_close(fx.layer);
+	fake.cache = "false";
+	must_open(&o);
+	assert_true(fx.store->is_writethrough);
+	assert_true(fx.store->has_atomic_sectors);
+	assert_int_equal(fx.store->optimal_io, FAKE_OBJECT);
+}
+
+static void sectors_across_objects_are_not_atomic(void **state)
+{
+	const struct store_options o = { .timeout_s = 60, .data_offset = 512 };
+
+	(void)state;
+	must_open(&o);
+	assert_false(fx.store->has_atomic_sectors);
+}
+
+static void who_may_not_write_still_reads(void **state)
+{
+	const struct store_options rw = { .timeout_s = 60 };
+	const struct store_options ro = { .timeout_s = 60, .is_read_only = true };
+	struct fault f = { 0 };
+
+	(void)state;
+	fake.may_not_write = true;
+	assert_int_equal(open_layer("img", 60, &f), 0);
+	assert_int_equal(open_store(&rw, &f), -EPERM);
+	assert_int_equal(f.status, EXIT_PASSPHRASE);
+	assert_int_equal(open_store(&ro, &f), 0);
+	assert_int_equal(fake.watches, 0);
+}
+
+static void layers_know_their_parents(void **state)
+{
+	struct layer *parent = NULL;
+	struct fault f = { 0 };
+
+	(void)state;
+	fake.has_parent = true;
+	assert_int_equal(open_layer("img", 60, &f), 0);
+	assert_true(layer_info(fx.layer)->has_parent);
+	assert_int_equal(layer_info(fx.layer)->raw_overlap, FAKE_SIZE / 2);
+	assert_string_equal(layer_info(fx.layer)->spec, "rbd/img");
+	fake.has_parent = true;
+	assert_int_equal(layer_open_parent(fx.layer, &parent, &f), 0);
+	assert_string_equal(layer_info(parent)->spec, "rbd/ns/img@snap");
+	assert_int_equal(layer_info(parent)->snap_id, 3);
+	assert_false(layer_info(parent)->has_parent);
+	layer_close(parent);
+	/* A parent that is gone is damage, not the end of the chain. */
+	fake.has_parent = true;
+	make_fail("rbd_open_by_id_read_only", -ENOENT, 0);
+	assert_int_equal(layer_open_parent(fx.layer, &parent, &f), -EIO);
+}
+
+static void header_reads_are_complete_or_an_error(void **state)
+{
+	unsigned char buf[5000];
+	struct fault f = { 0 };
+
+	(void)state;
+	for (unsigned int i = 0; i < FAKE_SIZE; i++)
+		fake.bytes[i] = (unsigned char)(i % 251);
+	assert_int_equal(open_layer("img", 60, &f), 0);
+	assert_int_equal(layer_read(fx.layer, 100, buf, sizeof(buf)), 0);
+	assert_memory_equal(buf, fake.bytes + 100, sizeof(buf));
+	assert_int_equal(layer_read(fx.layer, FAKE_SIZE - 10, buf, 11), -EIO);
+	fake.size = 4096; /* cut short under us */
+	assert_int_equal(layer_read(fx.layer, 4096, buf, 10), -EIO);
+	make_fail("rbd_read", -ESHUTDOWN, 0);
+	assert_int_equal(layer_read(fx.layer, 0, buf, 10), -ESHUTDOWN);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(every_failure_of_opening_is_told_and_undone),
+		TEST(slow_calls_are_given_up_and_undone_later),
+		TEST(slow_connection_is_given_up_and_undone_later),
+		TEST(a_slow_watch_leaves_its_context_behind),
+		TEST(slow_close_does_not_wait),
+		TEST(missing_things_are_named),
+		TEST(what_cannot_be_served_is_refused),
+		TEST(plugins_are_refused),
+		TEST(a_cache_means_no_writethrough),
+		TEST(sectors_across_objects_are_not_atomic),
+		TEST(who_may_not_write_still_reads),
+		TEST(layers_know_their_parents),
+		TEST(header_reads_are_complete_or_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
