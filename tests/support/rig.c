@@ -160,10 +160,15 @@ static void check_memory(struct buffers *b)
 	buffers_put(b, all, BUFFERS_LARGEST);
 }
 
-void rig_stop(struct rig *rig)
+void rig_check(struct rig *rig)
 {
 	assert(atomic_load(&rig->volume->counters.in_flight) == 0);
 	assert(!rig->volume->ranges.first && rig->volume->ranges.waiting == 0);
+}
+
+void rig_stop(struct rig *rig)
+{
+	rig_check(rig);
 	check_memory(rig->volume->buffers);
 	rig->volume = volume_free(rig->volume);
 	rig->pool = pool_free(rig->pool);
@@ -204,6 +209,7 @@ static int find_export(void *arg, const char *name, struct wire_export *ret)
 	ret->min_block = 1;
 	ret->preferred_block = 4096;
 	ret->max_block = WIRE_MAX_PAYLOAD;
+	ret->has_status = v->store->ops->status != NULL;
 	return 0;
 }
 

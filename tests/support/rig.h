@@ -36,7 +36,9 @@ struct rig {
 };
 
 void rig_start(const struct rig_options *o, struct rig *ret);
-/* Every connection has been freed. Checks that nothing is in flight and all memory is back. */
+/* Every connection has been freed: nothing is in flight, no range is held. */
+void rig_check(struct rig *rig);
+/* Checks so, and that all memory is back. */
 void rig_stop(struct rig *rig);
 /* Plain bytes into a layer of a sim, as another client with that layer's key would write them. */
 void rig_poke(struct rig *rig, unsigned int layer, uint64_t dev_off, const void *buf, size_t len);
@@ -47,7 +49,11 @@ struct peer {
 	int ended; /* eventfd */
 };
 
-enum peer_kind { PEER_KERNEL, PEER_CLIENT };
+enum peer_kind {
+	PEER_KERNEL,
+	PEER_CLIENT,
+	PEER_RAW, /* a client that has not even begun its handshake */
+};
 
 /* A connection, and its handshake for a client. */
 void peer_open(struct rig *rig, enum peer_kind kind, struct peer *ret);
