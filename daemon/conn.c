@@ -468,13 +468,18 @@ enum conn_end conn_ended(const struct conn *c)
 	return atomic_load(&c->end);
 }
 
+/*
+ * A client that has shut its end for sending only still reads its answers, and one on pipes cannot
+ * be told from it; but one that left altogether may be back on another connection.
+ */
 bool conn_is_abandoned(const struct conn *c)
 {
-	struct pollfd p = { .fd = c->rfd, .events = POLLRDHUP };
+	const short left = POLLHUP | POLLERR;
+	struct pollfd p = { .fd = c->wfd, .events = c->is_kernel ? POLLRDHUP : 0 };
 
-	if (!c->is_kernel)
+	if (!c->is_socket)
 		return false;
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+	return poll(&p, 1, 0) > 0 && (p.revents & (left | p.events));
 }
 
 struct conn *conn_free(struct conn *c)

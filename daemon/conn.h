@@ -31,7 +31,7 @@ enum conn_end {
 struct conn_options {
 	struct volume *volume;
 	int rfd, wfd; /* taken on success; may be the same */
-	bool is_kernel; /* no handshake; a write on a dead socket must not be carried out */
+	bool is_kernel; /* no handshake */
 	/* Not the kernel: who is asked for exports. */
 	wire_find_export_fn find;
 	wire_list_exports_fn list;
@@ -62,7 +62,10 @@ struct conn *conn_free(struct conn *c);
 /* Takes req with its error or data, answers, and puts req back in the free list. Any thread. */
 void conn_reply(struct request *req);
 
-/* The kernel gave this socket up, so it may send its requests again elsewhere. Any thread. */
+/*
+ * The kernel gave this socket up, or its client is gone: what was not answered may be sent again
+ * elsewhere, as the kernel does, and QEMU with a reconnect delay. Any thread.
+ */
 bool conn_is_abandoned(const struct conn *c);
 
 #endif

@@ -243,10 +243,10 @@ static int step_ordered(struct request *req)
 	uint64_t off, len;
 
 	/*
-	 * The kernel sends a write again when its socket died, perhaps on another connection. This
-	 * copy now holds its range, so a later copy comes after it; but one that came before it,
-	 * with what was written since, must not be overwritten. Such a copy can only exist if the
-	 * socket had died by now.
+	 * The kernel sends a write again when its socket died, perhaps on another connection, and
+	 * so does a client that reconnects. This copy now holds its range, so a later copy comes
+	 * after it; but one that came before it, with what was written since, must not be
+	 * overwritten. Such a copy can only exist if the socket had died by now.
 	 */
 	if (is_write(req) && conn_is_abandoned(req->conn)) {
 		fail(req, -ESHUTDOWN);

@@ -187,8 +187,8 @@ static void the_first_copy_is_still_in_the_reader_s_buffer(void **state)
 	rig_stop(&rig);
 }
 
-/* A client of the unix socket sends nothing again: what it sent whole is carried out. */
-static void a_client_that_leaves_has_its_writes_done(void **state)
+/* A client of the unix socket that only says that it sends no more is still there. */
+static void a_client_that_ends_its_stream_has_its_writes_done(void **state)
 {
 	struct rig rig;
 	struct peer old, new;
@@ -203,6 +203,28 @@ static void a_client_that_leaves_has_its_writes_done(void **state)
 	(void)sem_post(&gate.open);
 	assert_int_equal(peer_close(&old), CONN_CLOSED);
 	assert_int_equal(version_now(&new), 1);
+	(void)peer_close(&new);
+	rig_stop(&rig);
+}
+
+/* One that is gone may have come back and asked again, as QEMU does with a reconnect delay. */
+static void a_client_that_came_back_is_not_overtaken_by_its_past(void **state)
+{
+	struct rig rig;
+	struct peer old, new;
+
+	start_gated(&rig);
+	peer_open(&rig, PEER_CLIENT, &old);
+	peer_open(&rig, PEER_CLIENT, &new);
+	assert_true(peer_send(&old, WIRE_READ, 0, 1, GATE, 4096, NULL));
+	assert_int_equal(sem_wait(&gate.arrived), 0);
+	assert_true(send_version(&old, 1));
+	(void)shutdown(old.fd, SHUT_RDWR);
+	write_version(&new, 1);
+	write_version(&new, 2);
+	(void)sem_post(&gate.open);
+	assert_int_equal(peer_close(&old), CONN_CLOSED);
+	assert_int_equal(version_now(&new), 2);
 	(void)peer_close(&new);
 	rig_stop(&rig);
 }
@@ -266,7 +288,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_first_copy_is_with_the_store),
 		cmocka_unit_test(the_first_copy_waits_for_another_write),
 		cmocka_unit_test(the_first_copy_is_still_in_the_reader_s_buffer),
-		cmocka_unit_test(a_client_that_leaves_has_its_writes_done),
+		cmocka_unit_test(a_client_that_ends_its_stream_has_its_writes_done),
+		cmocka_unit_test(a_client_that_came_back_is_not_overtaken_by_its_past),
 		cmocka_unit_test(sockets_die_at_random_moments),
 	};
 
