@@ -126,7 +126,8 @@ struct store {
 	uint32_t optimal_io; /* bytes: object or stripe unit, 0 unknown */
 	/*
 	 * Told when the image changed under us (size, snapshots). Any thread; must
-	 * only signal. Set by the volume after opening, with store_on_change().
+	 * only signal. Set after opening and cleared before closing, with store_on_change();
+	 * a call may still come until the store is closed.
 	 */
 	void (*changed)(void *arg);
 	void *changed_arg;
@@ -134,7 +135,9 @@ struct store {
 
 static inline void store_on_change(struct store *s, void (*changed)(void *arg), void *arg)
 {
-	s->changed_arg = arg;
+	/* A call that is under way still needs the old one. */
+	if (changed)
+		s->changed_arg = arg;
 	__atomic_store_n(&s->changed, changed, __ATOMIC_RELEASE);
 }
 
