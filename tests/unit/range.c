@@ -104,7 +104,7 @@ static void one_waits_for_several(void **state)
 
 #define THREADS 4
 #define CELLS 32
-#define TURNS 20000
+#define TURNS 4000
 
 struct arena {
 	struct range_lock lock;
