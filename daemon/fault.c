@@ -97,16 +97,23 @@ static bool tells_more(int error)
 	}
 }
 
+/* Installed as rbd-nbd beside rbd, we are asked by programs that look for that name. */
+static const char *our_name(void)
+{
+	return strcmp(program_invocation_short_name, "rbd-nbd") == 0 ? "rbd-nbd" : "rbdcrypt-nbd";
+}
+
 void fault_print(FILE *out, const struct fault *f)
 {
 	const char *text = f->error ? strerror(-f->error) : "";
 
+	fprintf(out, "%s: ", our_name());
 	if (!f->message[0])
-		fprintf(out, "rbdcrypt-nbd: failed: %s\n", f->error ? text : "no reason given");
+		fprintf(out, "failed: %s\n", f->error ? text : "no reason given");
 	else if (tells_more(f->error) && !strcasestr(f->message, text))
-		fprintf(out, "rbdcrypt-nbd: %s: %s\n", f->message, text);
+		fprintf(out, "%s: %s\n", f->message, text);
 	else
-		fprintf(out, "rbdcrypt-nbd: %s\n", f->message);
+		fprintf(out, "%s\n", f->message);
 	if (f->hint[0])
 		fprintf(out, "hint: %s\n", f->hint);
 }

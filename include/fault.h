@@ -55,7 +55,8 @@ void fault_clear(struct fault *f);
 
 /*
  * "rbdcrypt-nbd: MESSAGE", and "hint: HINT" on a second line if there is one. The system's words
- * for the errno are added where the message does not say them. For the top of a command.
+ * for the errno are added where the message does not say them. A program called "rbd-nbd" says that
+ * instead. For the top of a command.
  */
 void fault_print(FILE *out, const struct fault *f);
 

@@ -126,6 +126,18 @@ static void a_failure_without_explanation_still_says_something(void **state)
 	assert_printed(&f, "rbdcrypt-nbd: failed: no reason given\n");
 }
 
+static void a_program_called_rbd_nbd_says_so(void **state)
+{
+	char *name = program_invocation_short_name, other[] = "rbd-nbd";
+	struct fault f = { 0 };
+
+	fault_set(&f, EXIT_NOT_FOUND, -ENOENT, "rbd/disk is not mapped");
+	assert_printed(&f, "rbdcrypt-nbd: rbd/disk is not mapped\n");
+	program_invocation_short_name = other;
+	assert_printed(&f, "rbd-nbd: rbd/disk is not mapped\n");
+	program_invocation_short_name = name;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -138,6 +150,7 @@ int main(void)
 		cmocka_unit_test(clear_makes_room_for_another),
 		cmocka_unit_test(the_systems_words_are_added_where_they_say_more),
 		cmocka_unit_test(a_failure_without_explanation_still_says_something),
+		cmocka_unit_test(a_program_called_rbd_nbd_says_so),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
