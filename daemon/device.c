@@ -27,6 +27,8 @@
 /* A connection that lived so long was not dropped at the door. */
 #define SETTLED_MS 1000
 #define UDEV_MS 30000
+/* A week. The kernel counts this in ticks, of which there may be 1000 in a second, in 32 bits. */
+#define NEVER_S (7 * 24 * 3600)
 #define SIZE_MS 2000
 #define SIZE_STEP_MS 10
 
@@ -87,10 +89,20 @@ static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
 	return 0;
 }
 
+/*
+ * With one socket, no timeout means that the kernel waits. With several it means that after 30
+ * seconds it gives up one socket after the other, and when none is left, the requests: a
+ * store that stalls for a minute would cost errors. So it is told a time that does not come.
+ */
+static int io_timeout(const struct device *d)
+{
+	return d->n_slots > 1 && d->o.io_timeout_s <= 0 ? NEVER_S : d->o.io_timeout_s;
+}
+
 static void describe(const struct device *d, struct nbdctl_device *n)
 {
 	memset(n, 0, sizeof(*n));
-	n->io_timeout_s = d->o.io_timeout_s;
+	n->io_timeout_s = io_timeout(d);
 	n->dead_conn_timeout_s = d->o.reattach_timeout_s;
 	n->cookie = d->cookie;
 }
