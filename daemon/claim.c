@@ -41,16 +41,38 @@ static int check_leftover(const struct volume_state *old, const char *spec, stru
 	return -EBUSY;
 }
 
-int claim_check_map(const char *run_dir, const char *key, const char *spec, struct fault *f)
+/* Another writer of the same image. One that lives and has our name, the claim itself meets. */
+static int check_writer(const struct volume_state *other, const char *id, const char *spec,
+			struct fault *f)
+{
+	if (!volume_is_alive(other))
+		return check_leftover(other, spec, f);
+	if (strcmp(other->key, id) == 0)
+		return 0;
+	return fault_set(f, EXIT_BUSY, -EBUSY, "%s: mapped by process %d already, with --new", spec,
+			 other->pid);
+}
+
+int claim_check_start(const char *run_dir, const struct volume_state *mine, const char *spec,
+		      struct fault *f)
 {
 	struct state_list l;
-	int r = state_list(run_dir, &l, f);
+	char id[600], other_id[600];
+	int r;
 
+	if (mine->is_read_only)
+		return 0;
+	r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	for (unsigned int i = 0; r == 0 && i < l.n; i++)
-		if (strcmp(l.volumes[i].key, key) == 0 && !volume_is_alive(&l.volumes[i]))
-			r = check_leftover(&l.volumes[i], spec, f);
+	claim_identity(mine, id, sizeof(id));
+	for (unsigned int i = 0; r == 0 && i < l.n; i++) {
+		if (l.volumes[i].is_read_only)
+			continue;
+		claim_identity(&l.volumes[i], other_id, sizeof(other_id));
+		if (strcmp(other_id, id) == 0)
+			r = check_writer(&l.volumes[i], id, spec, f);
+	}
 	state_list_done(&l);
 	return r;
 }

@@ -20,8 +20,12 @@
  */
 void claim_identity(const struct volume_state *s, char *buf, size_t len);
 
-/* map: EXIT_BUSY when a device whose daemon is gone still belongs to key. */
-int claim_check_map(const char *run_dir, const char *key, const char *spec, struct fault *f);
+/*
+ * map, serve: EXIT_BUSY when mine would be a second writer of the image; one is also a device whose
+ * daemon is gone, because the kernel may hold writes for it.
+ */
+int claim_check_start(const char *run_dir, const struct volume_state *mine, const char *spec,
+		      struct fault *f);
 
 /*
  * attach: the device of mine must be set up in the kernel, served by nobody, and have been mapped

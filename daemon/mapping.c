@@ -198,10 +198,10 @@ static int start_claim(struct mapping *m, struct fault *f)
 		(void)snprintf(key, sizeof(key), "%s#%d", id, (int)getpid());
 	else
 		(void)snprintf(key, sizeof(key), "%s", id);
-	if (m->o.kind == MAPPING_MAP)
-		r = claim_check_map(m->o.run_dir, key, m->spec, f);
-	else if (m->o.kind == MAPPING_ATTACH)
+	if (m->o.kind == MAPPING_ATTACH)
 		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
+	else if (!o->is_new)
+		r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
