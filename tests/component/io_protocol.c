@@ -236,8 +236,15 @@ static void replies_survive_a_slow_reader(void **state)
 		stamps_fill(data, 9, at, 100000);
 		assert_int_equal(peer_do(&p, WIRE_WRITE, 0, at, 100000, data), 0);
 	}
+	/* The reader is asleep when the store's threads fill the socket. */
+	sim_pause(rig.store);
 	for (unsigned int i = 0; i < N; i++)
 		assert_true(peer_send(&p, WIRE_READ, 0, i, i * 99991ull, LEN, NULL));
+	while (atomic_load(&rig.volume->counters.in_flight) < N)
+		(void)usleep(1000);
+	(void)usleep(20000);
+	sim_resume(rig.store);
+	(void)usleep(20000);
 	for (unsigned int i = 0; i < N; i++) {
 		uint64_t cookie;
 		uint32_t error;
@@ -263,6 +270,36 @@ static void replies_survive_a_slow_reader(void **state)
 	rig_stop(&rig);
 	free(data);
 	free(want);
+}
+
+/* The reader waits for a free request, not for input: it has to be told when there is one. */
+static void more_requests_than_a_connection_takes_at_once(void **state)
+{
+	enum { N = 3 * CONN_REQUESTS };
+	unsigned char data[4096];
+	struct rig rig;
+	struct peer p;
+
+	rig_start(&usual, &rig);
+	peer_open(&rig, PEER_KERNEL, &p);
+	sim_pause(rig.store);
+	for (unsigned int i = 0; i < N; i++)
+		assert_true(peer_send(&p, WIRE_READ, 0, i, i * 4096, 4096, NULL));
+	while (atomic_load(&rig.volume->counters.in_flight) < CONN_REQUESTS)
+		(void)usleep(1000);
+	(void)usleep(20000);
+	sim_resume(rig.store);
+	for (unsigned int i = 0; i < N; i++) {
+		uint64_t cookie;
+		uint32_t error;
+
+		assert_true(peer_has_reply(&p, 5000));
+		assert_true(peer_recv(&p, &cookie, &error));
+		assert_int_equal(error, 0);
+		assert_true(peer_recv_bytes(&p, data, sizeof(data)));
+	}
+	assert_int_equal(peer_close(&p), CONN_CLOSED);
+	rig_stop(&rig);
 }
 
 /* ---- ends ---- */
@@ -454,6 +491,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(half_a_request_is_no_request),
 		cmocka_unit_test(requests_may_come_byte_by_byte),
 		cmocka_unit_test(replies_survive_a_slow_reader),
+		cmocka_unit_test(more_requests_than_a_connection_takes_at_once),
 		cmocka_unit_test(a_client_that_reads_nothing_is_cut_when_the_server_stops),
 		cmocka_unit_test(a_client_that_reads_nothing_and_leaves_is_forgotten_at_once),
 		cmocka_unit_test(a_client_leaves_while_the_store_works_for_it),

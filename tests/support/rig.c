@@ -286,8 +286,12 @@ enum conn_end peer_wait_end(struct peer *p, int timeout_ms)
 {
 	struct pollfd f = { .fd = p->ended, .events = POLLIN };
 	enum conn_end end;
+	int n;
 
-	assert(poll(&f, 1, timeout_ms) == 1);
+	do
+		n = poll(&f, 1, timeout_ms);
+	while (n < 0);
+	assert(n == 1);
 	end = conn_ended(p->conn);
 	assert(end != CONN_RUNNING);
 	p->conn = conn_free(p->conn);
