@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -157,6 +158,41 @@ static int hold(const struct options *o, int index, int *ret_fd, struct fault *f
 	return r;
 }
 
+/*
+ * Writes back, in a process of its own, because nothing can end the wait for a cluster that does
+ * not answer, not even a signal. held: not kept open by it.
+ */
+static int sync_within(int index, int held, int timeout_s)
+{
+	struct pollfd p = { .fd = -1, .events = POLLIN };
+	pid_t child = fork();
+	int status = 0, r;
+
+	if (child < 0)
+		return -errno;
+	if (child == 0) {
+		if (held >= 0)
+			(void)close(held);
+		_exit(-nbd_sync(index));
+	}
+	p.fd = (int)syscall(SYS_pidfd_open, child, 0);
+	if (p.fd >= 0) {
+		do
+			r = poll(&p, 1, timeout_s * 1000);
+		while (r < 0 && errno == EINTR);
+		(void)close(p.fd);
+		if (r == 0) {
+			/* It ends when the kernel lets it; then init has it. */
+			(void)kill(child, SIGKILL);
+			return -ETIMEDOUT;
+		}
+	}
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
 static int disconnect(const struct options *o, int index, bool is_served, struct fault *f)
 {
 	struct nbdctl *ctl = NULL;
@@ -167,11 +203,11 @@ static int disconnect(const struct options *o, int index, bool is_served, struct
 	r = nbdctl_open(&ctl, f);
 	/* Without a daemon nothing can be written back, and trying would wait. */
 	if (r == 0 && is_served) {
-		r = nbd_sync(index);
+		r = sync_within(index, fd, o->reattach_timeout_s);
 		if (r < 0 && o->is_forced)
 			r = 0;
 		if (r < 0) {
-			(void)fault_set(f, EXIT_SAFEGUARD, r,
+			(void)fault_set(f, r == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_SAFEGUARD, r,
 					"/dev/nbd%d cannot be written back: %s", index,
 					strerror(-r));
 			fault_hint(f,
