@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +29,12 @@
 #define STEP_MS 20
 /* A process without volumes ends within moments, unless the cluster does not let it go. */
 #define EXIT_MS 5000
+
+/* poll() counts in ints; nobody waits for longer than that. */
+static int to_ms(int timeout_s)
+{
+	return timeout_s > INT_MAX / 1000 ? INT_MAX : timeout_s * 1000;
+}
 
 /* ---- which one ---- */
 
@@ -84,7 +91,7 @@ static int wait_owner(const char *run_dir, const struct volume_state *v, int own
 		      struct fault *f)
 {
 	struct pollfd p = { .fd = owner, .events = POLLIN };
-	int r = state_wait_gone(run_dir, v, timeout_s * 1000);
+	int r = state_wait_gone(run_dir, v, to_ms(timeout_s));
 
 	if (r == -ETIMEDOUT) {
 		(void)fault_set(f, EXIT_TIMED_OUT, r, "process %d still serves after %d seconds",
@@ -121,7 +128,7 @@ static int wait_kernel(int index, int timeout_s, struct fault *f)
 	struct timespec step = { .tv_nsec = STEP_MS * 1000000L };
 	struct nbd_sysfs kernel;
 
-	for (int ms = 0; ms < timeout_s * 1000; ms += STEP_MS) {
+	for (int ms = 0; ms <= to_ms(timeout_s) - STEP_MS; ms += STEP_MS) {
 		if (nbd_sysfs_read(index, &kernel) < 0 || !kernel.is_connected)
 			return 0;
 		(void)nanosleep(&step, NULL);
@@ -178,7 +185,7 @@ static int sync_within(int index, int held, int timeout_s)
 	p.fd = (int)syscall(SYS_pidfd_open, child, 0);
 	if (p.fd >= 0) {
 		do
-			r = poll(&p, 1, timeout_s * 1000);
+			r = poll(&p, 1, to_ms(timeout_s));
 		while (r < 0 && errno == EINTR);
 		(void)close(p.fd);
 		if (r == 0) {
