@@ -128,9 +128,11 @@ static int wait_kernel(int index, int timeout_s, struct fault *f)
 	struct timespec step = { .tv_nsec = STEP_MS * 1000000L };
 	struct nbd_sysfs kernel;
 
-	for (int ms = 0; ms <= to_ms(timeout_s) - STEP_MS; ms += STEP_MS) {
+	for (int ms = 0;; ms += STEP_MS) {
 		if (nbd_sysfs_read(index, &kernel) < 0 || !kernel.is_connected)
 			return 0;
+		if (ms > to_ms(timeout_s) - STEP_MS)
+			break;
 		(void)nanosleep(&step, NULL);
 	}
 	return fault_set(f, EXIT_TIMED_OUT, -ETIMEDOUT,
@@ -156,8 +158,14 @@ static int hold(const struct options *o, int index, int *ret_fd, struct fault *f
 			r = -EBUSY;
 		}
 	}
-	if (r != -EBUSY || o->is_forced)
+	if (r == 0 || r == -ENODEV || o->is_forced)
 		return 0;
+	if (r != -EBUSY) {
+		(void)fault_set(f, r == -EACCES ? EXIT_PASSPHRASE : EXIT_SAFEGUARD, r,
+				"cannot see whether /dev/nbd%d is in use: %s", index, strerror(-r));
+		fault_hint(f, r == -EACCES ? "this needs root" : "--force does not look");
+		return r;
+	}
 	(void)fault_set(f, EXIT_BUSY, r, "/dev/nbd%d is in use: %s", index, who);
 	fault_hint(
 		f,
