@@ -16,7 +16,7 @@
  *
  * Called from IO threads, any number at once: after construction nothing here
  * changes. The arithmetic, and what it needs per thread, is an engine's
- * (xts_engine.h).
+ * (xts_engine.h); which one that is, is xts_choice.c's.
  */
 
 #include "xts.h"
@@ -33,6 +33,7 @@ struct xts {
 	const struct xts_engine *engine;
 	void *engine_state;
 	struct secret *key;
+	const char *note;
 	uint32_t sector_size;
 };
 
@@ -113,6 +114,16 @@ const struct secret *xts_key(const struct xts *x)
 const char *xts_engine(const struct xts *x)
 {
 	return x->engine->name;
+}
+
+const char *xts_note(const struct xts *x)
+{
+	return x->note;
+}
+
+void xts_set_note(struct xts *x, const char *note)
+{
+	x->note = note;
 }
 
 struct xts *xts_free(struct xts *x)
@@ -301,9 +312,4 @@ int xts_new_with_take(const struct xts_engine *engine, struct secret **key, uint
 	if (halves_are_equal(*key))
 		return -EINVAL;
 	return xts_open_take(engine, key, sector_size, ret);
-}
-
-int xts_new_take(struct secret **key, uint32_t sector_size, struct xts **ret)
-{
-	return xts_new_with_take(&xts_engine_openssl, key, sector_size, ret);
 }

@@ -38,8 +38,27 @@ struct xts_engine {
 /* OpenSSL's EVP: everywhere, and the measure for others. */
 extern const struct xts_engine xts_engine_openssl;
 
-/* As xts_new_take(), with a chosen engine. Also for tests. */
+/*
+ * The engine of a choice on this processor; AUTO is the fastest. NULL where the
+ * processor, or what this was built for, cannot run it. Any thread.
+ */
+const struct xts_engine *xts_engine_of(enum xts_choice choice);
+
+/*
+ * As xts_new_take(), with exactly this engine: proven by known answers, compared
+ * with no other, and never replaced. Also for tests.
+ */
 int xts_new_with_take(const struct xts_engine *engine, struct secret **key, uint32_t sector_size,
 		      struct xts **ret);
+
+/*
+ * As xts_new_take(): engine, if it does everything exactly as OpenSSL; else (also if
+ * it is NULL) OpenSSL with a note about it. Also for tests.
+ */
+int xts_new_compared_take(const struct xts_engine *engine, struct secret **key,
+			  uint32_t sector_size, struct xts **ret);
+
+/* note: a constant, see xts_note(). */
+void xts_set_note(struct xts *x, const char *note);
 
 #endif

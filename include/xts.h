@@ -18,13 +18,27 @@
  */
 struct xts;
 
+/* Who does the arithmetic. AUTO: the fastest that this processor can run. */
+enum xts_choice { XTS_AUTO, XTS_OPENSSL, XTS_AESNI, XTS_VAES256, XTS_VAES512 };
+
+/* The names of them, in that order; those but AUTO's are what xts_engine() says. */
+#define XTS_CHOICES "auto|openssl|aesni|vaes256|vaes512"
+
 /*
  * Takes the volume key (on success; after a failure *key is still the caller's):
  * 32 bytes (AES-128-XTS) or 64 (AES-256-XTS); -EINVAL for
  * another length, or for two equal key halves. sector_size: 512, 1024, 2048 or
  * 4096, else -EINVAL. Proves itself against known answers before it returns;
  * -EIO when the answers are wrong.
+ *
+ * An engine other than OpenSSL is also compared with that, with this key and random
+ * sectors. Where one differs, or the processor cannot run it, OpenSSL serves in its
+ * place, and xts_note() says so.
  */
+int xts_new_choice_take(enum xts_choice choice, struct secret **key, uint32_t sector_size,
+			struct xts **ret);
+
+/* With AUTO. */
 int xts_new_take(struct secret **key, uint32_t sector_size, struct xts **ret);
 
 /* No call may be under way. NULL is fine. Returns NULL. */
@@ -51,5 +65,8 @@ int xts_decrypt(struct xts *x, void *buf, size_t len, uint64_t dev_off);
 
 /* The name of the engine in use, for status ("openssl"). */
 const char *xts_engine(const struct xts *x);
+
+/* Why it is not the one that was chosen, for the log; NULL if it is. A constant. */
+const char *xts_note(const struct xts *x);
 
 #endif
