@@ -29,7 +29,8 @@ struct luks_limits {
 	uint32_t argon2_time; /* passes */
 	uint32_t argon2_memory_kib;
 	uint32_t argon2_lanes;
-	unsigned int unlock_timeout_s; /* wall clock for one unlock attempt, 0: none */
+	/* Wall clock for one unlock attempt, and before it as long again in line; 0: none. */
+	unsigned int unlock_timeout_s;
 	const char *turnstile; /* file that unlocks take turns on (flock), or NULL */
 };
 void luks_limits_default(struct luks_limits *ret);
@@ -70,7 +71,8 @@ const struct luks_info *luks_header_info(const struct luks_header *h);
  * Tries the passphrase on every keyslot. -EPERM: none opened (fault filled with
  * EXIT_PASSPHRASE). -ETIMEDOUT, -ENOMEM, -EIO: the unlock itself failed, with
  * the reason in the fault. The volume key is checked against the header's digest
- * by libcryptsetup. ret_keyslot may be NULL.
+ * by libcryptsetup. ret_keyslot may be NULL. Needs /proc and /dev/null. Any
+ * thread, but it must live until the call returns; any number at once.
  */
 int luks_unlock(const struct luks_header *h, const struct secret *passphrase,
 		const struct luks_limits *limits, struct secret **ret_key, int *ret_keyslot,
