@@ -116,7 +116,7 @@ static void revive(struct device *d)
 	struct fault f = { 0 };
 	int *fds = calloc(d->n_slots, sizeof(*fds));
 	unsigned int n_fds = 0;
-	bool is_missing = false;
+	bool is_missing = !fds;
 
 	for (unsigned int i = 0; fds && i < d->n_slots; i++) {
 		if (d->slots[i].conn)

@@ -27,6 +27,8 @@
 
 #define MEMORY_DEFAULT (96u << 20)
 #define CONNECTIONS_MAX 4
+/* A size that could not be asked for, or that the kernel did not take, is tried again. */
+#define AGAIN_MS 10000
 
 struct mapping {
 	struct mapping_options o;
@@ -42,7 +44,7 @@ struct mapping {
 	struct volume *volume;
 	struct device *device;
 	struct listener *listener;
-	struct watch changed;
+	struct watch changed, again; /* the image changed; it is time to look once more */
 	bool is_gone; /* the device was unmapped, the client left */
 	bool is_leaving; /* the device stays in the kernel when we stop */
 };
@@ -434,13 +436,13 @@ static void resize(struct mapping *m, uint64_t raw_size)
 	struct fault f = { 0 };
 
 	m->state.raw_size = raw_size;
-	if (size == old)
+	if (size == old && !m->state.health[0])
 		return;
 	atomic_store(&v->size, size);
 	if (size < old)
 		log_warning(m->spec, "the image shrank: the device goes from %llu to %llu bytes",
 			    old, size);
-	else
+	else if (size > old)
 		log_notice(m->spec, "the image grew: the device goes from %llu to %llu bytes", old,
 			   size);
 	m->state.health[0] = '\0';
@@ -448,6 +450,7 @@ static void resize(struct mapping *m, uint64_t raw_size)
 		log_error(m->spec, "the kernel does not take the new size: %s", f.message);
 		(void)snprintf(m->state.health, sizeof(m->state.health),
 			       "resize to %llu bytes failed", size);
+		timer_set(m->again.fd, AGAIN_MS);
 	}
 	if (m->device)
 		(void)nbd_sysfs_read(m->state.device, &m->state.kernel);
@@ -460,21 +463,31 @@ static void on_change(void *arg)
 	event_raise(m->changed.fd);
 }
 
-static void on_changed(struct watch *w)
+static void look(struct mapping *m)
 {
-	struct mapping *m = (struct mapping *)((char *)w - offsetof(struct mapping, changed));
 	uint64_t raw_size;
-	int r;
+	int r = m->volume->store->ops->raw_size(m->volume->store, &raw_size);
 
-	event_clear(w->fd);
-	r = m->volume->store->ops->raw_size(m->volume->store, &raw_size);
 	if (r < 0) {
 		log_warning(m->spec, "the image changed but its size cannot be read: %s",
 			    strerror(-r));
+		timer_set(m->again.fd, AGAIN_MS);
 		return;
 	}
 	resize(m, raw_size);
 	publish(m);
+}
+
+static void on_changed(struct watch *w)
+{
+	event_clear(w->fd);
+	look((struct mapping *)((char *)w - offsetof(struct mapping, changed)));
+}
+
+static void on_again(struct watch *w)
+{
+	timer_clear(w->fd);
+	look((struct mapping *)((char *)w - offsetof(struct mapping, again)));
 }
 
 static int start_watch(struct mapping *m, struct fault *f)
@@ -485,6 +498,13 @@ static int start_watch(struct mapping *m, struct fault *f)
 		m->changed.fd = r;
 		m->changed.ready = on_changed;
 		r = loop_add(m->o.loop, &m->changed);
+	}
+	if (r >= 0)
+		r = timer_new();
+	if (r >= 0) {
+		m->again.fd = r;
+		m->again.ready = on_again;
+		r = loop_add(m->o.loop, &m->again);
 	}
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch the image: %s", strerror(-r));
@@ -499,6 +519,9 @@ static void stop_watch(struct mapping *m)
 {
 	store_on_change(m->volume->store, NULL, NULL);
 	loop_remove(m->o.loop, &m->changed);
+	loop_remove(m->o.loop, &m->again);
+	if (m->again.fd >= 0)
+		(void)close(m->again.fd);
 	/* The descriptor stays open until the store is closed: a late call may still raise it. */
 }
 
@@ -549,7 +572,7 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a volume");
 	m->o = *o;
 	m->index = -1;
-	m->changed.fd = -1;
+	m->changed.fd = m->again.fd = -1;
 	volume_state_init(&m->state);
 	image_spec_format(o->spec, m->spec, sizeof(m->spec));
 	if (o->options->device && nbd_index_parse(o->options->device, &m->index) < 0) {
