@@ -209,8 +209,11 @@ static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned
 		return r;
 	}
 	if (r == 0)
-		r = xts_new_take(&key, l->luks.sector_size, &c->xts[i]);
+		r = xts_new_choice_take(o->engine, &key, l->luks.sector_size, &c->xts[i]);
 	key = secret_free(key);
+	if (r == 0 && xts_note(c->xts[i]))
+		log_warning(layer_name(l), "encryption engine %s is used: %s",
+			    xts_engine(c->xts[i]), xts_note(c->xts[i]));
 	if (r < 0) {
 		(void)fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_HEADER, r,
 				"the volume key cannot be used: %s", strerror(-r));

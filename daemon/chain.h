@@ -41,6 +41,7 @@ struct chain_options {
 	enum newline_policy newline;
 	bool is_strict; /* no plaintext ancestors */
 	struct luks_limits limits;
+	enum xts_choice engine;
 	unsigned int timeout_s;
 };
 

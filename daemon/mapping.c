@@ -83,6 +83,7 @@ static int start_chain(struct mapping *m, struct fault *f)
 	c->formats = &o->formats;
 	c->newline = o->newline;
 	c->is_strict = o->is_encryption_strict;
+	c->engine = o->crypto_engine;
 	c->timeout_s = (unsigned int)o->open_timeout_s;
 	set_limits(&c->limits, o);
 	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);

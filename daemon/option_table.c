@@ -153,6 +153,9 @@ const struct option_row option_rows[] = {
 	{ "inline-threshold", 0, OPTION_BYTES, GROUP_PROCESS, C_DAEMON, 0, AT(inline_threshold), "BYTES",
 	  .max = 32 * MIB,
 	  .help = "Requests up to this size are not handed to an encryption thread. Default: measured at start." },
+	{ "crypto-engine", 0, OPTION_CHOICE, GROUP_PROCESS, C_DAEMON, 0, AT(crypto_engine), "ENGINE",
+	  .choices = XTS_CHOICES, .fallback = "auto",
+	  .help = "What encrypts and decrypts. auto: the fastest that the processor can run. Each is compared with openssl when the volume is opened; if one differs, or the processor cannot run it, openssl is used and the log says so." },
 	{ "help", 'h', OPTION_COMMAND, GROUP_PROCESS, C_ALL, 0, 0, NULL, .min = COMMAND_HELP,
 	  .help = "Show what the command takes." },
 	{ "version", 'v', OPTION_COMMAND, GROUP_PROCESS, C_ALL, 0, 0, NULL, .min = COMMAND_VERSION,
@@ -182,6 +185,7 @@ _Static_assert(sizeof(option_rows) / sizeof(option_rows[0]) <= 64,
 	       "struct options.given is 64 bits");
 _Static_assert(LOG_LEVEL_NOTICE == 2 && LOG_LEVEL_DEBUG == 4, "the choices of --log-level");
 _Static_assert(OUTPUT_JSON == 1 && OUTPUT_XML == 2, "the choices of --format");
+_Static_assert(XTS_OPENSSL == 1 && XTS_VAES512 == 4, "the choices of --crypto-engine");
 _Static_assert(NEWLINE_KEEP == 1 && NEWLINE_STRIP == 2, "the choices of --passphrase-newline");
 
 const struct command_row command_rows[] = {

@@ -11,6 +11,7 @@
 
 #include "fault.h"
 #include "image.h"
+#include "xts.h"
 
 /*
  * The command line. One table (options.def) drives the parser, the keys of -o,
@@ -120,6 +121,7 @@ struct options {
 	unsigned int workers; /* 0: one per processor */
 	uint64_t queue_memory; /* bytes per volume; 0: auto */
 	uint64_t inline_threshold; /* bytes; UINT64_MAX: calibrated */
+	enum xts_choice crypto_engine;
 
 	struct option_list words; /* owns what ceph_argv points to */
 	uint64_t given; /* which rows of the table the user used */
