@@ -17,6 +17,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define PIECE 64u
 #define SECTOR 512u
@@ -98,18 +99,25 @@ static void move_word(unsigned char *to, const unsigned char *from)
 				 __ATOMIC_RELAXED);
 }
 
-/* Never holds the lock when tearing: whoever wants to come in between, does. */
-static void move(const struct sim_disk *d, unsigned char *to, const unsigned char *from,
-		 uint64_t len)
+/*
+ * Never holds the lock when tearing: whoever wants to come in between, does. Once on the way, at
+ * another piece each time, it sleeps; on a busy machine nobody would come in otherwise.
+ */
+static void move(struct sim_disk *d, unsigned char *to, const unsigned char *from, uint64_t len)
 {
-	uint64_t i;
+	const struct timespec nap = { .tv_nsec = 5000 };
+	uint64_t i, break_at;
 
 	if (!d->o.is_tearing) {
 		memcpy(to, from, len);
 		return;
 	}
+	break_at = __atomic_fetch_add(&d->n_moves, 1, __ATOMIC_RELAXED) * 7 % (len / PIECE + 1) *
+		   PIECE;
 	for (i = 0; i + sizeof(uint64_t) <= len; i += sizeof(uint64_t)) {
-		if (i % PIECE == 0)
+		if (i == break_at)
+			(void)nanosleep(&nap, NULL);
+		else if (i % PIECE == 0)
 			(void)sched_yield();
 		move_word(to + i, from + i);
 	}

@@ -32,6 +32,7 @@ struct sim_disk {
 	struct sim_record *records, **tail; /* oldest first */
 	uint64_t last_number;
 	uint64_t random;
+	unsigned int n_moves; /* atomic */
 };
 
 int disk_init(struct sim_disk *d, const struct sim_options *o);

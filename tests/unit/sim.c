@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -252,39 +253,53 @@ static void faults_strike_the_nth_call(void **state)
 	store_close(s);
 }
 
-/* Both halves of a sector, written by one side and read by the other, do get mixed. */
+struct writer {
+	struct store *store;
+	atomic_bool stopping;
+	atomic_uint rounds;
+};
+
 static void *write_often(void *arg)
 {
-	struct store *s = arg;
+	struct writer *w = arg;
 
-	for (int i = 0; i < 4000; i++)
-		assert_int_equal(put(s, 0, i % 2 ? 0xaa : 0x55, 4096), 0);
+	while (!atomic_load(&w->stopping))
+		assert_int_equal(
+			put(w->store, 0, atomic_fetch_add(&w->rounds, 1) % 2 ? 0xaa : 0x55, 4096),
+			0);
 	return NULL;
 }
 
+static bool is_torn(struct store *s)
+{
+	unsigned char buf[4096];
+	struct waiter w;
+	bool torn = false;
+
+	waiter_init(&w);
+	assert_int_equal(waiter_wait(&w, s->ops->read(s, &w.io, 0, buf, sizeof(buf))), 0);
+	waiter_end(&w);
+	for (unsigned int b = 1; b < sizeof(buf); b++)
+		torn |= buf[b] != buf[0];
+	return torn;
+}
+
+/* Reads against 2000 writes, however the processors are shared. */
 static unsigned int count_torn(bool is_tearing)
 {
-	struct store *s = must_new((struct sim_options){
-		.raw_size = 4 * OBJECT, .is_inline = true, .is_tearing = is_tearing });
-	unsigned char buf[4096];
+	struct writer w = { .store = must_new((struct sim_options){ .raw_size = 4 * OBJECT,
+								    .is_inline = true,
+								    .is_tearing = is_tearing,
+								    .is_writethrough = true }) };
 	unsigned int torn = 0;
 	pthread_t thread;
-	struct waiter w;
 
-	assert_int_equal(pthread_create(&thread, NULL, write_often, s), 0);
-	waiter_init(&w);
-	for (int i = 0; i < 4000; i++) {
-		store_io_reset(&w.io);
-		waiter_wait(&w, s->ops->read(s, &w.io, 0, buf, sizeof(buf)));
-		for (unsigned int b = 1; b < sizeof(buf); b++)
-			if (buf[b] != buf[0]) {
-				torn++;
-				break;
-			}
-	}
-	waiter_end(&w);
+	assert_int_equal(pthread_create(&thread, NULL, write_often, &w), 0);
+	while (atomic_load(&w.rounds) < 2000)
+		torn += is_torn(w.store);
+	atomic_store(&w.stopping, true);
 	pthread_join(thread, NULL);
-	store_close(s);
+	store_close(w.store);
 	return torn;
 }
 
