@@ -270,7 +270,7 @@ static int check_strict(const struct chain *c, struct fault *f)
 static int load_plain(const struct chain_options *o, struct chain *c, struct fault *f)
 {
 	struct layer *layer = NULL;
-	unsigned char magic[6];
+	unsigned char magic[6] = { 0 };
 	int r = layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
 
 	if (r == 0)
@@ -283,6 +283,8 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 			    layer_read(c->layers[0].layer, 0, magic, sizeof(magic)) == 0 &&
 			    (memcmp(magic, "LUKS\xba\xbe", 6) == 0 ||
 			     memcmp(magic, "RBDL\xba\xbe", 6) == 0);
+	c->is_raw_clone = c->has_raw_header && magic[0] == 'R' &&
+			  layer_info(c->layers[0].layer)->has_parent;
 	return 0;
 }
 

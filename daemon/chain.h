@@ -31,6 +31,7 @@ struct chain {
 	struct xts **
 		xts; /* n of them, NULL for plaintext; whole array NULL when nothing is encrypted */
 	bool has_raw_header; /* served raw although it carries a LUKS header */
+	bool is_raw_clone; /* and that is one of a formatted clone, with its parent below */
 };
 
 struct chain_options {

@@ -89,6 +89,16 @@ static int start_chain(struct mapping *m, struct fault *f)
 	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
 	c->limits.turnstile = m->turnstile;
 	r = chain_open(c, &m->chain, f);
+	if (r == 0 && m->chain.is_raw_clone && !o->is_read_only &&
+	    layer_info(m->chain.layers[0].layer)->snap_id == UINT64_MAX) {
+		(void)fault_set(f, EXIT_SAFEGUARD, -EROFS,
+				"%s is a formatted clone: written without its key, it would mix "
+				"its parent's bytes with its own",
+				m->spec);
+		fault_hint(f, "give its encryption-passphrase-file, or --read-only to see the raw "
+			      "bytes");
+		return -EROFS;
+	}
 	if (r == 0 && m->chain.has_raw_header)
 		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
 				    "the raw image is served");

@@ -118,6 +118,9 @@ END
 	nbdcopy "$T/header" "nbd+unix:///?socket=$T/raw" && "$PROGRAM" unmap rbd/formatted ||
 	fail "no formatted clone"
 refuse "a formatted clone over a plain parent" 12 'rbd/formatted.*layer 2: rbd/plain@s is plaintext' "${S[@]}" $P "$T/key" rbd/formatted
+refuse "a formatted clone, raw" 7 'rbd/formatted is a formatted clone.*parent' "${S[@]}" rbd/formatted
+"$PROGRAM" serve --socket "$T/raw" --read-only rbd/formatted >/dev/null && "$PROGRAM" unmap "$T/raw" ||
+	fail "a formatted clone cannot be read raw"
 refuse "a plaintext ancestor, strictly" 10 'layer 2: rbd/plain@s is plaintext' "${S[@]}" $P "$T/key" --encryption-strict rbd/formatted
 
 # ---- images ----
