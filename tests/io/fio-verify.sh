@@ -56,7 +56,7 @@ round() {
 	if timeout 600 fio --name="$name" --ioengine=nbd --uri="nbd+unix:///?socket=$T/s" \
 		--rw=randwrite --bssplit=512/20:4k/30:4608/5:16k/20:65k/10:256k/10:1m/5 \
 		--numjobs=4 --iodepth=16 --size=${PART_MIB}m --offset_increment=${PART_MIB}m \
-		--verify=crc32c --verify_fatal=1 --randseed=$((SRANDOM)) --output-format=json \
+		--verify=crc32c --verify_fatal=1 --verify_state_save=0 --randseed=$((SRANDOM)) --output-format=json \
 		--output="$T/fio.json" "$@" >"$T/fio.log" 2>&1; then
 		bytes=$(awk -F '[:,]' '/"io_bytes"/ { n += $2 } END { printf "%d", n }' "$T/fio.json")
 		total=$((total + bytes))
