@@ -442,8 +442,8 @@ static int converse(struct child *c, const struct luks_header *h, const struct s
 	if (r == 0)
 		r = receive_reply(c, reply);
 	if (r == -ETIMEDOUT) {
-		fault_hint(f, "see who holds the lock on %s",
-			   has_turnstile ? limits->turnstile : "nothing");
+		if (has_turnstile)
+			fault_hint(f, "see who holds the lock on %s", limits->turnstile);
 		return fault_set(f, EXIT_TIMED_OUT, r, "waited %u s for other unlocks to finish",
 				 limits->unlock_timeout_s);
 	}

@@ -5,9 +5,12 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fault.h"
 #include "image.h"
@@ -125,6 +128,23 @@ static int settle_command(struct options *o, struct fault *f)
 	return r;
 }
 
+/*
+ * What whoever started us may have left in a state that we do not expect: children of ours would
+ * vanish with their status, and a descriptor of ours would get the number of a standard one, which
+ * is exchanged later.
+ */
+static void settle_process(void)
+{
+	(void)signal(SIGCHLD, SIG_DFL);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		/* The lowest free number is this one. The wrong way round: using it stays an error.
+		 */
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+			return;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -133,6 +153,7 @@ int main(int argc, char **argv)
 
 	/* First of all: we may have been started only to unlock a header. */
 	luks_unlock_child_main(argc, argv);
+	settle_process();
 	memset(&o, 0, sizeof(o));
 	r = options_parse(argc, argv, &o, &f);
 	if (r == 0 && o.command == COMMAND_NONE)

@@ -78,6 +78,11 @@ static int check_options(struct run *r, struct fault *f)
 
 	if (r->kind != MAPPING_SERVE)
 		return 0;
+	for (unsigned int i = 0; o->is_single && i < o->passphrase_files.n; i++)
+		if (strcmp(o->passphrase_files.items[i], "-") == 0)
+			return fault_set(f, EXIT_USAGE, -EINVAL,
+					 "--single: standard input cannot be both the client and "
+					 "the passphrase");
 	r->listen_fd = sd_listen_fds(1) > 0 ? SD_LISTEN_FDS_START : -1;
 	if ((o->socket != NULL) + o->is_single + (r->listen_fd >= 0) == 1)
 		return 0;
