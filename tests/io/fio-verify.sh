@@ -93,8 +93,8 @@ if type -P ceph-osd rbd >/dev/null; then
 	truncate -s 16M "$T/header"
 	cryptsetup luksFormat -q --type luks2 --sector-size 4096 --offset 32768 "${KDF[@]}" \
 		"$T/header" "$T/key" 2>/dev/null || fail "no LUKS2 header"
-	rbd import --no-progress "$T/header" image && rbd resize --no-progress --size \
-		$((4 * PART_MIB + 32))M image || fail "no image"
+	{ rbd import --no-progress "$T/header" image &&
+		rbd resize --no-progress --size $((4 * PART_MIB + 32))M image; } || fail "no image"
 	start image
 	rounds "an image"
 	stop
