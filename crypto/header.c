@@ -111,6 +111,9 @@ static int no_memory(struct fault *f)
 
 int header_read_fault(struct fault *f, int error)
 {
+	/* To our caller that would say that there is no header, and so no encryption. */
+	if (error == -ENODATA)
+		error = -EIO;
 	if (error == -ENOMEM)
 		return no_memory(f);
 	if (error == -EINVAL)

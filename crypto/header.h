@@ -70,7 +70,7 @@ struct header_source {
 int header_read(const struct header_source *src, uint64_t off, void *buf, size_t len);
 /* Counts bytes, as stored, into the header's digest. 0 or -ENOMEM. */
 int header_digest(const struct header_source *src, const void *bytes, size_t len);
-/* The explanation for what header_read() returned. Returns error. */
+/* The explanation for what header_read() returned. Returns the error, which is never -ENODATA. */
 int header_read_fault(struct fault *f, int error);
 
 /* "damaged" and "not allowed"; return the error they record. */

@@ -461,6 +461,9 @@ static int converse(struct child *c, const struct luks_header *h, const struct s
 
 static int start_fault(struct fault *f, int error)
 {
+	/* To our caller that would say that the passphrase is wrong. */
+	if (error == -EPERM)
+		error = -EACCES;
 	if (error == -ENOENT || error == -EACCES)
 		fault_hint(f, "/proc must be mounted, and /dev/null must be there");
 	return fault_set(f, error == -ENOMEM ? EXIT_MEMORY : EXIT_HEADER, error,

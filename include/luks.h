@@ -60,7 +60,7 @@ typedef int (*luks_read_fn)(void *arg, uint64_t off, void *buf, size_t len);
  *   -EBADMSG  damaged                      EXIT_HEADER
  *   -ENOTSUP  well-formed, but not allowed EXIT_HEADER
  *   -EINVAL   does not fit the image       EXIT_HEADER
- *   other     what read said
+ *   other     what read said; -EIO for -ENODATA
  */
 int luks_header_load(luks_read_fn read, void *arg, uint64_t raw_size, uint64_t stripe_period,
 		     const struct luks_limits *limits, struct luks_header **ret, struct fault *f);

@@ -329,6 +329,31 @@ static void plain_image_is_not_a_header(void **state)
 	assert_null(luks_header_free(NULL));
 }
 
+static int failing_read(void *arg, uint64_t off, void *buf, size_t len)
+{
+	return *(const int *)arg;
+}
+
+/* Above all, no error of the cluster may look like an image without encryption. */
+static void errors_of_the_read_are_errors(void **state)
+{
+	static const int errors[] = { -EIO, -ENODATA, -ETIMEDOUT, -EPERM, -ENOENT };
+	struct luks_header *h = NULL;
+	struct luks_limits limits;
+
+	luks_limits_default(&limits);
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		struct fault f = { 0 };
+		int error = errors[i];
+
+		assert_int_equal(
+			luks_header_load(failing_read, &error, 1 << 20, 0, &limits, &h, &f),
+			error == -ENODATA ? -EIO : error);
+		assert_int_equal(f.status, EXIT_CLUSTER);
+		assert_null(h);
+	}
+}
+
 static void formats_have_names(void **state)
 {
 	static const char *const names[] = { "luks", "luks1", "luks2" };
@@ -359,6 +384,7 @@ int main(int argc, char **argv)
 		TEST(header_that_changes_under_us_is_damaged),
 		TEST(headers_of_qemu_open),
 		TEST(plain_image_is_not_a_header),
+		TEST(errors_of_the_read_are_errors),
 		TEST(formats_have_names),
 	};
 
