@@ -150,13 +150,14 @@ int blocksize_choose(blocksize_read_fn read, void *arg, uint64_t size, uint32_t 
 		*ret_why = "nothing is on it";
 	} else if (!probe(fd, 512, &small) || !probe(fd, sector, &large)) {
 		*ret_why = "what is on it is not clear";
-	} else if (small.table[0] && strcmp(small.table, "gpt") != 0) {
-		*ret_why = "a partition table counts in 512-byte blocks";
 	} else if (strcmp(small.table, "gpt") == 0) {
 		*ret_why = "a GPT made for 512-byte blocks";
 	} else if (strcmp(large.table, "gpt") == 0) {
+		/* Small blocks show the protective table in front of it. */
 		*ret_block_size = sector;
 		*ret_why = "a GPT made for blocks of the crypto sector size";
+	} else if (small.table[0]) {
+		*ret_why = "a partition table counts in 512-byte blocks";
 	} else if (is_fine_with(fd, &small, sector)) {
 		*ret_block_size = sector;
 		*ret_why = "the filesystem on it allows the crypto sector size";
