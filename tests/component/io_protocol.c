@@ -304,6 +304,38 @@ static void more_requests_than_a_connection_takes_at_once(void **state)
 	rig_stop(&rig);
 }
 
+/*
+ * A reply that becomes ready while another thread is about to stop sending: with nothing else
+ * under way, nobody would come by later and send it.
+ */
+static void no_reply_is_left_behind_by_the_sender_before(void **state)
+{
+	enum { PAIRS = 15000 };
+	struct rig_options o = usual;
+	unsigned char data[2];
+	struct rig rig;
+	struct peer p;
+
+	o.sim.n_threads = 4;
+	rig_start(&o, &rig);
+	peer_open(&rig, PEER_KERNEL, &p);
+	for (unsigned int i = 0; i < PAIRS; i++) {
+		assert_true(peer_send(&p, WIRE_READ, 0, 1, 1, 1, NULL));
+		assert_true(peer_send(&p, WIRE_READ, 0, 2, 8192, 1, NULL));
+		for (unsigned int j = 0; j < 2; j++) {
+			uint64_t cookie;
+			uint32_t error;
+
+			assert_true(peer_has_reply(&p, 10000));
+			assert_true(peer_recv(&p, &cookie, &error));
+			assert_int_equal(error, 0);
+			assert_true(peer_recv_bytes(&p, data, 1));
+		}
+	}
+	assert_int_equal(peer_close(&p), CONN_CLOSED);
+	rig_stop(&rig);
+}
+
 /* ---- ends ---- */
 
 static bool has_in_flight(void *arg)
@@ -494,6 +526,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(requests_may_come_byte_by_byte),
 		cmocka_unit_test(replies_survive_a_slow_reader),
 		cmocka_unit_test(more_requests_than_a_connection_takes_at_once),
+		cmocka_unit_test(no_reply_is_left_behind_by_the_sender_before),
 		cmocka_unit_test(a_client_that_reads_nothing_is_cut_when_the_server_stops),
 		cmocka_unit_test(a_client_that_reads_nothing_and_leaves_is_forgotten_at_once),
 		cmocka_unit_test(a_client_leaves_while_the_store_works_for_it),
