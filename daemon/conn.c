@@ -54,15 +54,16 @@ static void on_memory(struct buffers_waiter *w)
 }
 
 /*
- * Sleeps until the socket can be read (if want_input), somebody woke us, or timeout_ms passed (-1:
- * never). 0, or -ECANCELED when the connection is to stop.
+ * Sleeps until the socket has what is waited for (POLLIN, POLLRDHUP, or 0), somebody woke us, or
+ * timeout_ms passed (-1: never). 0; -ECONNRESET when POLLRDHUP was waited for and came; -ECANCELED
+ * when the connection is to stop.
  */
-static int wait_for(struct conn *c, bool want_input, int timeout_ms)
+static int wait_for(struct conn *c, short events, int timeout_ms)
 {
 	bool is_blocked = atomic_load(&c->is_blocked);
 	struct pollfd p[] = {
 		{ .fd = c->wake_fd, .events = POLLIN },
-		{ .fd = want_input ? c->rfd : -1, .events = POLLIN },
+		{ .fd = events ? c->rfd : -1, .events = events },
 		{ .fd = is_blocked ? c->wfd : -1, .events = POLLOUT },
 	};
 	uint64_t count;
@@ -73,7 +74,18 @@ static int wait_for(struct conn *c, bool want_input, int timeout_ms)
 		if (p[2].revents)
 			reply_resume(c);
 	}
-	return atomic_load(&c->is_stopping) ? -ECANCELED : 0;
+	if (atomic_load(&c->is_stopping))
+		return -ECANCELED;
+	return events == POLLRDHUP && p[1].revents ? -ECONNRESET : 0;
+}
+
+/*
+ * What to look for while we wait for something else than input: the kernel gives a socket up and
+ * wants another, which it must get although this one has no memory to read on.
+ */
+static short death_of(const struct conn *c)
+{
+	return c->is_kernel ? POLLRDHUP : 0;
 }
 
 /* At least one byte into iov. Bytes read, -ECONNRESET at the end of the stream, -ECANCELED, -errno.
@@ -97,7 +109,7 @@ static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
 			return -errno;
 		/* The batch is over: what it finished goes out before we sleep. */
 		reply_uncork(c);
-		r = wait_for(c, true, -1);
+		r = wait_for(c, POLLIN, -1);
 		if (r < 0)
 			return r;
 	}
@@ -187,14 +199,14 @@ static void collect(struct conn *c)
 	}
 }
 
-/* Sleeps for something that senders return. timeout_ms as wait_for(). */
-static int wait_returned(struct conn *c, int timeout_ms)
+/* Sleeps for something that senders return. events and timeout_ms as wait_for(). */
+static int wait_returned(struct conn *c, short events, int timeout_ms)
 {
 	reply_uncork(c);
 	atomic_store(&c->wants_return, true);
 	if (atomic_load(&c->returned))
 		return 0;
-	return wait_for(c, false, timeout_ms);
+	return wait_for(c, events, timeout_ms);
 }
 
 static int get_request(struct conn *c, struct request **ret)
@@ -210,7 +222,7 @@ static int get_request(struct conn *c, struct request **ret)
 			c->n_free--;
 			return 0;
 		}
-		r = wait_returned(c, -1);
+		r = wait_returned(c, death_of(c), -1);
 		if (r < 0)
 			return r;
 	}
@@ -236,7 +248,7 @@ static int get_memory(struct conn *c, struct request *req, size_t len)
 		if (req->buf)
 			return 0;
 		reply_uncork(c);
-		r = wait_for(c, false, MEMORY_RETRY_MS);
+		r = wait_for(c, death_of(c), MEMORY_RETRY_MS);
 		if (r < 0) {
 			buffers_leave(c->volume->buffers, &c->waiter);
 			return r;
@@ -350,7 +362,7 @@ static void drain(struct conn *c)
 		} else if (now_ms() - since >= STUCK_MS) {
 			reply_give_up(c);
 		}
-		(void)wait_returned(c, STUCK_MS / 10);
+		(void)wait_returned(c, 0, STUCK_MS / 10);
 	}
 	while (atomic_load(&c->visitors) > 0)
 		(void)sched_yield();
@@ -367,6 +379,19 @@ static int handshake(struct conn *c)
 			      c->export_arg, &c->session);
 }
 
+/*
+ * The kernel sends what was not answered again, on another socket if it gets one: it is told at
+ * once, and need not wait until all that is in flight has come to its end.
+ */
+static void tell_lost(struct conn *c, enum conn_end end)
+{
+	atomic_store(&c->lost_end, end);
+	if (c->is_kernel && (end == CONN_CLOSED || end == CONN_BROKEN))
+		(void)shutdown(c->wfd, SHUT_RDWR);
+	if (c->lost)
+		c->lost(c->ended_arg);
+}
+
 static void *reader_main(void *arg)
 {
 	struct conn *c = arg;
@@ -381,6 +406,7 @@ static void *reader_main(void *arg)
 			    "a client broke the protocol; its connection is closed");
 	else if (end_of(r) == CONN_BROKEN && r != -EPIPE)
 		log_warning(c->volume->spec, "a connection failed: %s", strerror(-r));
+	tell_lost(c, end_of(r));
 	drain(c);
 	/* The client learns at once; the descriptor itself stays ours until conn_free(). */
 	if (c->is_socket)
@@ -438,6 +464,7 @@ int conn_new(const struct conn_options *o, struct conn **ret)
 	c->find = o->find;
 	c->list = o->list;
 	c->export_arg = o->export_arg;
+	c->lost = o->lost;
 	c->ended = o->ended;
 	c->ended_arg = o->ended_arg;
 	c->waiter.wake = on_memory;
@@ -472,6 +499,11 @@ enum conn_end conn_ended(const struct conn *c)
  * A client that has shut its end for sending only still reads its answers, and one on pipes cannot
  * be told from it; but one that left altogether may be back on another connection.
  */
+enum conn_end conn_lost(const struct conn *c)
+{
+	return atomic_load(&c->lost_end);
+}
+
 bool conn_is_abandoned(const struct conn *c)
 {
 	const short left = POLLHUP | POLLERR;

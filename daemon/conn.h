@@ -36,10 +36,12 @@ struct conn_options {
 	wire_find_export_fn find;
 	wire_list_exports_fn list;
 	void *export_arg;
+	/* Called by the reader when it stops reading, or NULL. Must only signal. */
+	void (*lost)(void *arg);
 	/* Called by the reader as its last act, when nothing is in flight any more. Must only
 	 * signal. */
 	void (*ended)(void *arg);
-	void *ended_arg;
+	void *ended_arg; /* of both */
 };
 
 /* Starts the reader. 0 or -errno; on failure the fds stay the caller's. Control thread. */
@@ -53,6 +55,13 @@ void conn_stop(struct conn *c);
 
 /* How it ended; CONN_RUNNING before. Any thread. */
 enum conn_end conn_ended(const struct conn *c);
+
+/*
+ * Why it does not read any more, while requests may still be in flight; CONN_RUNNING before. The
+ * kernel may have a new socket from then on: writes in flight keep their place in the order. Any
+ * thread.
+ */
+enum conn_end conn_lost(const struct conn *c);
 
 /* Waits for the reader, closes the fds. Control thread. NULL is fine. Returns NULL. */
 struct conn *conn_free(struct conn *c);

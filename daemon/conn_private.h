@@ -24,6 +24,7 @@ struct conn {
 	wire_find_export_fn find;
 	wire_list_exports_fn list;
 	void *export_arg;
+	void (*lost)(void *arg); /* or NULL */
 	void (*ended)(void *arg);
 	void *ended_arg;
 	pthread_t thread; /* for joining: the control thread's */
@@ -49,6 +50,7 @@ struct conn {
 	atomic_bool is_dead; /* nothing can be sent any more: replies are dropped */
 	atomic_bool is_stopping;
 	atomic_uint visitors; /* threads inside conn_reply(): c outlives them */
+	_Atomic(enum conn_end) lost_end; /* set before drain() */
 	_Atomic(enum conn_end) end;
 
 	/* The sender's own: whoever set is_sending. */

@@ -3,10 +3,14 @@
 
 /*
  * One socketpair per connection: our end is read by a conn, the other belongs to the kernel. A
- * socket that dies while the device is connected is replaced: the reader ends, and only then (so
- * that no old write can come after a new one) the kernel gets another. RECONFIGURE says success
- * even when it found no dead slot and dropped our socket; we see that as the new connection closing
- * at once, and try again later and later.
+ * socket that dies while the device is connected is replaced as soon as its reader has seen it.
+ * What was in flight on it comes to its end on the old conn, which lingers until then; the order of
+ * writes is kept by their ranges, whichever conn they came by (request.c). So when the store stalls
+ * for longer than the kernel's timeout, the kernel kills one socket after the other and always gets
+ * new ones, and the requests wait instead of failing.
+ *
+ * RECONFIGURE says success even when it found no dead slot and dropped our socket; we see that as
+ * the new connection closing at once, and try again later and later.
  *
  * We never disconnect our own device because of a socket.
  */
@@ -27,10 +31,11 @@
 /* A connection that lived so long was not dropped at the door. */
 #define SETTLED_MS 1000
 #define UDEV_MS 30000
-/* A week. The kernel counts this in ticks, of which there may be 1000 in a second, in 32 bits. */
-#define NEVER_S (7 * 24 * 3600)
 #define SIZE_MS 2000
 #define SIZE_STEP_MS 10
+
+/* More dead sockets than this per slot wait for their requests before they get a successor. */
+#define LINGERING_MAX 16
 
 struct slot {
 	struct conn *conn; /* NULL: dead, waits for the next try */
@@ -44,6 +49,8 @@ struct device {
 	int index;
 	struct slot *slots;
 	unsigned int n_slots;
+	struct conn **lingering; /* of dead sockets, with requests in flight */
+	unsigned int n_lingering;
 	unsigned int revivals;
 	unsigned int retry_ms;
 	bool is_going; /* the kernel said DISC */
@@ -71,7 +78,11 @@ static void on_conn_ended(void *arg)
 static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
 {
 	struct conn_options o = {
-		.volume = d->o.volume, .is_kernel = true, .ended = on_conn_ended, .ended_arg = d
+		.volume = d->o.volume,
+		.is_kernel = true,
+		.lost = on_conn_ended,
+		.ended = on_conn_ended,
+		.ended_arg = d,
 	};
 	int pair[2], r;
 
@@ -89,20 +100,10 @@ static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
 	return 0;
 }
 
-/*
- * With one socket, no timeout means that the kernel waits. With several it means that after 30
- * seconds it gives up one socket after the other, and when none is left, the requests: a
- * store that stalls for a minute would cost errors. So it is told a time that does not come.
- */
-static int io_timeout(const struct device *d)
-{
-	return d->n_slots > 1 && d->o.io_timeout_s <= 0 ? NEVER_S : d->o.io_timeout_s;
-}
-
 static void describe(const struct device *d, struct nbdctl_device *n)
 {
 	memset(n, 0, sizeof(*n));
-	n->io_timeout_s = io_timeout(d);
+	n->io_timeout_s = d->o.io_timeout_s;
 	n->dead_conn_timeout_s = d->o.reattach_timeout_s;
 	n->cookie = d->cookie;
 }
@@ -172,17 +173,63 @@ static bool check_gone(struct device *d)
 	return false;
 }
 
+/* Waits until everything that was read is answered. */
+static void free_conns(struct device *d)
+{
+	for (unsigned int i = 0; d->slots && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			conn_stop(d->slots[i].conn);
+	}
+	for (unsigned int i = 0; d->slots && i < d->n_slots; i++)
+		d->slots[i].conn = conn_free(d->slots[i].conn);
+	while (d->n_lingering > 0)
+		(void)conn_free(d->lingering[--d->n_lingering]);
+}
+
 static void end_if_gone(struct device *d)
 {
 	if (!d->is_going && !check_gone(d))
 		return;
-	for (unsigned int i = 0; i < d->n_slots; i++) {
-		if (d->slots[i].conn)
-			conn_stop(d->slots[i].conn);
-	}
-	for (unsigned int i = 0; i < d->n_slots; i++)
-		d->slots[i].conn = conn_free(d->slots[i].conn);
+	free_conns(d);
 	d->o.gone(d->o.gone_arg);
+}
+
+static void bury(struct device *d)
+{
+	unsigned int kept = 0;
+
+	for (unsigned int i = 0; i < d->n_lingering; i++) {
+		if (conn_ended(d->lingering[i]) == CONN_RUNNING)
+			d->lingering[kept++] = d->lingering[i];
+		else
+			(void)conn_free(d->lingering[i]);
+	}
+	d->n_lingering = kept;
+}
+
+/* Whether the slot has become free. */
+static bool vacate(struct device *d, struct slot *s)
+{
+	enum conn_end end = s->conn ? conn_lost(s->conn) : CONN_RUNNING;
+
+	if (end == CONN_RUNNING)
+		return false;
+	if (end == CONN_DISCONNECTED)
+		d->is_going = true;
+	if (conn_ended(s->conn) != CONN_RUNNING)
+		(void)conn_free(s->conn);
+	else if (d->n_lingering < d->n_slots * LINGERING_MAX)
+		d->lingering[d->n_lingering++] = s->conn;
+	else
+		return false;
+	s->conn = NULL;
+	if (now_ms() - s->since_ms > SETTLED_MS) {
+		d->retry_ms = RETRY_FIRST_MS;
+		if (end != CONN_DISCONNECTED)
+			log_warning(d->o.volume->spec,
+				    "a socket of nbd%d died; it is being replaced", d->index);
+	}
+	return true;
 }
 
 static void on_ended(struct watch *w)
@@ -191,27 +238,9 @@ static void on_ended(struct watch *w)
 	bool is_lost = false;
 
 	event_clear(w->fd);
-	for (unsigned int i = 0; i < d->n_slots; i++) {
-		struct slot *s = &d->slots[i];
-		enum conn_end end;
-
-		if (!s->conn)
-			continue;
-		end = conn_ended(s->conn);
-		if (end == CONN_RUNNING)
-			continue;
-		if (end == CONN_DISCONNECTED)
-			d->is_going = true;
-		if (now_ms() - s->since_ms > SETTLED_MS) {
-			d->retry_ms = RETRY_FIRST_MS;
-			if (end != CONN_DISCONNECTED)
-				log_warning(d->o.volume->spec,
-					    "a socket of nbd%d died; it is being replaced",
-					    d->index);
-		}
-		s->conn = conn_free(s->conn);
-		is_lost = true;
-	}
+	bury(d);
+	for (unsigned int i = 0; i < d->n_slots; i++)
+		is_lost = vacate(d, &d->slots[i]) || is_lost;
 	if (d->is_going || (is_lost && check_gone(d))) {
 		end_if_gone(d);
 		return;
@@ -386,8 +415,9 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 	d->retry_ms = RETRY_FIRST_MS;
 	d->n_slots = o->connections;
 	d->slots = calloc(d->n_slots, sizeof(*d->slots));
+	d->lingering = calloc((size_t)d->n_slots * LINGERING_MAX, sizeof(*d->lingering));
 	d->cookie = o->cookie ? strdup(o->cookie) : NULL;
-	if (!d->slots || (o->cookie && !d->cookie)) {
+	if (!d->slots || !d->lingering || (o->cookie && !d->cookie)) {
 		r = fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device");
 		goto fail;
 	}
@@ -469,17 +499,13 @@ struct device *device_stop(struct device *d, bool disconnect)
 	if (disconnect && d->index >= 0 && !d->is_going &&
 	    nbdctl_disconnect(d->ctl, d->index, &f) < 0)
 		log_warning(d->o.volume->spec, "cannot disconnect nbd%d: %s", d->index, f.message);
-	for (unsigned int i = 0; d->slots && i < d->n_slots; i++) {
-		if (d->slots[i].conn)
-			conn_stop(d->slots[i].conn);
-	}
-	for (unsigned int i = 0; d->slots && i < d->n_slots; i++)
-		(void)conn_free(d->slots[i].conn);
+	free_conns(d);
 	close_watch(d, &d->ended);
 	close_watch(d, &d->retry);
 	close_watch(d, &d->events);
 	(void)nbdctl_close(d->ctl);
 	free(d->slots);
+	free(d->lingering);
 	free(d->cookie);
 	free(d);
 	return NULL;

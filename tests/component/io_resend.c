@@ -230,6 +230,56 @@ static void a_client_that_came_back_is_not_overtaken_by_its_past(void **state)
 	rig_stop(&rig);
 }
 
+/* ---- the loss is told before all that was in flight has come to its end ---- */
+
+static bool is_lost(void *arg)
+{
+	return conn_lost(arg) != CONN_RUNNING;
+}
+
+static void the_loss_is_told_while_a_write_is_with_the_store(void **state)
+{
+	struct rig rig;
+	struct peer old;
+
+	rig_start(&usual, &rig);
+	peer_open(&rig, PEER_KERNEL, &old);
+	sim_pause(rig.store);
+	assert_true(send_version(&old, 1));
+	assert_true(rig_wait(is_writing, rig.store, 5000));
+	assert_false(is_lost(old.conn));
+	(void)shutdown(old.fd, SHUT_RDWR);
+	assert_true(rig_wait(is_lost, old.conn, 5000));
+	assert_int_equal(conn_lost(old.conn), CONN_CLOSED);
+	assert_int_equal(conn_ended(old.conn), CONN_RUNNING);
+	sim_resume(rig.store);
+	assert_int_equal(peer_close(&old), CONN_CLOSED);
+	rig_stop(&rig);
+}
+
+/* Its requests took all memory, so its reader waits for that and not for the socket. */
+static void the_loss_is_told_while_there_is_no_memory(void **state)
+{
+	const uint32_t len = 4 * MIB;
+	struct rig rig;
+	struct peer old;
+
+	rig_start(&usual, &rig);
+	peer_open(&rig, PEER_KERNEL, &old);
+	sim_pause(rig.store);
+	for (uint64_t i = 0; i < 12; i++)
+		assert_true(peer_send(&old, WIRE_READ, 0, i, 0, len, NULL));
+	while (atomic_load(&rig.volume->counters.in_flight) < 8)
+		(void)usleep(500);
+	(void)usleep(50000);
+	assert_in_range(atomic_load(&rig.volume->counters.in_flight), 8, 11);
+	(void)shutdown(old.fd, SHUT_RDWR);
+	assert_true(rig_wait(is_lost, old.conn, 500));
+	sim_resume(rig.store);
+	assert_int_equal(peer_close(&old), CONN_CLOSED);
+	rig_stop(&rig);
+}
+
 /* ---- at random ---- */
 
 /* Sends versions from..to on p, hangs up at a random moment; how far the answers came. */
@@ -291,6 +341,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_first_copy_is_still_in_the_reader_s_buffer),
 		cmocka_unit_test(a_client_that_ends_its_stream_has_its_writes_done),
 		cmocka_unit_test(a_client_that_came_back_is_not_overtaken_by_its_past),
+		cmocka_unit_test(the_loss_is_told_while_a_write_is_with_the_store),
+		cmocka_unit_test(the_loss_is_told_while_there_is_no_memory),
 		cmocka_unit_test(sockets_die_at_random_moments),
 	};
 
