@@ -1,0 +1,223 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# sockets.sh: what goes wrong between the kernel, the daemon and the store, while every write is
+# stamped and checked (stamp.c): dead sockets, dead daemons, dead storage, forced unmaps.
+
+# shellcheck source=tests/kernel/guest.sh
+. "${BASH_SOURCE[0]%/*}/guest.sh"
+
+in_guest || guest_boot 290 --mem 3G --nbds 4
+
+UNITS=2048
+THREADS=12
+
+# Sets STAMP.
+stamp_start() { # DEVICE
+	"$TOOLS/stamp" run "$1" $T/table 4096 $UNITS $THREADS >$T/stamp 2>&1 &
+	STAMP=$!
+	# The store may first have to find out that an earlier daemon is dead.
+	wait_for 30 grep -q running $T/stamp
+	sleep 1
+}
+stamp_ops() { sed -n 's/ operations.*//p' $T/stamp; }
+stamp_longest_ms() { sed -n 's/.*longest wait \([0-9]*\) ms/\1/p' $T/stamp; }
+
+# It ran without an error, and everything it wrote is there.
+stamp_ends_well() { # DEVICE
+	local rc=0
+	sleep 1
+	kill -TERM "$STAMP" || true
+	wait "$STAMP" || rc=$?
+	cat $T/stamp
+	same "status of the writer" 0 $rc
+	(($(stamp_ops) > 100))
+	"$TOOLS/stamp" check "$1" $T/table exact
+}
+
+# The device gave it an error.
+stamp_ends_with_error() {
+	local rc=0
+	wait_for 30 gone "$STAMP" || kill -KILL "$STAMP"
+	wait "$STAMP" || rc=$?
+	cat $T/stamp
+	same "status of the writer" 2 $rc
+}
+
+readers() { cat "/proc/$(daemon_of "$1")/task/"*/comm | grep -cx reader; }
+has_readers() { [[ $(readers "$1") == "$2" ]]; }
+
+# ---- sockets ----
+
+cut_sockets_are_replaced() {
+	local dev pid round
+	dev=$(map_luks --connections 4 --io-timeout 4 --log-level debug disk 2>/dev/null)
+	pid=$(daemon_of "$dev")
+	stamp_start "$dev"
+	for round in 1 2 3 4 5 6; do
+		same "sockets in round $round" 4 "$("$TOOLS/cut" "$pid" $((round % 4 + 1)))"
+		wait_for 5 has_readers "$dev" 4
+		sleep 0.3
+	done
+	stamp_ends_well "$dev"
+	same daemon "$pid" "$(daemon_of "$dev")"
+	has_readers "$dev" 4
+	grep -q 'reports a dead link' $T/log
+	nbd unmap "$dev"
+	settled
+}
+
+# For much longer than the kernel waits for an answer, and then for a socket.
+stalled_store_costs_sockets_but_no_request() {
+	local dev
+	dev=$(map_luks --connections 3 --io-timeout 2 --reattach-timeout 3 --log-level debug disk \
+		2>/dev/null)
+	stamp_start "$dev"
+	cluster_osd_pause $T/cluster
+	sleep 13
+	cluster_osd_resume $T/cluster
+	stamp_ends_well "$dev"
+	(($(stamp_longest_ms) > 12000))
+	grep -q 'reports a dead link' $T/log
+	wait_for 5 has_readers "$dev" 3
+	nbd unmap "$dev"
+	settled
+}
+
+# ---- storage ----
+
+killed_storage_is_a_pause() {
+	local dev
+	dev=$(map_luks --connections 2 disk)
+	stamp_start "$dev"
+	cluster_osd_kill $T/cluster
+	sleep 20
+	cluster_osd_start $T/cluster
+	dead_clients_are_missed_soon
+	stamp_ends_well "$dev"
+	(($(stamp_longest_ms) > 19000))
+	nbd unmap "$dev"
+	settled
+}
+
+resize_under_load_stops_nothing() {
+	local dev
+	dev=$(map_luks --connections 2 disk)
+	stamp_start "$dev"
+	rbd resize --no-progress --size 96M disk
+	wait_for 5 eval "[[ \$(bytes_of $dev) == $((80 << 20)) ]]"
+	sleep 1
+	rbd resize --no-progress --allow-shrink --size 64M disk
+	wait_for 5 eval "[[ \$(bytes_of $dev) == $((48 << 20)) ]]"
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+# ---- daemons ----
+
+# The kernel sends what a dead daemon did not answer again after the io-timeout, 30 seconds
+# if there is none.
+
+detach_and_attach_under_load() {
+	local dev round
+	dev=$(map_luks --connections 3 --io-timeout 4 disk)
+	stamp_start "$dev"
+	for round in 1 2; do
+		nbd detach "$dev"
+		same state detached "$(listed '.[0].state')"
+		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
+		sleep 0.5
+	done
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+killed_daemon_and_attach_under_load() {
+	local dev round
+	dev=$(map_luks --connections 3 --io-timeout 4 disk)
+	stamp_start "$dev"
+	for round in 1 2; do
+		kill -KILL "$(daemon_of "$dev")"
+		wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
+		sleep 0.5
+	done
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+killed_daemon_loses_nothing_flushed() {
+	local dev
+	dev=$(map_luks --connections 2 disk)
+	stamp_start "$dev"
+	kill -KILL "$(daemon_of "$dev")"
+	nbd unmap --force "$dev"
+	stamp_ends_with_error
+	settled
+	dev=$(map_luks disk)
+	"$TOOLS/stamp" check "$dev" $T/table
+	nbd unmap "$dev"
+}
+
+forced_unmap_loses_nothing_flushed() {
+	local dev
+	dev=$(map_luks --connections 3 disk)
+	stamp_start "$dev"
+	refused 5 "opened by stamp" nbd unmap "$dev"
+	nbd unmap --force "$dev"
+	stamp_ends_with_error
+	settled
+	dev=$(map_luks disk)
+	"$TOOLS/stamp" check "$dev" $T/table
+	nbd unmap "$dev"
+}
+
+# ---- again and again ----
+
+free_kib() {
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+	sed -n 's/MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo
+}
+unix_sockets() { grep -c . /proc/net/unix; }
+watchers() { rbd status --format json disk | jq '.watchers | length'; }
+
+twenty_maps_leave_nothing_behind() {
+	local dev round memory sockets
+	for round in {1..22}; do
+		dev=$(map_luks disk)
+		dd if="$dev" of=/dev/null bs=1M count=1 iflag=direct status=none
+		nbd unmap "$dev"
+		# The first ones leave caches.
+		[[ $round != 2 ]] || { settled; memory=$(free_kib); sockets=$(unix_sockets); }
+	done
+	settled
+	same watchers 0 "$(watchers)"
+	same "unix sockets" "$sockets" "$(unix_sockets)"
+	echo "memory: $memory KiB, then $(free_kib)"
+	(($(free_kib) > memory - 12 * 1024))
+	[[ -z $(find /run/rbdcrypt-nbd -type f ! -name '*.lock') ]]
+}
+
+# A dead client keeps its exclusive lock until the OSD misses it: 30 seconds, by default.
+dead_clients_are_missed_soon() {
+	ceph --admin-daemon $T/cluster/osd.0.asok config set osd_client_watch_timeout 8 >/dev/null
+}
+
+guest_cluster bluestore || fail "no cluster"
+quick_image disk 64M && dead_clients_are_missed_soon || fail "no image"
+
+claim cut-sockets-are-replaced
+claim stalled-store-costs-sockets-but-no-request
+claim killed-storage-is-a-pause
+claim resize-under-load-stops-nothing
+claim detach-and-attach-under-load
+claim killed-daemon-and-attach-under-load
+claim killed-daemon-loses-nothing-flushed
+claim forced-unmap-loses-nothing-flushed
+claim twenty-maps-leave-nothing-behind
+guest_end
