@@ -404,6 +404,8 @@ static void *reader_main(void *arg)
 	if (r == -EPROTO)
 		log_warning(c->volume->spec,
 			    "a client broke the protocol; its connection is closed");
+	else if (r == -ENOENT)
+		log_notice(c->volume->spec, "a client asked for an export that is not here");
 	else if (end_of(r) == CONN_BROKEN && r != -EPIPE)
 		log_warning(c->volume->spec, "a connection failed: %s", strerror(-r));
 	tell_lost(c, end_of(r));

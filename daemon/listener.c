@@ -9,6 +9,7 @@
 #include "listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -219,6 +220,22 @@ static int open_path(struct listener *l, struct fault *f)
 	return fd;
 }
 
+/* One that was passed may be anything, and a blocking accept() could hold the control thread. */
+static int check_passed(int fd, struct fault *f)
+{
+	int is_listening = 0, flags = fcntl(fd, F_GETFL);
+	socklen_t len = sizeof(is_listening);
+
+	if (flags < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) < 0 || !is_listening)
+		return fault_set(f, EXIT_USAGE, -ENOTSOCK,
+				 "descriptor %d, which was passed, is no listening stream socket",
+				 fd);
+	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return fault_set(f, EXIT_USAGE, -errno, "descriptor %d: %s", fd, strerror(errno));
+	return fd;
+}
+
 static int start(struct listener *l, struct fault *f)
 {
 	int r = event_new(), fd = l->o.fd;
@@ -236,8 +253,7 @@ static int start(struct listener *l, struct fault *f)
 					 strerror(-r))
 			     : 0;
 	}
-	if (l->o.path)
-		fd = open_path(l, f);
+	fd = l->o.path ? open_path(l, f) : check_passed(fd, f);
 	if (fd < 0)
 		return fd;
 	l->accepting.fd = fd;
@@ -269,11 +285,6 @@ int listener_start(const struct listener_options *o, struct listener **ret, stru
 	}
 	*ret = l;
 	return 0;
-}
-
-unsigned int listener_clients(const struct listener *l)
-{
-	return l->n_clients;
 }
 
 struct listener *listener_stop(struct listener *l)

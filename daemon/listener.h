@@ -35,8 +35,6 @@ struct listener_options {
  */
 int listener_start(const struct listener_options *o, struct listener **ret, struct fault *f);
 
-unsigned int listener_clients(const struct listener *l);
-
 /* Ends the connections (what was read is answered), removes the socket's file. NULL is fine.
  * Returns NULL. */
 struct listener *listener_stop(struct listener *l);

@@ -25,7 +25,6 @@
 struct volume_counters {
 	/* By enum wire_command. */
 	atomic_ullong requests[8], errors[8], bytes[8];
-	atomic_ullong unaligned_writes;
 	atomic_uint in_flight;
 };
 
