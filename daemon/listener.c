@@ -226,8 +226,8 @@ static int check_passed(int fd, struct fault *f)
 	int is_listening = 0, flags = fcntl(fd, F_GETFL);
 	socklen_t len = sizeof(is_listening);
 
-	if (flags < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) < 0 || !is_listening)
+	if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) < 0 ||
+	    !is_listening)
 		return fault_set(f, EXIT_USAGE, -ENOTSOCK,
 				 "descriptor %d, which was passed, is no listening stream socket",
 				 fd);

@@ -160,6 +160,13 @@ else
 fi
 "$PROGRAM" unmap rbd/plain || fail "cannot stop"
 : >"$T/s.file"
+cat >"$T/passed" <<END
+#!/bin/bash
+export LISTEN_PID=\$\$ LISTEN_FDS=1
+exec "$PROGRAM" "\$@" 3</dev/null
+END
+chmod +x "$T/passed"
+PROGRAM=$T/passed refuse "a passed descriptor that does not listen" 1 'descriptor 3.*no listening' serve rbd/plain
 refuse "a file in the socket's place" 5 "$T/s.file" serve --socket "$T/s.file" rbd/plain
 refuse "no folder for the socket" 4 "$T/nodir/s" serve --socket "$T/nodir/s" rbd/plain
 refuse "unmap of what is not mapped" 4 'rbd/plain is not mapped' unmap rbd/plain
