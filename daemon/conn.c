@@ -497,15 +497,15 @@ enum conn_end conn_ended(const struct conn *c)
 	return atomic_load(&c->end);
 }
 
-/*
- * A client that has shut its end for sending only still reads its answers, and one on pipes cannot
- * be told from it; but one that left altogether may be back on another connection.
- */
 enum conn_end conn_lost(const struct conn *c)
 {
 	return atomic_load(&c->lost_end);
 }
 
+/*
+ * A client that has shut its end for sending only still reads its answers, and one on pipes cannot
+ * be told from it; but one that left altogether may be back on another connection.
+ */
 bool conn_is_abandoned(const struct conn *c)
 {
 	const short left = POLLHUP | POLLERR;
