@@ -238,6 +238,13 @@ static int check_free(const struct state *s, struct fault *f)
 			 strerror(-r));
 }
 
+uint64_t state_pid_namespace(void)
+{
+	struct stat st;
+
+	return stat("/proc/self/ns/pid", &st) == 0 ? st.st_ino : 0;
+}
+
 static int write_own(struct state *s, const struct volume_state *v)
 {
 	struct volume_state mine = *v;
@@ -245,6 +252,7 @@ static int write_own(struct state *s, const struct volume_state *v)
 	int r;
 
 	mine.pid = (int)getpid();
+	mine.pid_namespace = state_pid_namespace();
 	(void)snprintf(mine.key, sizeof(mine.key), "%s", s->key);
 	r = state_file_replace(s->dir_fd, s->name, &mine, &s->fd);
 	if (!r)

@@ -42,6 +42,7 @@ struct layer_state {
 struct volume_state {
 	char key[640]; /* who it is in this directory; set by state_claim() */
 	int pid; /* of the owner, as it sees itself; set by state_claim() and state_update() */
+	uint64_t pid_namespace; /* in which it sees itself so; as pid */
 	enum volume_status status;
 	char pool[128], nspace[128], image[256], snap[256];
 	uint64_t snap_id; /* UINT64_MAX: the head, or not known */
@@ -80,6 +81,9 @@ void volume_state_spec(const struct volume_state *v, char *buf, size_t len);
 const char *volume_status_name(enum volume_status s);
 
 struct state;
+
+/* The pid namespace of this process, a number that means the same to all; 0 without /proc. */
+uint64_t state_pid_namespace(void);
 
 /*
  * The run directory: given (--run-dir), else $RBDCRYPT_NBD_RUN_DIR, else /run/rbdcrypt-nbd

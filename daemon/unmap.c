@@ -68,12 +68,16 @@ static int find(struct options *o, const struct state_list *l, const struct volu
 
 /*
  * A pidfd of the owner, if it still is who v says: the pid is taken hold of first and the lock
- * asked again then. -ESRCH when it is gone, or not of our pid namespace.
+ * asked again then. -ESRCH when it is gone. -EXDEV: in another pid namespace, where its pid is
+ * somebody else's here.
  */
 static int open_owner(const char *run_dir, const struct volume_state *v)
 {
-	int fd = (int)syscall(SYS_pidfd_open, v->pid, 0);
+	int fd;
 
+	if (v->pid_namespace != state_pid_namespace())
+		return -EXDEV;
+	fd = (int)syscall(SYS_pidfd_open, v->pid, 0);
 	if (fd < 0)
 		return -errno;
 	if (state_wait_gone(run_dir, v, 0) < 0)
@@ -109,6 +113,13 @@ static int end_owner(const struct options *o, const char *run_dir, const struct 
 {
 	int fd = open_owner(run_dir, v), r = fd < 0 ? fd : 0;
 
+	if (r == -EXDEV) {
+		(void)fault_set(f, EXIT_SAFEGUARD, r,
+				"the daemon (process %d there) is in another pid namespace",
+				v->pid);
+		fault_hint(f, "run this in the container that it was started in");
+		return r;
+	}
 	if (r == 0 && syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) < 0)
 		r = -errno;
 	if (r == 0)
