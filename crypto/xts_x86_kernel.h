@@ -27,7 +27,7 @@
  * BATCH sectors are encrypted together, too.
  *
  * Secrets. Nothing here branches on data or keys or takes an address from them.
- * The round keys are read from their locked page in every turn anew, so that none
+ * The round keys are read from their locked page in every round anew, so that none
  * is ever spilled to the stack; registers are cleared at the end. Tweaks do lie on
  * the stack: the encrypted ones are wiped, what a compiler spills of a turn's is not.
  */
@@ -46,14 +46,22 @@
 #define UNROLLED _Pragma("GCC unroll 8")
 #endif
 
-/* One round of every lane. */
+/*
+ * One round of every lane. A compiler that knew the key from the last turn, or fetched that of
+ * the next round ahead, would keep it on the stack for lack of registers. The empty
+ * statements make its address depend on the round before, and its use end with this one.
+ */
 INLINE void round_all(vec *x, unsigned int n, const unsigned char *key, bool is_encrypt)
 {
-	const vec each = vec_each(key);
+	vec each;
 
+	__asm__("" : "+r"(key), "+v"(x[0]));
+	each = vec_each(key);
 	UNROLLED
-	for (unsigned int i = 0; i < n; i++)
+	for (unsigned int i = 0; i < n; i++) {
 		x[i] = is_encrypt ? vec_enc(x[i], each) : vec_dec(x[i], each);
+		__asm__("" : "+r"(key), "+v"(x[i]));
+	}
 }
 
 /* E(K2, sector number) of BATCH sectors. */
@@ -86,7 +94,6 @@ INLINE void turn(const unsigned char (*keys)[16], uint64_t n_rounds, vec *t, uns
 	const vec first = next_sector ? vec_each(next_sector) : t[0];
 	vec x[LANES], next[LANES], key;
 
-	/* A compiler that knew these keys from the last turn would keep them on the stack. */
 	__asm__("" : "+r"(keys));
 	key = vec_each(keys[0]);
 	UNROLLED
@@ -110,6 +117,7 @@ INLINE void turn(const unsigned char (*keys)[16], uint64_t n_rounds, vec *t, uns
 	for (uint64_t r = LANES + 1; r < n_rounds; r++)
 		round_all(x, LANES, keys[r], is_encrypt);
 
+	__asm__("" : "+r"(keys), "+v"(x[0]));
 	key = vec_each(keys[n_rounds]);
 	UNROLLED
 	for (unsigned int i = 0; i < LANES; i++) {
