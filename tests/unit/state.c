@@ -29,8 +29,10 @@ static void what_was_claimed_is_listed_in_full(void **state)
 	assert_int_equal(l.n_damaged, 0);
 	assert_int_equal(l.volumes[0].pid, getpid());
 	assert_string_equal(l.volumes[0].key, "rbd/ns/img@s1");
+	assert_true(l.volumes[0].pid_namespace != 0);
 	/* everything else is as it was said */
 	v.pid = getpid();
+	v.pid_namespace = state_pid_namespace();
 	strcpy(v.key, "rbd/ns/img@s1");
 	assert_int_equal(l.volumes[0].n_layers, 2);
 	assert_memory_equal(l.volumes[0].layers, layers, sizeof(layers));
