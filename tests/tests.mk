@@ -36,7 +36,7 @@ run = O='$(abspath $(O))' RBDCRYPT_NBD='$(abspath $(PROGRAM))' CC='$(CC)' SANITI
 	tests/run --logs '$(O)/logs' --results '$(RESULTS)'
 # Each asks for what it needs and goes on without what it cannot have, except a compiler.
 setup = tests/lib/packages.sh build && tests/lib/packages.sh $(1) || tests/lib/packages.sh build
-again = $(MAKE) --no-print-directory
+again = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
 .PHONY: check check-fast check-asan check-tsan check-kernel check-ceph check-interop lint fuzz demo
 .PHONY: .demo .check .check-fast .check-kernel .check-ceph .check-interop .lint .fuzz .fuzzers .sanitized

@@ -4,7 +4,7 @@
 #
 # The manual page, --help, the option table and the exit statuses agree, and mandoc is content.
 #
-#	tests/man/check.sh PROGRAM             exit 0, 1, or 77 when mandoc is missing
+#	tests/man/check.sh [PROGRAM]           exit 0, 1, or 77 when mandoc is missing
 #	tests/man/check.sh --update PROGRAM    puts the options of PROGRAM into the page
 set -eu
 
@@ -13,7 +13,7 @@ if [ "${1-}" = --update ]; then
 	update=yes
 	shift
 fi
-program=${1:?usage: check.sh [--update] PROGRAM}
+program=${1:-${RBDCRYPT_NBD:?usage: check.sh [--update] PROGRAM}}
 top=$(cd "$(dirname "$0")/../.." && pwd)
 page=$top/man/rbdcrypt-nbd.8
 work=$(mktemp -d)

@@ -4,8 +4,8 @@
 #
 # Takes the examples out of the manual page, so that a test can run what a user would paste.
 #
-#	tests/man/examples.sh           the names
-#	tests/man/examples.sh NAME      the commands; exit 1 when there is no such example
+#	sh tests/man/examples.sh           the names
+#	sh tests/man/examples.sh NAME      the commands; exit 1 when there is no such example
 set -eu
 
 page=$(cd "$(dirname "$0")/../.." && pwd)/man/rbdcrypt-nbd.8
