@@ -31,3 +31,35 @@ void layout_freeable(const struct layout *l, uint64_t raw_size, uint64_t off, ui
 	*ret_off = start;
 	*ret_len = end - start;
 }
+
+uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_object,
+		       uint64_t *ret_object_off)
+{
+	uint64_t unit, stripe, units_per_object, at;
+
+	if (l->stripe_count == 1) {
+		*ret_object = off / l->object_size;
+		*ret_object_off = off % l->object_size;
+		return l->object_size - off % l->object_size;
+	}
+	unit = off / l->stripe_unit;
+	at = off % l->stripe_unit;
+	stripe = unit / l->stripe_count;
+	units_per_object = l->object_size / l->stripe_unit;
+	*ret_object = stripe / units_per_object * l->stripe_count + unit % l->stripe_count;
+	*ret_object_off = stripe % units_per_object * l->stripe_unit + at;
+	return l->stripe_unit - at;
+}
+
+static uint64_t without(uint64_t size, uint64_t header)
+{
+	return size > header ? size - header : 0;
+}
+
+uint64_t layout_overlap(uint64_t raw_overlap, uint64_t header, uint64_t parent_size,
+			uint64_t parent_header)
+{
+	uint64_t seen = without(raw_overlap, header), there = without(parent_size, parent_header);
+
+	return seen < there ? seen : there;
+}

@@ -22,4 +22,20 @@ struct layout {
 void layout_freeable(const struct layout *l, uint64_t raw_size, uint64_t off, uint64_t len,
 		     uint64_t *ret_off, uint64_t *ret_len);
 
+/*
+ * The object that holds byte off of the raw image, and where in it. Returns how many bytes
+ * from there on lie in the same object one after the other. Pure.
+ */
+uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_object,
+		       uint64_t *ret_object_off);
+
+/*
+ * How many bytes of the device a layer sees of its parent's device, by Reef's rule and on every
+ * release: an area of data maps to the area of data, whatever the headers before them take.
+ * raw_overlap and header are the layer's own, in bytes; parent_size and parent_header the
+ * parent's at its snapshot. Not rounded. Pure. (spec: librbd-encryption 4.2)
+ */
+uint64_t layout_overlap(uint64_t raw_overlap, uint64_t header, uint64_t parent_size,
+			uint64_t parent_header);
+
 #endif

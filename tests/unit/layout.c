@@ -98,6 +98,70 @@ static void every_part_is_a_tail(void **state)
 			}
 }
 
+static void expect_object(const struct layout *l, uint64_t off, uint64_t want, uint64_t want_off,
+			  uint64_t want_run)
+{
+	uint64_t object, object_off;
+
+	assert_int_equal(layout_object(l, off, &object, &object_off), want_run);
+	assert_int_equal(object, want);
+	assert_int_equal(object_off, want_off);
+}
+
+static void bytes_lie_in_one_object_after_the_other(void **state)
+{
+	(void)state;
+	expect_object(&plain, 0, 0, 0, 4 * MIB);
+	expect_object(&plain, 4 * MIB - 1, 0, 4 * MIB - 1, 1);
+	expect_object(&plain, 9 * MIB, 2, MIB, 3 * MIB);
+}
+
+static void bytes_take_turns_among_the_objects_of_a_stripe(void **state)
+{
+	(void)state;
+	expect_object(&striped, 0, 0, 0, MIB);
+	expect_object(&striped, MIB + 5, 1, 5, MIB - 5);
+	expect_object(&striped, 3 * MIB, 0, MIB, MIB);
+	expect_object(&striped, 12 * MIB - 1, 2, 4 * MIB - 1, 1);
+	expect_object(&striped, 12 * MIB, 3, 0, MIB);
+	expect_object(&striped, 16 * MIB, 4, MIB, MIB);
+}
+
+/* Every byte has a place of its own, and a run is one. */
+static void no_two_bytes_share_a_place(void **state)
+{
+	const struct layout l = { .object_size = 8, .stripe_unit = 2, .stripe_count = 3 };
+	bool is_taken[12][8] = { { false } };
+
+	(void)state;
+	for (uint64_t off = 0; off < 4 * 24; off++) {
+		uint64_t object, at, next, next_at;
+
+		if (layout_object(&l, off, &object, &at) > 1) {
+			assert_int_equal(layout_object(&l, off + 1, &next, &next_at), 1);
+			assert_true(next == object && next_at == at + 1);
+		}
+		assert_false(is_taken[object][at]);
+		is_taken[object][at] = true;
+	}
+}
+
+/* The table of librbd-encryption 4.2: 64 MiB of parent, headers of 0, 4 and 16 MiB. */
+static void clones_see_the_smaller_of_both_data_areas(void **state)
+{
+	(void)state;
+	assert_int_equal(layout_overlap(64 * MIB, 4 * MIB, 64 * MIB, 0), 60 * MIB);
+	assert_int_equal(layout_overlap(64 * MIB, 16 * MIB, 64 * MIB, 0), 48 * MIB);
+	assert_int_equal(layout_overlap(64 * MIB, 4 * MIB, 64 * MIB, 4 * MIB), 60 * MIB);
+	assert_int_equal(layout_overlap(64 * MIB, 16 * MIB, 64 * MIB, 4 * MIB), 48 * MIB);
+	assert_int_equal(layout_overlap(64 * MIB, 16 * MIB, 64 * MIB, 16 * MIB), 48 * MIB);
+	assert_int_equal(layout_overlap(64 * MIB, 4 * MIB, 64 * MIB, 16 * MIB), 48 * MIB);
+	/* Not a byte is rounded, and no header is larger than what it is in. */
+	assert_int_equal(layout_overlap(30 * MIB + 7, 4 * MIB, 64 * MIB, 0), 26 * MIB + 7);
+	assert_int_equal(layout_overlap(3 * MIB, 4 * MIB, 64 * MIB, 0), 0);
+	assert_int_equal(layout_overlap(64 * MIB, 0, 3 * MIB, 4 * MIB), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -106,6 +170,10 @@ int main(void)
 		cmocka_unit_test(the_images_end_is_an_end),
 		cmocka_unit_test(striped_images_free_whole_periods),
 		cmocka_unit_test(every_part_is_a_tail),
+		cmocka_unit_test(bytes_lie_in_one_object_after_the_other),
+		cmocka_unit_test(bytes_take_turns_among_the_objects_of_a_stripe),
+		cmocka_unit_test(no_two_bytes_share_a_place),
+		cmocka_unit_test(clones_see_the_smaller_of_both_data_areas),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
