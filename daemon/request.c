@@ -111,22 +111,7 @@ static int crypt_part(struct request *req, bool is_encrypt, size_t at, size_t en
 	if (is_encrypt)
 		return v->xts[0] ? xts_encrypt(v->xts[0], req->buf + at, end - at, req->window + at)
 				 : 0;
-	for (unsigned int i = 0; i < req->io.n_extents; i++) {
-		const struct store_extent *e = &req->io.extents[i];
-		uint64_t from = e->dev_off, to = e->dev_off + e->len;
-		int r;
-
-		if (from < req->window + at)
-			from = req->window + at;
-		if (to > req->window + end)
-			to = req->window + end;
-		if (from >= to || e->layer == STORE_LAYER_ZERO || !v->xts[e->layer])
-			continue;
-		r = xts_decrypt(v->xts[e->layer], req->buf + (from - req->window), to - from, from);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return volume_decrypt(v, &req->io, req->buf + at, req->window + at, req->window + end);
 }
 
 static void job_piece(struct job *job, unsigned int i)
@@ -366,18 +351,9 @@ static int decrypt_edge(struct request *req, uint64_t sector_off, unsigned char 
 
 	if (req->io.result < 0)
 		return req->io.result;
-	for (unsigned int i = 0; i < req->io.n_extents; i++) {
-		const struct store_extent *e = &req->io.extents[i];
-		int r;
-
-		if (e->layer == STORE_LAYER_ZERO || !v->xts[e->layer])
-			continue;
-		r = xts_decrypt(v->xts[e->layer], scratch + (e->dev_off - sector_off), e->len,
-				e->dev_off);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return v->is_encrypted
+		       ? volume_decrypt(v, &req->io, scratch, sector_off, sector_off + v->sector)
+		       : 0;
 }
 
 static int step_head(struct request *req)

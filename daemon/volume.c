@@ -98,6 +98,31 @@ uint16_t volume_flags(const struct volume *v)
 	return flags;
 }
 
+int volume_decrypt(const struct volume *v, const struct store_io *io, void *buf, uint64_t from,
+		   uint64_t to)
+{
+	unsigned char *bytes = buf;
+
+	for (unsigned int i = 0; i < io->n_extents; i++) {
+		const struct store_extent *e = &io->extents[i];
+		uint64_t start = e->dev_off > from ? e->dev_off : from;
+		uint64_t end = e->dev_off + e->len < to ? e->dev_off + e->len : to, whole;
+		struct xts *x;
+		int r;
+
+		if (start >= end || e->layer == STORE_LAYER_ZERO || !v->xts[e->layer])
+			continue;
+		x = v->xts[e->layer];
+		/* The clone may see less of its parent than the last sector holds. */
+		whole = end + (xts_sector_size(x) - end % xts_sector_size(x)) % xts_sector_size(x);
+		r = xts_decrypt(x, bytes + (start - from), whole - start, start);
+		if (r < 0)
+			return r;
+		memset(bytes + (end - from), 0, whole - end);
+	}
+	return 0;
+}
+
 /* ---- one blocking read ---- */
 struct sync_read {
 	struct store_io io;
@@ -131,14 +156,8 @@ int volume_read(void *arg, uint64_t dev_off, void *buf, size_t len)
 		(void)pthread_mutex_unlock(&s.mutex);
 	}
 	r = s.io.result;
-	for (unsigned int i = 0; r == 0 && v->is_encrypted && i < s.io.n_extents; i++) {
-		const struct store_extent *e = &s.io.extents[i];
-
-		if (e->layer != STORE_LAYER_ZERO && v->xts[e->layer])
-			r = xts_decrypt(v->xts[e->layer],
-					(unsigned char *)buf + (e->dev_off - dev_off), e->len,
-					e->dev_off);
-	}
+	if (r == 0 && v->is_encrypted)
+		r = volume_decrypt(v, &s.io, buf, dev_off, dev_off + len);
 	store_io_reset(&s.io);
 	return r;
 }

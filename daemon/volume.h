@@ -74,6 +74,13 @@ uint64_t volume_size_for(const struct volume *v, uint64_t raw_size);
  */
 int volume_read(void *v, uint64_t dev_off, void *buf, size_t len);
 
+/*
+ * Turns what the store read, from dev_off from to to (both multiples of the largest sector, within
+ * io's range), into plain bytes; buf is where from is. Any thread. 0 or -errno.
+ */
+int volume_decrypt(const struct volume *v, const struct store_io *io, void *buf, uint64_t from,
+		   uint64_t to);
+
 /* NBD transmission flags of this volume. */
 uint16_t volume_flags(const struct volume *v);
 

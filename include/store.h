@@ -19,6 +19,10 @@
 /*
  * One piece of a read, in ascending order and without gaps: which layer's bytes
  * these are. The request decrypts each with that layer's key.
+ *
+ * A piece may end inside a sector of its layer, where a clone's view of its parent ends. Then a
+ * STORE_LAYER_ZERO piece follows, but the buffer holds the sector's ciphertext up to its end:
+ * whoever decrypts the piece decrypts the whole sector, and makes what lies behind the piece zeros.
  */
 #define STORE_LAYER_ZERO UINT16_MAX /* nobody has it: the store filled in zeros */
 struct store_extent {
