@@ -139,6 +139,19 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 int store_open_file(const struct layer *l, const struct store_options *o, struct store **ret,
 		    struct fault *f);
 
+/*
+ * A chain whose layers differ in key, data offset or sector size, child first: read straight from
+ * the objects, layer by layer. Read-only, and the caller sees to that. It keeps nothing of the
+ * layers. EXIT_LAYERED where a sector would be spread over several objects.
+ */
+struct rados_layer {
+	const struct layer *layer;
+	uint64_t data_offset; /* bytes */
+	uint32_t sector; /* bytes; 1 for a plaintext layer */
+};
+int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsigned int n,
+		     const struct store_options *o, struct store **ret, struct fault *f);
+
 /* What the store says of the lock, for status: "none", "owner", "other", "-" (no such feature). */
 const char *store_lock_state(struct store *s);
 /*

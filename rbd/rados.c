@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The rados store: chains whose layers have different keys, read straight from their objects
+ * without librbd, which would show the parent's ciphertext through holes of the child. For maps
+ * that are read-only. Opened, asked and closed by the control thread; reads are in rados_io.c.
+ *
+ * Each layer has an IO context of its own, set to its snapshot once. What librbd knows better, the
+ * child's size, its changes and the settings that forbid it, is asked of a librbd store on the
+ * child, which never reads. A parent is a snapshot and stays as it was; only the head's size and
+ * overlap are asked for again, each time the image changed.
+ */
+
+#include "layer.h"
+#include "librbd.h"
+#include "rados.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what a read-only store answers ---- */
+
+static int refuse(struct store_io *io)
+{
+	io->result = -EROFS;
+	return STORE_DONE;
+}
+
+static int op_write(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,
+		    size_t len)
+{
+	(void)s;
+	(void)dev_off;
+	(void)buf;
+	(void)len;
+	return refuse(io);
+}
+
+static int op_zero(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
+		   unsigned int flags)
+{
+	(void)s;
+	(void)dev_off;
+	(void)len;
+	(void)flags;
+	return refuse(io);
+}
+
+static int op_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len)
+{
+	(void)s;
+	(void)dev_off;
+	(void)len;
+	return refuse(io);
+}
+
+static int op_flush(struct store *s, struct store_io *io)
+{
+	(void)s;
+	io->result = 0;
+	return STORE_DONE;
+}
+
+static void op_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
+			uint64_t *ret_len)
+{
+	(void)s;
+	(void)len;
+	*ret_off = dev_off;
+	*ret_len = 0;
+}
+
+/* ---- size and overlap ---- */
+
+static int get_overlap(struct handle *h, void *data)
+{
+	uint64_t *overlap = data;
+	int r = rbd_get_overlap(h->image, overlap);
+
+	/* Flattened since: all that was the parent's is the child's now. */
+	if (r == -ENOENT)
+		*overlap = 0;
+	return r == -ENOENT ? 0 : r;
+}
+
+static void set_overlap(struct rados_store *rs, unsigned int i, uint64_t raw_overlap)
+{
+	struct rados_objects *l = &rs->layers[i];
+
+	atomic_store(&l->overlap, i + 1 == rs->n ? 0
+						 : layout_overlap(raw_overlap, l->data_offset,
+								  l[1].raw_size, l[1].data_offset));
+}
+
+static int op_raw_size(struct store *s, uint64_t *ret)
+{
+	struct rados_store *rs = rados_of(s);
+	uint64_t size, overlap = 0;
+	int r = rs->image->ops->raw_size(rs->image, &size);
+
+	if (r == 0)
+		r = handle_call(librbd_of(rs->image)->handle, rs->timeout_s, get_overlap, &overlap,
+				sizeof(overlap));
+	if (r < 0)
+		return r;
+	set_overlap(rs, 0, overlap);
+	atomic_store(&rs->raw_size, size);
+	*ret = size;
+	return 0;
+}
+
+static void on_change(void *arg)
+{
+	struct rados_store *rs = arg;
+
+	store_tell_change(&rs->base);
+}
+
+/* ---- life ---- */
+
+static void op_close(struct store *s)
+{
+	struct rados_store *rs = rados_of(s);
+
+	/* Not before its last call came back; one that is late finds nobody to tell. */
+	if (rs->image)
+		store_on_change(rs->image, NULL, rs);
+	store_close(rs->image);
+	for (unsigned int i = 0; i < rs->n; i++)
+		if (rs->layers[i].io)
+			rados_ioctx_destroy(rs->layers[i].io);
+	free(rs);
+}
+
+static const struct store_ops rados_ops = {
+	.name = "rados",
+	.read = rados_store_read,
+	.write = op_write,
+	.zero = op_zero,
+	.discard = op_discard,
+	.flush = op_flush,
+	.freeable = op_freeable,
+	.raw_size = op_raw_size,
+	.close = op_close,
+};
+
+/* Where an image's objects are, gathered in one limited call. */
+struct object_facts {
+	int64_t pool_id;
+	struct layout layout;
+	char prefix[128];
+};
+
+static int fill_objects(struct handle *h, void *data)
+{
+	struct object_facts *facts = data;
+	int r = rbd_get_stripe_unit(h->image, &facts->layout.stripe_unit);
+
+	if (r == 0)
+		r = rbd_get_stripe_count(h->image, &facts->layout.stripe_count);
+	if (r == 0)
+		r = rbd_get_block_name_prefix(h->image, facts->prefix, sizeof(facts->prefix));
+	if (r < 0)
+		return r;
+	facts->pool_id = rbd_get_data_pool_id(h->image);
+	return facts->pool_id < 0 ? (int)facts->pool_id : 0;
+}
+
+static int open_objects(struct cluster *c, const struct rados_layer *from, struct rados_objects *l,
+			struct fault *f)
+{
+	const struct layer_info *info = layer_info(from->layer);
+	struct object_facts facts = { .layout.object_size = info->object_size };
+	int r = handle_call(from->layer->handle, from->layer->timeout_s, fill_objects, &facts,
+			    sizeof(facts));
+
+	if (r >= 0) {
+		r = rados_ioctx_create2(cluster_rados(c), facts.pool_id, &l->io);
+		if (r < 0)
+			l->io = NULL;
+	}
+	if (r < 0)
+		return cluster_fault(f, r, info->spec, "cannot find the image's objects");
+	if (facts.layout.stripe_unit == 0 || facts.layout.stripe_count == 0 ||
+	    facts.layout.object_size % facts.layout.stripe_unit)
+		return fault_set(f, EXIT_LAYERED, -EINVAL, "%s: striping that makes no sense",
+				 info->spec);
+	rados_ioctx_set_namespace(l->io, info->nspace);
+	if (info->snap_id != UINT64_MAX)
+		rados_ioctx_snap_set_read(l->io, info->snap_id);
+	memcpy(l->prefix, facts.prefix, sizeof(l->prefix));
+	l->layout = facts.layout;
+	l->data_offset = from->data_offset;
+	l->sector = from->sector;
+	l->raw_size = info->raw_size;
+	return 0;
+}
+
+/* How long a run of bytes is in an object, at the least: what reads are cut to. */
+static bool is_cut_between(const struct rados_objects *l, uint32_t sector)
+{
+	uint64_t unit = l->layout.stripe_count > 1 ? l->layout.stripe_unit : l->layout.object_size;
+
+	return unit % sector == 0 && l->data_offset % sector == 0;
+}
+
+/*
+ * A sector has to lie in one object, of its own layer and of each that its reads are cut by on
+ * their way up. Ceph's own headers and usual striping see to that.
+ */
+static int check_sectors(const struct rados_store *rs, const struct rados_layer *from,
+			 struct fault *f)
+{
+	for (unsigned int i = 0; i < rs->n; i++)
+		for (unsigned int j = 0; j <= i; j++) {
+			if (is_cut_between(&rs->layers[j], rs->layers[i].sector))
+				continue;
+			fault_set(f, EXIT_LAYERED, -ENOTSUP,
+				  "layer %u: %s: its objects or data offset split the sectors of "
+				  "%u bytes of layer %u",
+				  j + 1, layer_info(from[j].layer)->spec, rs->layers[i].sector,
+				  i + 1);
+			fault_hint(f,
+				   "copy it with rbd deep cp to an image without fancy striping");
+			return -ENOTSUP;
+		}
+	return 0;
+}
+
+static int open_steps(struct rados_store *rs, struct cluster *c, const struct rados_layer *layers,
+		      const struct store_options *o, struct fault *f)
+{
+	int r = store_open_librbd(c, layers[0].layer, o, &rs->image, f);
+
+	for (unsigned int i = 0; r == 0 && i < rs->n; i++)
+		r = open_objects(c, &layers[i], &rs->layers[i], f);
+	if (r == 0)
+		r = check_sectors(rs, layers, f);
+	if (r < 0)
+		return r;
+	for (unsigned int i = 0; i < rs->n; i++)
+		set_overlap(rs, i, layer_info(layers[i].layer)->raw_overlap);
+	atomic_store(&rs->raw_size, rs->layers[0].raw_size);
+	rs->base.optimal_io = rs->image->optimal_io;
+	store_on_change(rs->image, on_change, rs);
+	return 0;
+}
+
+int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsigned int n,
+		     const struct store_options *o, struct store **ret, struct fault *f)
+{
+	struct rados_store *rs = calloc(1, sizeof(*rs) + n * sizeof(rs->layers[0]));
+	int r;
+
+	if (!rs)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a store");
+	rs->base.ops = &rados_ops;
+	rs->base.data_offset = o->data_offset;
+	rs->base.is_encrypted = o->is_encrypted;
+	rs->base.is_writethrough = true;
+	/* check_sectors() sees to it: one object's part of a read is one operation of its OSD. */
+	rs->base.has_atomic_sectors = true;
+	rs->timeout_s = o->timeout_s;
+	rs->n = n;
+	r = open_steps(rs, c, layers, o, f);
+	if (r < 0) {
+		op_close(&rs->base);
+		return r;
+	}
+	*ret = &rs->base;
+	return 0;
+}
