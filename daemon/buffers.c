@@ -27,6 +27,7 @@
 
 struct kept {
 	struct kept *next;
+	unsigned int class; /* while it waits to be unmapped */
 };
 
 struct buffers {
@@ -58,41 +59,47 @@ static size_t class_bytes(unsigned int c)
 	return (size_t)(c - N_POWERS + 2) << MIB_SHIFT;
 }
 
-/* Call with the mutex held. Gives kept buffers back until room bytes fit; largest first. */
-static bool make_room(struct buffers *b, size_t room)
+/*
+ * Call with the mutex held. Takes kept buffers out of the account until room bytes fit, largest
+ * first; they are to be unmapped later.
+ */
+static bool make_room(struct buffers *b, size_t room, struct kept **ret_unmap)
 {
 	for (unsigned int c = N_CLASSES; c-- > 0 && b->total + room > b->limit;) {
 		while (b->kept[c] && b->total + room > b->limit) {
 			struct kept *k = b->kept[c];
 
 			b->kept[c] = k->next;
-			(void)munmap(k, class_bytes(c));
+			k->next = *ret_unmap;
+			k->class = c;
+			*ret_unmap = k;
 			b->total -= class_bytes(c);
 		}
 	}
 	return b->total + room <= b->limit;
 }
 
-/* Call with the mutex held. */
-static void *take(struct buffers *b, unsigned int c)
+/* What the system does for us, without the mutex: it can take milliseconds. */
+static void *map(unsigned int c)
 {
-	struct kept *k = b->kept[c];
-	void *m;
+	void *m = mmap(NULL, class_bytes(c), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
-	if (k) {
-		b->kept[c] = k->next;
-		return k;
-	}
-	if (!make_room(b, class_bytes(c)))
-		return NULL;
-	m = mmap(NULL, class_bytes(c), PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (m == MAP_FAILED)
 		return NULL;
 	/* Plaintext passes through here; it has no business in a core dump. */
 	(void)madvise(m, class_bytes(c), MADV_DONTDUMP);
-	b->total += class_bytes(c);
 	return m;
+}
+
+static void unmap(struct kept *list)
+{
+	while (list) {
+		struct kept *k = list;
+
+		list = k->next;
+		(void)munmap(k, class_bytes(k->class));
+	}
 }
 
 /* Call with the mutex held. */
@@ -112,30 +119,62 @@ static void leave(struct buffers *b, struct buffers_waiter *w)
 	w->is_queued = false;
 }
 
+/* Call with the mutex held. */
+static void queue(struct buffers *b, struct buffers_waiter *w)
+{
+	if (w->is_queued)
+		return;
+	w->next = NULL;
+	w->is_queued = true;
+	if (b->first)
+		b->last->next = w;
+	else
+		b->first = w;
+	b->last = w;
+}
+
+/* The system had no memory for what was in the account already. */
+static void take_back(struct buffers *b, size_t bytes, struct buffers_waiter *w)
+{
+	(void)pthread_mutex_lock(&b->mutex);
+	b->total -= bytes;
+	queue(b, w);
+	if (b->first != w)
+		b->first->wake(b->first);
+	(void)pthread_mutex_unlock(&b->mutex);
+}
+
 void *buffers_get(struct buffers *b, size_t len, struct buffers_waiter *w)
 {
-	struct buffers_waiter *next = NULL;
-	void *buf = NULL;
+	unsigned int c = class_of(len);
+	struct kept *buf = NULL, *old = NULL;
+	bool is_new = false;
 
 	(void)pthread_mutex_lock(&b->mutex);
-	if (!b->first || b->first == w)
-		buf = take(b, class_of(len));
-	if (buf) {
-		leave(b, w);
-		next = b->first;
-	} else if (!w->is_queued) {
-		w->next = NULL;
-		w->is_queued = true;
-		if (b->first)
-			b->last->next = w;
+	if (!b->first || b->first == w) {
+		buf = b->kept[c];
+		if (buf)
+			b->kept[c] = buf->next;
 		else
-			b->first = w;
-		b->last = w;
+			is_new = make_room(b, class_bytes(c), &old);
 	}
-	/* There may be enough left for the next in line. */
-	if (next)
-		next->wake(next);
+	if (is_new)
+		b->total += class_bytes(c);
+	if (buf || is_new) {
+		leave(b, w);
+		/* There may be enough left for the next in line. */
+		if (b->first)
+			b->first->wake(b->first);
+	} else {
+		queue(b, w);
+	}
 	(void)pthread_mutex_unlock(&b->mutex);
+	unmap(old);
+	if (is_new) {
+		buf = map(c);
+		if (!buf)
+			take_back(b, class_bytes(c), w);
+	}
 	return buf;
 }
 
@@ -164,6 +203,7 @@ void buffers_leave(struct buffers *b, struct buffers_waiter *w)
 int buffers_new(size_t limit, struct buffers **ret)
 {
 	struct buffers *b;
+	struct buffers_waiter nobody = { 0 };
 	void *first[FIRST_SMALL + FIRST_LARGE];
 	unsigned int n = 0;
 
@@ -175,11 +215,12 @@ int buffers_new(size_t limit, struct buffers **ret)
 	(void)pthread_mutex_init(&b->mutex, NULL);
 	b->limit = limit;
 	while (n < FIRST_SMALL + FIRST_LARGE) {
-		first[n] = take(b, n < FIRST_SMALL ? 0 : class_of(FIRST_LARGE_BYTES));
+		first[n] = buffers_get(b, n < FIRST_SMALL ? 1 : FIRST_LARGE_BYTES, &nobody);
 		if (!first[n])
 			break;
 		n++;
 	}
+	leave(b, &nobody);
 	for (unsigned int i = 0; i < n; i++)
 		buffers_put(b, first[i], i < FIRST_SMALL ? 1 : FIRST_LARGE_BYTES);
 	if (n < FIRST_SMALL + FIRST_LARGE) {
