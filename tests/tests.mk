@@ -3,8 +3,8 @@
 #
 # The targets that prove something. Included by the Makefile. See tests/README.md.
 #
-# A test is a C file in tests/unit or tests/component, or an executable file in one of the
-# folders below. A C file in those is a program that the scripts there use.
+# A test is a C file in tests/unit or tests/component, or an executable shell script in one of
+# the folders below. A C file in those is a program that the scripts there use.
 #
 #: make check-fast     unit and component tests: no root, no Ceph, no kernel; seconds
 #: make check-asan     the same and those on the socket, under ASan and UBSan
@@ -30,7 +30,8 @@ FUZZSRC := $(sort $(wildcard tests/fuzz/*.c))
 FUZZBIN := $(FUZZSRC:%.c=$(O)/%)
 -include $(TOOLSRC:%.c=$(O)/%.d) $(FUZZSRC:%.c=$(O)/%.d)
 
-scripts = $(sort $(shell find $(1:%=tests/%) -maxdepth 1 -type f -perm -u+x 2>/dev/null))
+scripts = $(sort $(shell find $(1:%=tests/%) -maxdepth 1 -type f -perm -u+x \
+	-exec grep -lE '^.!.*sh$$' {} + 2>/dev/null))
 programs = $(filter $(1:%=$(O)/tests/%/%),$(TESTBIN))
 run = O='$(abspath $(O))' RBDCRYPT_NBD='$(abspath $(PROGRAM))' CC='$(CC)' SANITIZE='$(SANITIZE)' \
 	tests/run --logs '$(O)/logs' --results '$(RESULTS)'
