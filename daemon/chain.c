@@ -341,15 +341,46 @@ int chain_check_flat(const struct chain *c, struct fault *f)
 			continue;
 		(void)fault_set(f, EXIT_LAYERED, -ENOTSUP,
 				"%s is a formatted clone: layer %u: %s %s, and such a chain cannot "
-				"be served yet",
+				"be written yet",
 				layer_name(&c->layers[0]), i + 1, layer_name(parent), why);
 		fault_hint(f,
-			   "flatten it with its keys first: rbd flatten "
-			   "--encryption-passphrase-file ... %s (Ceph Reef or later)",
+			   "--read-only works; for writing, flatten it with its keys first: rbd "
+			   "flatten --encryption-passphrase-file ... %s (Ceph Reef or later)",
 			   layer_name(&c->layers[0]));
 		return -ENOTSUP;
 	}
 	return 0;
+}
+
+static int open_layered(const struct chain *c, struct cluster *cluster,
+			const struct store_options *o, struct store **ret, struct fault *f)
+{
+	struct rados_layer *layers = calloc(c->n, sizeof(*layers));
+	int r;
+
+	if (!layers)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the layers");
+	for (unsigned int i = 0; i < c->n; i++) {
+		const struct chain_layer *l = &c->layers[i];
+
+		layers[i].layer = l->layer;
+		layers[i].data_offset = l->is_encrypted ? l->luks.data_offset : 0;
+		layers[i].sector = l->is_encrypted ? l->luks.sector_size : 1;
+	}
+	r = store_open_rados(cluster, layers, c->n, o, ret, f);
+	free(layers);
+	return r;
+}
+
+int chain_open_store(const struct chain *c, struct cluster *cluster, const struct store_options *o,
+		     struct store **ret, struct fault *f)
+{
+	const struct layer *layer = c->layers[0].layer;
+
+	if (layer_info(layer)->is_file)
+		return store_open_file(layer, o, ret, f);
+	return chain_check_flat(c, NULL) == 0 ? store_open_librbd(cluster, layer, o, ret, f)
+					      : open_layered(c, cluster, o, ret, f);
 }
 
 uint64_t chain_data_offset(const struct chain *c)

@@ -62,6 +62,13 @@ int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f
  */
 int chain_check_flat(const struct chain *c, struct fault *f);
 
+/*
+ * The store that this chain needs. One that is not flat has to be read-only: the caller has asked
+ * chain_check_flat(). The chain need not outlive the store.
+ */
+int chain_open_store(const struct chain *c, struct cluster *cluster, const struct store_options *o,
+		     struct store **ret, struct fault *f);
+
 /* The data area's start in the image itself, in bytes. */
 uint64_t chain_data_offset(const struct chain *c);
 

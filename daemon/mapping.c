@@ -109,7 +109,7 @@ static int start_keys(struct mapping *m, struct fault *f)
 {
 	int r = chain_unlock(&m->chain_options, &m->chain, f);
 
-	return r < 0 ? r : chain_check_flat(&m->chain, f);
+	return r < 0 || m->state.is_read_only ? r : chain_check_flat(&m->chain, f);
 }
 
 static void stop_nothing(struct mapping *m)
@@ -243,11 +243,8 @@ static int start_store(struct mapping *m, struct fault *f)
 				   .is_encrypted = m->chain.layers[0].is_encrypted,
 				   .data_offset = chain_data_offset(&m->chain),
 				   .timeout_s = (unsigned int)m->o.options->open_timeout_s };
-	struct layer *layer = m->chain.layers[0].layer;
 
-	return layer_info(layer)->is_file
-		       ? store_open_file(layer, &s, &m->store, f)
-		       : store_open_librbd(m->o.cluster, layer, &s, &m->store, f);
+	return chain_open_store(&m->chain, m->o.cluster, &s, &m->store, f);
 }
 
 static void stop_store(struct mapping *m)
