@@ -82,6 +82,9 @@ SUPPORT := $(sort $(wildcard tests/support/*.c))
 SUPPORTOBJ := $(SUPPORT:%.c=$(O)/%.o)
 TESTSRC := $(sort $(wildcard tests/unit/*.c tests/component/*.c))
 TESTBIN := $(TESTSRC:%.c=$(O)/%)
+# Programs that measure.
+BENCHSRC := $(sort $(wildcard bench/*.c))
+BENCHBIN := $(BENCHSRC:%.c=$(O)/%)
 
 CFILES := $(sort $(wildcard $(FOLDERS:%=%/*.[ch]) include/*.h bench/*.[ch] tests/*/*.[ch]))
 MANPAGES := $(sort $(wildcard man/*.8))
@@ -123,6 +126,10 @@ $(TESTBIN): $(O)/%: $(O)/%.o $(SUPPORTOBJ) $(O)/librbdcrypt.a
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(SUPPORTOBJ) $(O)/librbdcrypt.a $(LIBS) -lcmocka
 
+$(BENCHBIN): $(O)/%: $(O)/%.o $(O)/librbdcrypt.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(O)/librbdcrypt.a $(LIBS)
+
 tests: $(TESTBIN)
 
 install: $(PROGRAM)
@@ -147,6 +154,7 @@ help:
 clean:
 	$(Q)rm -rf $(O)
 
--include $(OBJ:.o=.d) $(SUPPORTOBJ:.o=.d) $(TESTSRC:%.c=$(O)/%.d)
+-include $(OBJ:.o=.d) $(SUPPORTOBJ:.o=.d) $(TESTSRC:%.c=$(O)/%.d) \
+	$(BENCHSRC:%.c=$(O)/%.d)
 
 include tests/tests.mk
