@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# manual.sh: the examples of the manual page, each as a user would paste it.
+
+# test: heavy time=400
+
+# shellcheck source=tests/kernel/guest.sh
+. "${BASH_SOURCE[0]%/*}/guest.sh"
+
+in_guest || guest_boot 360 --mem 2G --nbds 4
+
+example() { # NAME: stops at the first command that fails
+	local commands
+	commands=$(sh "$KERNEL_DIR/../man/examples.sh" "$1")
+	printf '%s\n' "$commands"
+	eval "$commands"
+	settled
+}
+
+example_filesystem() { example filesystem; }
+example_serve() { example serve; }
+example_file() { cd $T && example file; }
+example_list() { example list; }
+
+every_example_is_tried() {
+	same examples "filesystem serve file list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
+}
+
+guest_cluster memstore || fail "no cluster"
+export PATH=${PROGRAM%/*}:$PATH
+cp $T/pass /etc/vol.key
+cp $T/pass $T/vol.key
+quick_image vol.file 32M && mv $T/image $T/vol.img || fail "no image in a file"
+claim every-example-is-tried
+claim example-filesystem
+claim example-serve
+claim example-file
+claim example-list
+guest_end
