@@ -20,6 +20,7 @@
 
 #include "xts_engine.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -217,8 +218,9 @@ static int openssl_open(const struct secret *key, void **ret_state)
 
 static void set_tweak(unsigned char tweak[TWEAK_BYTES], uint64_t sector512)
 {
-	for (unsigned int i = 0; i < 8; i++)
-		tweak[i] = (unsigned char)(sector512 >> (8 * i));
+	const uint64_t number = htole64(sector512);
+
+	memcpy(tweak, &number, sizeof(number));
 }
 
 static int crypt_sectors(EVP_CIPHER_CTX *ctx, unsigned char *buf, size_t n_sectors,
