@@ -19,6 +19,7 @@ PROGRAM=${RBDCRYPT_NBD:-${O:-$ROOT/build}/rbdcrypt-nbd}
 trixie_root || exit
 reef_root=$REEF_ROOT
 unset REEF_ROOT # the daemons are this machine's
+in_reef() { REEF_ROOT=$reef_root reef "$@"; }
 
 tmpdir T
 export RBDCRYPT_NBD_RUN_DIR=$T/run
@@ -69,7 +70,7 @@ judge() { # NAME SPEC FORMATS PASSPHRASES VERDICT SIZE
 
 cases_of() { # ARG...: as reef-layers has them
 	local name rest
-	(export REEF_ROOT=$reef_root; reef "$ROOT/tests/ceph/reef-layers" "$dir/ceph.conf" "$dir" "$@") \
+	in_reef "$ROOT/tests/ceph/reef-layers" "$dir/ceph.conf" "$dir" "$@" \
 		>"$T/cases" 2>"$T/reef.log" || { cat "$T/reef.log"; fail "reef-layers $*"; }
 	while read -r name rest; do
 		cases=$((cases + 1))
@@ -113,6 +114,17 @@ resize_is_followed() {
 		cmp -n $((5 << 20)) "$T/ours" /dev/zero "$((5 << 20))" || rc=1
 	ours_stop rbd/x && return $rc
 }
+# A flatten by Reef, with its keys, changes no byte of a head that is being read.
+flatten_changes_nothing() {
+	local rc=0
+	ours rbd/z2 luks z --read-only || return 1
+	nbdcopy --no-extents "$URI" "$T/before" &&
+		in_reef rbd -c "$dir/ceph.conf" --no-progress flatten \
+			--encryption-passphrase-file "$dir/pass-z" z2 &&
+		! rbd info z2 | grep parent: &&
+		nbdcopy --no-extents "$URI" "$T/ours" && cmp "$T/before" "$T/ours" || rc=1
+	ours_stop rbd/z2 && return $rc
+}
 has_size() { [[ $(nbdinfo --size "$URI") -eq $1 ]]; }
 
 [[ $# -gt 0 ]] || set -- load overlap random
@@ -122,6 +134,7 @@ for part; do
 		cases_of load
 		check "writing is refused, and the hint says what works" writing_is_refused
 		check "a resize of the head is followed" resize_is_followed
+		check "a flatten by Reef changes nothing" flatten_changes_nothing
 		;;
 	random)
 		seed=${SEED:-$((SRANDOM % 1000000))}
