@@ -5,10 +5,14 @@
 # compat.sh: the program in rbd-nbd's place: the command lines of ceph-csi, word for word, and those
 # of the rbd tool, which runs what lies beside it under its own name plus "-nbd".
 
+# test: heavy time=600
+
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 290 --mem 2G --nbds 4
+in_guest || guest_boot 560 --mem 2G --nbds 4
 
 VOLUME=0001-0009-rook-ceph-0000000000000001-a5c1
 IMAGE=csi-vol-a5c1

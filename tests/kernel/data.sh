@@ -5,10 +5,14 @@
 # data.sh: what images carry as /dev/nbdX: filesystems, partitions, the bytes that others read, and
 # space that comes back.
 
+# test: heavy time=600
+
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 280 --mem 3G --nbds 4
+in_guest || guest_boot 560 --mem 3G --nbds 4
 
 # ---- what it carries ----
 
@@ -193,15 +197,13 @@ snapshots_are_really_read_only() {
 	umount $T/mnt
 	nbd unmap "$dev"
 	for how in enc@before "--snap-id $id enc"; do
-		# shellcheck disable=SC2086
-		dev=$(map_luks $how)
+			dev=$(map_luks $how)
 		is_really_read_only "$dev"
 		mount -o ro,noload "$dev" $T/mnt
 		(cd $T/mnt && sha256sum --quiet -c sums)
 		umount $T/mnt
 		nbd list
-		# shellcheck disable=SC2086
-		nbd unmap $how
+			nbd unmap $how
 		settled
 	done
 	refused 4 "enc@gone" map_luks enc@gone

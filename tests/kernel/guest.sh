@@ -12,6 +12,8 @@
 #
 # KERNEL_CLAIMS is a pattern of the claims to make, for those who look for a fault.
 
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
 # shellcheck source=tests/lib/uml.sh
 . "${BASH_SOURCE[0]%/*}/../lib/uml.sh"
 # shellcheck source=tests/lib/cluster.sh
@@ -20,6 +22,7 @@
 KERNEL_DIR=$(cd "${BASH_SOURCE[0]%/*}" && pwd -P)
 BUILD=$(realpath "${O:-${KERNEL_DIR%/tests/kernel}/build}")
 PROGRAM=$(realpath "${RBDCRYPT_NBD:-$BUILD/rbdcrypt-nbd}")
+# shellcheck disable=SC2034 # for those who source this
 TOOLS=$BUILD/tests/kernel # the C programs of this folder
 
 in_guest() { [[ ${KERNEL_GUEST:-} ]]; }
@@ -157,7 +160,7 @@ _claim_failed() { # LINE COMMAND
 }
 
 # What a claim needs at most on a busy machine. One that hangs, hangs in the kernel, as a rule.
-CLAIM_SECONDS=100
+CLAIM_SECONDS=150
 
 _claim_context() {
 	sed 's/^/#   /' $T/claim
@@ -170,7 +173,7 @@ _claim_context() {
 _claim_hangs() { # NAME
 	echo "not ok $1 # it did not end in $CLAIM_SECONDS s"
 	_claim_context
-	ps axo pid,ppid,stat,wchan:24,args | grep -v '\[' | tail -n 30 | sed 's/^/# process: /'
+	ps --ppid 2 -p 2 --deselect -o pid,ppid,stat,wchan:24,args | sed 's/^/# process: /'
 	exit 1
 }
 
@@ -178,7 +181,7 @@ _claim_hangs() { # NAME
 claim() {
 	local name=$1 start=${EPOCHREALTIME/[.,]/} rc timer took
 	[[ ! ${KERNEL_CLAIMS:-} || $name =~ $KERNEL_CLAIMS ]] || return 0
-	echo "$name" >"$RESULT/claim"
+	echo "$name" >"${RESULT:?}/claim"
 	: >$T/log
 	dmesg -C
 	(
@@ -188,7 +191,7 @@ claim() {
 	) >$T/claim 2>&1 &
 	rc=$!
 	trap '_claim_hangs "$name"' USR1
-	(sleep $CLAIM_SECONDS && kill -USR1 $$) &
+	(sleep $CLAIM_SECONDS && kill -USR1 $$) 2>/dev/null &
 	timer=$!
 	wait $rc
 	rc=$?

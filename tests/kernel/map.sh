@@ -5,10 +5,14 @@
 # map.sh: images as /dev/nbdX: what appears and when, what is refused, what happens while it is
 # mapped.
 
+# test: heavy time=600
+
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 280 --mem 2G --nbds 4
+in_guest || guest_boot 560 --mem 2G --nbds 4
 
 # ---- what appears ----
 
@@ -39,12 +43,12 @@ sysfs_says_what_was_announced() {
 
 # Blkid, lsblk and the links are asked without waiting for anything.
 device_is_usable_when_it_is_printed() {
-	local dev uuid round
+	local dev uuid _
 	dev=$(map_luks small)
 	mkfs.ext4 -q "$dev"
 	uuid=$(blkid -p -s UUID -o value "$dev")
 	nbd unmap "$dev"
-	for round in 1 2 3 4; do
+	for _ in 1 2 3 4; do
 		dev=$(map_luks small)
 		same lsblk "ext4 $uuid" "$(lsblk -dnro FSTYPE,UUID "$dev")"
 		same link "$dev" "$(realpath "/dev/disk/by-uuid/$uuid")"
@@ -232,7 +236,7 @@ refusals_have_their_status() {
 	refused 1 "encryption-format" map_luks --encryption-format luks2 \
 		--encryption-format luks1 enc
 	refused 1 "" map_luks --encryption-format luks3 enc
-	refused 9 "" nbd map --conf /dev/null -m 127.0.0.9:3 --open-timeout 2 enc
+	refused 6 "no monitor answered" nbd map --conf /dev/null -m 127.0.0.9:3 --open-timeout 2 enc
 	refused 1 "" nbd map --no-such-option=1 --nonsense
 	settled
 }

@@ -5,10 +5,14 @@
 # sockets.sh: what goes wrong between the kernel, the daemon and the store, while every write is
 # stamped and checked (stamp.c): dead sockets, dead daemons, dead storage, forced unmaps.
 
+# test: heavy time=600
+
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 290 --mem 3G --nbds 4
+in_guest || guest_boot 560 --mem 3G --nbds 4
 
 UNITS=2048
 THREADS=12
@@ -121,10 +125,10 @@ resize_under_load_stops_nothing() {
 # if there is none.
 
 detach_and_attach_under_load() {
-	local dev round
+	local dev _
 	dev=$(map_luks --connections 3 --io-timeout 4 disk)
 	stamp_start "$dev"
-	for round in 1 2; do
+	for _ in 1 2; do
 		nbd detach "$dev"
 		same state detached "$(listed '.[0].state')"
 		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
@@ -136,10 +140,10 @@ detach_and_attach_under_load() {
 }
 
 killed_daemon_and_attach_under_load() {
-	local dev round
+	local dev _
 	dev=$(map_luks --connections 3 --io-timeout 4 disk)
 	stamp_start "$dev"
-	for round in 1 2; do
+	for _ in 1 2; do
 		kill -KILL "$(daemon_of "$dev")"
 		wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
 		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"

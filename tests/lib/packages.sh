@@ -27,7 +27,7 @@ packages_of() { # PURPOSE...
 		kernel)
 			# user-mode-linux needs a compiler on some processors, see uml-xstate.c.
 			echo 'user-mode-linux?' gcc libc6-dev kmod udev dmsetup iproute2 util-linux \
-				e2fsprogs xfsprogs rbd-nbd
+				e2fsprogs xfsprogs fdisk rbd-nbd
 			;;
 		lint)
 			# The formatter's release decides the format.
