@@ -98,6 +98,9 @@ static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
 
 		if (atomic_load(&c->is_stopping))
 			return -ECANCELED;
+		/* Nobody takes answers any more; a socket ends in both directions then. */
+		if (!c->is_socket && atomic_load(&c->is_dead))
+			return -EPIPE;
 		got = readv(c->rfd, iov, n);
 		if (got > 0)
 			return got;

@@ -247,6 +247,8 @@ static bool send_turn(struct conn *c, size_t turn_bytes)
 			/* The reader is to notice, too. */
 			if (c->is_socket)
 				(void)shutdown(c->wfd, SHUT_RDWR);
+			else
+				conn_wake(c);
 			continue;
 		}
 		total += (size_t)n;

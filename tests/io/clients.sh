@@ -228,6 +228,65 @@ assert len(h.pread(32 << 20, 1)) == 32 << 20
 h.shutdown()'
 }
 
+# Pipes are no socketpair: they are written in smaller parts, and break with a signal.
+on_pipes() {
+	timeout 60 python3 - "$PROGRAM" <<-'PY'
+		import struct, subprocess, sys, time
+		PLACE = 20000007
+
+		def start():
+		    p = subprocess.Popen([sys.argv[1], "serve", "-s", "--encryption-passphrase-file", "key",
+		                          "file:single"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+		    assert p.stdout.read(18)[:16] == b"NBDMAGICIHAVEOPT"
+		    p.stdin.write(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 1, 0))
+		    p.stdin.flush()
+		    assert len(p.stdout.read(10)) == 10
+		    return p
+
+		def ask(p, kind, cookie, offset, length, data=b""):
+		    p.stdin.write(struct.pack(">IHHQQI", 0x25609513, 0, kind, cookie, offset, length) + data)
+		    p.stdin.flush()
+
+		def answer(p, length=0):
+		    magic, error, cookie = struct.unpack(">IIQ", p.stdout.read(16))
+		    assert magic == 0x67446698 and error == 0, (magic, error)
+		    return cookie, p.stdout.read(length)
+
+		p = start()
+		ask(p, 1, 1, PLACE, 300000, b"pipe" * 75000)
+		assert answer(p)[0] == 1
+		for i in range(20):
+		    ask(p, 0, i, PLACE, 300000)
+		time.sleep(0.2)
+		for i in range(20):
+		    assert answer(p, 300000)[1] == b"pipe" * 75000
+		ask(p, 0, 5, 1, 32 << 20)
+		assert len(answer(p, 32 << 20)[1]) == 32 << 20
+		ask(p, 2, 0, 0, 0)
+		assert p.wait(20) == 0
+
+		# Nobody reads the answers any more.
+		p = start()
+		p.stdout.close()
+		try:
+		    for i in range(100):
+		        ask(p, 0, i, 0, 300000)
+		except BrokenPipeError:
+		    pass
+		code = p.wait(20)
+		assert code == 0, code
+
+		# It is told to stop while the client does not read.
+		p = start()
+		for i in range(100):
+		    ask(p, 0, i, 0, 300000)
+		time.sleep(0.2)
+		p.terminate()
+		code = p.wait(20)
+		assert code == 0, code
+	PY
+}
+
 passed_socket() {
 	local pid rc=0
 	type -P systemd-socket-activate >/dev/null || { echo "no systemd-socket-activate"; return 0; }
@@ -328,6 +387,7 @@ case_ "nbdcopy there and back" copies
 case_ "qemu-io" qemu
 case_ "a read-only server" read_only
 case_ "standard input and output" on_standard_input
+case_ "pipes" on_pipes
 case_ "a passed socket" passed_socket
 case_ "SIGTERM in the middle: what was flushed is there, nothing is left" term_in_the_middle
 case_ "SIGKILL in the middle: what was flushed is there" kill_in_the_middle
