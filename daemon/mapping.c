@@ -20,6 +20,7 @@
 #include "calibrate.h"
 #include "chain.h"
 #include "claim.h"
+#include "describe.h"
 #include "device.h"
 #include "listener.h"
 #include "text.h"
@@ -124,69 +125,6 @@ static void stop_chain(struct mapping *m)
 
 /* ---- the claim ---- */
 
-static void describe_layers(struct mapping *m)
-{
-	struct volume_state *s = &m->state;
-
-	s->layers = calloc(m->chain.n, sizeof(*s->layers));
-	if (!s->layers)
-		return;
-	s->n_layers = m->chain.n;
-	for (unsigned int i = 0; i < m->chain.n; i++) {
-		const struct chain_layer *c = &m->chain.layers[i];
-		struct layer_state *l = &s->layers[i];
-
-		text_copy(l->spec, sizeof(l->spec), layer_info(c->layer)->spec);
-		l->raw_size = layer_info(c->layer)->raw_size;
-		text_copy(l->format, sizeof(l->format),
-			  !c->is_encrypted	 ? "none"
-			  : c->luks.version == 1 ? "luks1"
-						 : "luks2");
-		if (!c->is_encrypted)
-			continue;
-		text_copy(l->cipher, sizeof(l->cipher), c->luks.cipher);
-		text_copy(l->uuid, sizeof(l->uuid), c->luks.uuid);
-		l->data_offset = c->luks.data_offset;
-		l->sector_size = c->luks.sector_size;
-		l->key_bits = c->luks.key_bytes * 8;
-		l->is_clone_magic = c->luks.is_clone_magic;
-	}
-}
-
-static void describe_image(struct mapping *m)
-{
-	const struct layer_info *i = layer_info(m->chain.layers[0].layer);
-	const struct options *o = m->o.options;
-	struct volume_state *s = &m->state;
-
-	volume_state_init(s);
-	s->status = VOLUME_STARTING;
-	s->raw_size = i->raw_size;
-	s->data_offset = chain_data_offset(&m->chain);
-	s->io_timeout_s = o->io_timeout_s;
-	s->reattach_timeout_s = has_device(m) ? o->reattach_timeout_s : -1;
-	s->is_exclusive = o->is_exclusive;
-	s->is_read_only = o->is_read_only || i->snap_id != UINT64_MAX;
-	s->is_trim_offered = !o->is_notrim && !s->is_read_only;
-	s->started = (uint64_t)time(NULL);
-	describe_layers(m);
-	if (i->is_file) {
-		char *path = realpath(m->o.spec->image, NULL);
-
-		text_copy(s->file, sizeof(s->file), path ? path : m->o.spec->image);
-		free(path);
-		return;
-	}
-	text_copy(s->pool, sizeof(s->pool), i->pool);
-	text_copy(s->nspace, sizeof(s->nspace), i->nspace);
-	text_copy(s->image, sizeof(s->image), i->image);
-	text_copy(s->snap, sizeof(s->snap), i->snap);
-	text_copy(s->image_id, sizeof(s->image_id), i->image_id);
-	s->snap_id = i->snap_id;
-	s->pool_id = i->pool_id;
-	(void)cluster_fsid(m->o.cluster, s->fsid, sizeof(s->fsid));
-}
-
 /* Readers may be many; a writer is alone, unless the user says otherwise. */
 static bool is_alone(const struct mapping *m)
 {
@@ -199,7 +137,12 @@ static int start_claim(struct mapping *m, struct fault *f)
 	char id[600], key[640];
 	int r = 0;
 
-	describe_image(m);
+	describe_image(&m->chain_options, &m->chain, &m->state);
+	m->state.io_timeout_s = o->io_timeout_s;
+	m->state.reattach_timeout_s = has_device(m) ? o->reattach_timeout_s : -1;
+	m->state.is_exclusive = o->is_exclusive;
+	m->state.is_read_only = m->state.is_read_only || o->is_read_only;
+	m->state.is_trim_offered = !o->is_notrim && !m->state.is_read_only;
 	claim_identity(&m->state, id, sizeof(id));
 	text_copy(m->cookie, sizeof(m->cookie), o->cookie ? o->cookie : id);
 	if (has_device(m))
