@@ -34,7 +34,7 @@ sed 's/^\[global\]/[global]\nrbd default pool = other/' "$CONF" >"$T/other.conf"
 
 # serves NAME MEBIBYTES ARGUMENT...: serves an image of that size, silently.
 serves() {
-	local name=$1 size=$(($2 << 20)) why= got
+	local name=$1 size=$(($2 << 20)) why='' got
 	shift 2
 	timeout 60 "$PROGRAM" serve --socket "$T/s" "$@" >"$T/out" 2>"$T/err" </dev/null || why="exit status $?"
 	[[ ! -s $T/err ]] || why+=" standard error"
