@@ -109,14 +109,17 @@ static void compose(struct request *req)
 static void count(struct request *req)
 {
 	struct volume_counters *n = &req->volume->counters;
-	unsigned int type = req->wire.type < 8 ? req->wire.type : 0;
+	unsigned int type = req->wire.type;
 
-	(void)atomic_fetch_add_explicit(&n->requests[type], 1, memory_order_relaxed);
-	if (req->error)
-		(void)atomic_fetch_add_explicit(&n->errors[type], 1, memory_order_relaxed);
-	else
-		(void)atomic_fetch_add_explicit(&n->bytes[type], req->wire.len,
-						memory_order_relaxed);
+	/* There is nothing to say about a command that does not exist. */
+	if (type < sizeof(n->requests) / sizeof(n->requests[0])) {
+		(void)atomic_fetch_add_explicit(&n->requests[type], 1, memory_order_relaxed);
+		if (req->error)
+			(void)atomic_fetch_add_explicit(&n->errors[type], 1, memory_order_relaxed);
+		else
+			(void)atomic_fetch_add_explicit(&n->bytes[type], req->wire.len,
+							memory_order_relaxed);
+	}
 	(void)atomic_fetch_sub(&n->in_flight, 1);
 }
 

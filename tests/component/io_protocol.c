@@ -133,6 +133,26 @@ static void a_volume_without_trim_refuses_it(void **state)
 	expect_errors(&o, list, 1);
 }
 
+static void requests_are_counted_under_their_command(void **state)
+{
+	unsigned char byte;
+	struct rig rig;
+	struct peer p;
+
+	rig_start(&usual, &rig);
+	peer_open(&rig, PEER_KERNEL, &p);
+	assert_int_equal(peer_do(&p, WIRE_READ, 0, 5, 1, &byte), 0);
+	assert_int_equal(peer_do(&p, WIRE_TRIM, 0, 0, 0, NULL), PEER_EINVAL);
+	assert_int_equal(peer_do(&p, 77, 0, 0, 1, NULL), PEER_EINVAL);
+	(void)peer_close(&p);
+	assert_int_equal(rig.volume->counters.requests[WIRE_READ], 1);
+	assert_int_equal(rig.volume->counters.bytes[WIRE_READ], 1);
+	assert_int_equal(rig.volume->counters.errors[WIRE_READ], 0);
+	assert_int_equal(rig.volume->counters.requests[WIRE_TRIM], 1);
+	assert_int_equal(rig.volume->counters.errors[WIRE_TRIM], 1);
+	rig_stop(&rig);
+}
+
 static void garbage_ends_one_connection_only(void **state)
 {
 	unsigned char junk[WIRE_REQUEST_BYTES], byte;
@@ -521,6 +541,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_wrong_request_gets_its_error),
 		cmocka_unit_test(a_read_only_volume_refuses_every_change),
 		cmocka_unit_test(a_volume_without_trim_refuses_it),
+		cmocka_unit_test(requests_are_counted_under_their_command),
 		cmocka_unit_test(garbage_ends_one_connection_only),
 		cmocka_unit_test(half_a_request_is_no_request),
 		cmocka_unit_test(requests_may_come_byte_by_byte),
