@@ -83,7 +83,7 @@ const struct option_row option_rows[] = {
 	  .max = MONTH_S, .help = "The old name of --io-timeout." },
 	{ "reattach-timeout", 0, OPTION_SECONDS, GROUP_DEVICE, C_DEVICE | C_UNMAP | C_DETACH, OPTION_TOLERATED, AT(reattach_timeout_s), "SECONDS",
 	  .fallback = "30", .max = MONTH_S,
-	  .help = "How long requests wait for the daemon to come back before they fail; for unmap and detach, how long to wait until the daemon is gone." },
+	  .help = "How long requests wait for the daemon to come back before they fail; for unmap and detach, how long to wait until the daemon is gone, and for unmap before that, until the kernel has written back." },
 	{ "cookie", 0, OPTION_STRING, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, AT(cookie), "TEXT",
 	  .max = 511,
 	  .help = "Text that the kernel keeps with the device and demands again at attach, so that a device cannot get the wrong image. Anybody can read it. Default: made from the cluster, pool, image and snapshot ids." },
