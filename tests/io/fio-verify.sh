@@ -96,7 +96,7 @@ elif type -P ceph-osd >/dev/null && type -P rbd >/dev/null; then
 	# A header made quickly, put there raw: what Ceph makes itself takes seconds to open.
 	truncate -s 16M "$T/header"
 	cryptsetup luksFormat -q --type luks2 --sector-size 4096 --offset 32768 "${KDF[@]}" \
-		"$T/header" "$T/key" 2>/dev/null || fail "no LUKS2 header"
+		"$T/header" "$T/key" >/dev/null 2>&1 || fail "no LUKS2 header"
 	{ rbd import --no-progress "$T/header" image &&
 		rbd resize --no-progress --size $((4 * PART_MIB + 32))M image; } || fail "no image"
 	start image
