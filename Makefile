@@ -12,7 +12,10 @@
 #
 # Everything above the line "nothing to set below" can be set on the command line.
 
-CC ?= gcc
+# make has a CC of its own, which "?=" would keep.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 O ?= build
 V ?= 0
 WERROR ?= no
