@@ -259,7 +259,9 @@ static int check_strict(const struct chain *c, struct fault *f)
 		(void)fault_set(f, EXIT_HEADER, -EINVAL,
 				"layer %u: %s is plaintext, which encryption-strict refuses", i + 1,
 				layer_name(&c->layers[i]));
-		fault_hint(f, "map without encryption-strict to accept plaintext ancestors");
+		fault_hint(f,
+			   i == 0 ? "give its encryption-passphrase-file"
+				  : "map without encryption-strict to accept plaintext ancestors");
 		return -EINVAL;
 	}
 	return 0;
@@ -293,7 +295,7 @@ int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f
 	struct chain c = { 0 };
 	int r = o->passphrase_files->n == 0 ? load_plain(o, &c, f) : open_layers(o, &c, f);
 
-	if (r == 0 && o->passphrase_files->n > 0 && o->is_strict)
+	if (r == 0 && o->is_strict)
 		r = check_strict(&c, f);
 	if (r < 0) {
 		chain_done(&c);

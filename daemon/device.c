@@ -51,7 +51,6 @@ struct device {
 	unsigned int n_slots;
 	struct conn **lingering; /* of dead sockets, with requests in flight */
 	unsigned int n_lingering;
-	unsigned int revivals;
 	unsigned int retry_ms;
 	bool is_going; /* the kernel said DISC */
 	/* Watches: a connection ended; time to try again; LINK_DEAD. */
@@ -134,7 +133,6 @@ static void revive(struct device *d)
 		/* Whatever comes of it, our ends see: a socket nobody took closes when we close the
 		 * other end. */
 		if (nbdctl_reconfigure(d->ctl, d->index, &n, &f) == 0) {
-			d->revivals += n_fds;
 			log_debug(d->o.volume->spec, "offered nbd%d %u new socket%s", d->index,
 				  n_fds, n_fds == 1 ? "" : "s");
 		} else {
@@ -461,11 +459,6 @@ int device_index(const struct device *d)
 unsigned int device_connections(const struct device *d)
 {
 	return d->n_slots;
-}
-
-unsigned int device_revivals(const struct device *d)
-{
-	return d->revivals;
 }
 
 int device_resize(struct device *d, struct fault *f)

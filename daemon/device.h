@@ -39,8 +39,6 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 
 int device_index(const struct device *d);
 unsigned int device_connections(const struct device *d);
-/* How often a dead socket was replaced. */
-unsigned int device_revivals(const struct device *d);
 
 /* Tells the kernel the volume's new size. Freezes its queue until what is in flight is done. */
 int device_resize(struct device *d, struct fault *f);

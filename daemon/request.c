@@ -251,6 +251,12 @@ static int step_ordered(struct request *req)
 	case WIRE_WRITE_ZEROES:
 		req->cursor = req->wire.offset;
 		if (!v->is_encrypted) {
+			/* Keeping the space means writing it. */
+			if ((req->wire.flags & WIRE_CMD_FAST_ZERO) &&
+			    (req->wire.flags & WIRE_CMD_NO_HOLE)) {
+				fail(req, -EOPNOTSUPP);
+				return GO_ON;
+			}
 			req->step = STEP_DURABLE;
 			return ops->zero(v->store, fresh_io(req), req->wire.offset, req->wire.len,
 					 req->wire.flags & WIRE_CMD_NO_HOLE ? STORE_ZERO_NO_HOLE

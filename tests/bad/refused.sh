@@ -121,6 +121,7 @@ refuse "a formatted clone over a plain parent" 12 'rbd/formatted.*layer 2: rbd/p
 refuse "a formatted clone, raw" 7 'rbd/formatted is a formatted clone.*parent' "${S[@]}" rbd/formatted
 "$PROGRAM" serve --socket "$T/raw" --read-only rbd/formatted >/dev/null && "$PROGRAM" unmap "$T/raw" ||
 	fail "a formatted clone cannot be read raw"
+refuse "a plain image, strictly" 10 'layer 1: rbd/plain is plaintext' "${S[@]}" --encryption-strict rbd/plain
 refuse "a plaintext ancestor, strictly" 10 'layer 2: rbd/plain@s is plaintext' "${S[@]}" $P "$T/key" --encryption-strict rbd/formatted
 
 # ---- images ----
@@ -149,7 +150,6 @@ cluster_osd_resume "$T/cluster"
 
 # ---- taken ----
 "$PROGRAM" serve --socket "$T/first" rbd/plain >/dev/null || fail "cannot serve"
-cp -r "$T/run" "$T/run.first"
 timeout 60 "$PROGRAM" serve --socket "$T/s" rbd/plain >"$T/out" 2>"$T/err"
 if [[ $? -eq 5 ]] && grep -q "rbd/plain.*$T/first" "$T/err" && [[ ! -e $T/s ]]; then
 	echo "ok second service of one image"
