@@ -43,7 +43,7 @@ struct cluster;
  */
 int cluster_new(const struct cluster_options *o, int *ret_argc, struct cluster **ret,
 		struct fault *f);
-/* EXIT_TIMED_OUT, EXIT_CLUSTER (unreachable), EXIT_PASSPHRASE (no keyring, refused key). */
+/* EXIT_CLUSTER (no monitor answers), EXIT_PASSPHRASE (no keyring, refused key). */
 int cluster_connect(struct cluster *c, struct fault *f);
 /* A value of Ceph's configuration ("rbd_default_pool"). 0 or -errno. Before connecting is fine. */
 int cluster_conf_get(struct cluster *c, const char *option, char *buf, size_t len);

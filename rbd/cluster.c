@@ -318,7 +318,7 @@ static int explain_connect(struct cluster *c, int error, struct fault *f)
 		fault_hint(f, "compare with 'ceph auth get %s'; the keyring is %s", c->name,
 			   keyring);
 	} else if (error == -ETIMEDOUT) {
-		fault_set(f, EXIT_TIMED_OUT, error, "cluster: no monitor answered in %u s: %s",
+		fault_set(f, EXIT_CLUSTER, error, "cluster: no monitor answered in %u s: %s",
 			  c->timeout_s, mons);
 		fault_hint(f, "check the addresses (%s) and the network, or raise the time limit",
 			   conf);

@@ -139,7 +139,7 @@ refuse "configuration file missing" 9 "$T/none.conf" "${S[@]}" -c "$T/none.conf"
 printf 'this is no [configuration\n\0' >"$T/bad.conf"
 refuse "configuration file bad" 9 "$T/bad.conf" "${S[@]}" -c "$T/bad.conf" rbd/plain
 sed 's/^\( *mon.host *=\).*/\1 v2:127.0.0.1:1/' "$T/cluster/ceph.conf" >"$T/away.conf"
-refuse "cluster away" 6 'cluster|mon' "${S[@]}" -c "$T/away.conf" --open-timeout 3 rbd/plain
+refuse "cluster away" 9 'cluster|mon' "${S[@]}" -c "$T/away.conf" --open-timeout 3 rbd/plain
 refuse "no keyring" 2 'no key for client.admin' "${S[@]}" --keyring "$T/none" rbd/plain
 refuse "unknown user" 2 'nobody' "${S[@]}" --id nobody rbd/plain
 ceph auth get-or-create client.blind mon 'profile rbd' osd 'allow r pool=other' -o "$T/blind.keyring"

@@ -57,7 +57,7 @@ silent_when_all_is_well_() {
 
 dead_monitors_end_in_time_() {
 	local start=$SECONDS
-	refused 6 'no monitor answered in 2 s: 127.9.9.9:1' store --timeout 2 connect -- \
+	refused 9 'no monitor answered in 2 s: 127.9.9.9:1' store --timeout 2 connect -- \
 		--mon-host 127.9.9.9:1
 	((SECONDS - start < 8))
 }

@@ -236,7 +236,7 @@ refusals_have_their_status() {
 	refused 1 "encryption-format" map_luks --encryption-format luks2 \
 		--encryption-format luks1 enc
 	refused 1 "" map_luks --encryption-format luks3 enc
-	refused 6 "no monitor answered" nbd map --conf /dev/null -m 127.0.0.9:3 --open-timeout 2 enc
+	refused 9 "no monitor answered" nbd map --conf /dev/null -m 127.0.0.9:3 --open-timeout 2 enc
 	refused 1 "" nbd map --no-such-option=1 --nonsense
 	settled
 }

@@ -109,7 +109,7 @@ static void slow_connection_is_given_up_and_undone_later(void **state)
 	close_all();
 	make_fail("rados_connect", 0, 5);
 	assert_int_equal(new_cluster(1, &f), -ETIMEDOUT);
-	assert_int_equal(f.status, EXIT_TIMED_OUT);
+	assert_int_equal(f.status, EXIT_CLUSTER);
 	close_all();
 	expect_all_closed();
 }
