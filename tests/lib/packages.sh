@@ -20,7 +20,7 @@ packages_of() { # PURPOSE...
 				libblkid-dev libmount-dev libseccomp-dev libsystemd-dev
 			;;
 		test)
-			echo ceph-mon ceph-osd ceph-common python3-rbd libcmocka-dev libnbd-bin \
+			echo ceph-mon ceph-osd ceph-common python3-rbd libcmocka-dev libnbd-bin 'python3-libnbd?' \
 				nbdkit qemu-utils qemu-block-extra cryptsetup-bin fio jq procps e2fsprogs \
 				iproute2 util-linux
 			;;
