@@ -40,6 +40,7 @@ uint32_t get_u32(struct bytes_in *i);
 uint64_t get_u64(struct bytes_in *i);
 /* A string of fewer than len bytes without NUL, terminated; else is_short and "". */
 void get_string(struct bytes_in *i, char *buf, size_t len);
+void get_skip(struct bytes_in *i, size_t len);
 /*
  * A versioned structure: returns its version and narrows i to it; end goes on behind it, whatever
  * was not read of it, as newer versions add at the end. is_short when its compat is above known.

@@ -4,6 +4,7 @@
 #ifndef RBD_CLS_H
 #define RBD_CLS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <rados/librados.h>
@@ -28,6 +29,15 @@ void cls_set_cookie(rados_write_op_t op, const char *old_cookie, const char *tag
 		    const char *new_cookie);
 /* -EBUSY unless this client holds it so. First step of what it guards. */
 void cls_assert_locked(rados_write_op_t op, const char *cookie, const char *tag);
+
+/* Who holds the lock: the reply comes into reply, its length and error where the op says. */
+void cls_lock_info(rados_read_op_t op, char *reply, size_t cap, size_t *ret_len, int *ret_error);
+struct cls_locker {
+	int64_t client;
+	char cookie[256];
+};
+/* The first, if there are several. -ENOENT: nobody; -EBADMSG: also who is no client. */
+int cls_lock_decode(const void *reply, size_t len, struct cls_locker *ret);
 
 /* Class rbd. */
 enum object_state { OBJECT_NONE, OBJECT_EXISTS, OBJECT_PENDING, OBJECT_CLEAN };

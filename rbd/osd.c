@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Calls of librados that end. Called by threads that may wait: the one that keeps the lock of an
+ * image, and the control thread. librados' callback threads say when an answer came.
+ *
+ * A call has two holders, who waits for it and its callback; whichever lets go last frees it, and
+ * with it the memory that the cluster's answer goes to. The lock guards what both look at.
+ */
+
+#include "osd.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define LOOK_MS 200 /* how often patience is looked at */
+
+struct osd_call {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	rados_completion_t completion; /* owned */
+	void *memory; /* lock; owned once is_abandoned */
+	bool is_done, is_abandoned; /* lock */
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+struct patience patience_for(unsigned int timeout_s, const atomic_bool *is_over)
+{
+	return (struct patience){
+		.is_over = is_over,
+		.deadline_ms = timeout_s ? now_ms() + (uint64_t)timeout_s * 1000 : 0,
+	};
+}
+
+static bool is_over(const struct patience *p, uint64_t now)
+{
+	return (p->is_over && atomic_load(p->is_over)) || (p->deadline_ms && now >= p->deadline_ms);
+}
+
+/* ---- life ---- */
+
+static struct osd_call *call_free(struct osd_call *call)
+{
+	if (call->completion)
+		rados_aio_release(call->completion);
+	(void)pthread_cond_destroy(&call->changed);
+	(void)pthread_mutex_destroy(&call->lock);
+	free(call);
+	return NULL;
+}
+
+static void on_done(rados_completion_t completion, void *arg)
+{
+	struct osd_call *call = arg;
+	bool is_abandoned;
+
+	(void)completion;
+	(void)pthread_mutex_lock(&call->lock);
+	call->is_done = true;
+	is_abandoned = call->is_abandoned;
+	/* Under the lock: who waits frees as soon as it has it. */
+	(void)pthread_cond_signal(&call->changed);
+	(void)pthread_mutex_unlock(&call->lock);
+	if (is_abandoned) {
+		free(call->memory);
+		call_free(call);
+	}
+}
+
+int osd_begin(struct osd_call **ret, rados_completion_t *ret_completion)
+{
+	struct osd_call *call = calloc(1, sizeof(*call));
+	pthread_condattr_t attr;
+	int r;
+
+	if (!call)
+		return -ENOMEM;
+	(void)pthread_mutex_init(&call->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&call->changed, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	r = rados_aio_create_completion2(call, on_done, &call->completion);
+	if (r < 0) {
+		call->completion = NULL;
+		call_free(call);
+		return r;
+	}
+	*ret_completion = call->completion;
+	*ret = call;
+	return 0;
+}
+
+void osd_forget(struct osd_call *call)
+{
+	call_free(call);
+}
+
+/* ---- waiting ---- */
+
+/* Until it is done or patience is over; the lock is held. */
+static void wait_done(struct osd_call *call, const struct patience *p)
+{
+	uint64_t now = now_ms();
+
+	while (!call->is_done && !is_over(p, now)) {
+		uint64_t until = now + LOOK_MS;
+		struct timespec t;
+
+		if (p->deadline_ms && p->deadline_ms < until)
+			until = p->deadline_ms;
+		t.tv_sec = (time_t)(until / 1000);
+		t.tv_nsec = (long)(until % 1000) * 1000000;
+		(void)pthread_cond_timedwait(&call->changed, &call->lock, &t);
+		now = now_ms();
+	}
+}
+
+int osd_wait(struct osd_call *call, const struct patience *p, void *memory, bool *ret_is_late)
+{
+	bool is_done;
+	int r;
+
+	(void)pthread_mutex_lock(&call->lock);
+	wait_done(call, p);
+	is_done = call->is_done;
+	if (!is_done) {
+		call->memory = memory;
+		call->is_abandoned = true;
+	}
+	(void)pthread_mutex_unlock(&call->lock);
+	if (ret_is_late)
+		*ret_is_late = !is_done;
+	if (!is_done)
+		return -ETIMEDOUT;
+	r = rados_aio_get_return_value(call->completion);
+	call_free(call);
+	return r;
+}
+
+int osd_write(rados_ioctx_t io, const char *object, rados_write_op_t op, const struct patience *p)
+{
+	rados_completion_t completion;
+	struct osd_call *call;
+	int r = osd_begin(&call, &completion);
+
+	if (r == 0) {
+		r = rados_aio_write_op_operate(op, io, completion, object, NULL, 0);
+		if (r < 0)
+			osd_forget(call);
+		else
+			r = osd_wait(call, p, NULL, NULL);
+	}
+	/* What was sent is librados' own by now. */
+	rados_release_write_op(op);
+	return r;
+}
+
+int osd_read(rados_ioctx_t io, const char *object, rados_read_op_t op, const struct patience *p,
+	     void *memory, bool *ret_is_late)
+{
+	rados_completion_t completion;
+	struct osd_call *call;
+	int r = osd_begin(&call, &completion);
+
+	*ret_is_late = false;
+	if (r == 0) {
+		r = rados_aio_read_op_operate(op, io, completion, object, 0);
+		if (r < 0)
+			osd_forget(call);
+		else
+			r = osd_wait(call, p, memory, ret_is_late);
+	}
+	rados_release_read_op(op);
+	return r;
+}
