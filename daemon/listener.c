@@ -164,17 +164,12 @@ static bool is_alive(const struct sockaddr_un *a)
 static int bind_private(const struct sockaddr_un *a)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r = 0;
-	mode_t old;
 
 	if (fd < 0)
 		return -errno;
-	/* The process is still alone with its control thread's start; nothing else creates files
-	 * now. */
-	old = umask(0177);
-	if (bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0)
-		r = -errno;
-	(void)umask(old);
-	if (r == 0 && listen(fd, CLIENTS_MAX) < 0)
+	/* Linux makes the file with the socket's own mode; the umask is every thread's. */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 ||
+	    listen(fd, CLIENTS_MAX) < 0)
 		r = -errno;
 	if (r < 0) {
 		(void)close(fd);

@@ -151,7 +151,7 @@ static int start_claim(struct mapping *m, struct fault *f)
 		m->state.device = m->index;
 	m->state.block_size = o->block_size;
 	if (!is_alone(m))
-		(void)snprintf(key, sizeof(key), "%s#%d", id, (int)getpid());
+		(void)snprintf(key, sizeof(key), "%s#%d.%u", id, (int)getpid(), m->o.serial);
 	else
 		(void)snprintf(key, sizeof(key), "%s", id);
 	if (m->o.kind == MAPPING_ATTACH)
@@ -266,7 +266,7 @@ static void on_gone(void *arg)
 	struct mapping *m = arg;
 
 	m->is_gone = true;
-	m->o.gone(m->o.gone_arg);
+	m->o.gone(m->o.arg);
 }
 
 static unsigned int connections_of(const struct mapping *m)
@@ -501,7 +501,7 @@ static void run_stop(struct mapping *m, int done)
 static int run_start(struct mapping *m, int *ret_done, struct fault *f)
 {
 	for (*ret_done = 0; *ret_done < N_STEPS;) {
-		int r = m->o.is_interrupted()
+		int r = m->o.is_interrupted(m->o.arg)
 				? fault_set(f, EXIT_TIMED_OUT, -EINTR, "%s: interrupted", m->spec)
 				: steps[*ret_done].start(m, f);
 

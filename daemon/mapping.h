@@ -15,7 +15,7 @@
 
 /*
  * One volume in service, from its image to its device or socket: the start list and the stop list.
- * Control thread only.
+ * One thread only, that of the loop.
  */
 struct mapping;
 
@@ -29,13 +29,14 @@ struct mapping_options {
 	const char *run_dir; /* outlives the mapping */
 	struct loop *loop;
 	struct pool *pool;
+	unsigned int serial; /* unlike that of any other mapping of this process */
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
 	/* Whether the user wants the start to end; asked between its steps. */
-	bool (*is_interrupted)(void);
+	bool (*is_interrupted)(void *arg);
 	/* The device was unmapped, or the single client left: nothing is left to do but
 	 * mapping_stop(). */
 	void (*gone)(void *arg);
-	void *gone_arg;
+	void *arg; /* of both */
 };
 
 /* Blocking, seconds. On failure everything that was begun has been undone. */

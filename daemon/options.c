@@ -312,6 +312,8 @@ void options_done(struct options *o)
 	o->ceph_argv = NULL;
 	free(o->operand);
 	o->operand = NULL;
+	free(o->ceph_args);
+	o->ceph_args = NULL;
 }
 
 bool options_has_foreign(const struct options *o)

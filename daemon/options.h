@@ -61,6 +61,7 @@ struct options {
 
 	/* Ceph */
 	char *conf, *cluster, *name; /* NULL: not given; --id X makes name "client.X" */
+	char *ceph_args; /* CEPH_ARGS of who asks a daemon, NULL: our own */
 	/*
 	 * The words we do not know, in order, and the few that are Ceph's too; [0] is
 	 * our own name. The array may be permuted by who is given it; the strings stay ours.

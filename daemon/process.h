@@ -32,8 +32,6 @@ int process_setup(void);
 int process_signal_fd(void);
 /* The next of them, 0: none. */
 int process_next_signal(int fd);
-/* Whether SIGTERM or SIGINT is waiting. */
-bool process_is_interrupted(void);
 
 /*
  * This process writes to a block device that the kernel may need written to free memory: its

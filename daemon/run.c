@@ -2,9 +2,9 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * The daemon of one volume: a cluster connection, the workers, the control loop, one mapping. The
- * order matters in two places: the fork comes before the first thread and the first secret, and
- * "ready" is said only after the user has been told the device.
+ * The daemon of one volume: a host with one guest, which ends when that ends. The order matters in
+ * two places: the fork comes before the first thread and the first secret, and "ready" is said only
+ * after the user has been told the device.
  */
 
 #include "run.h"
@@ -17,46 +17,27 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "host.h"
 #include "log.h"
 #include "loop.h"
 #include "path.h"
-#include "pool.h"
 #include "process.h"
 #include "secret.h"
 #include "state.h"
 
 struct run {
-	struct options *options;
+	struct options *options; /* until the volume has them */
+	char *log_file; /* or NULL */
 	enum mapping_kind kind;
 	char run_dir[4096];
 	int ready_fd; /* of the waiting parent, -1 in the foreground */
 	int listen_fd;
-	struct cluster *cluster;
 	struct loop *loop;
-	struct pool *pool;
-	struct mapping *mapping;
+	struct host *host;
 	struct watch signals;
-	bool is_gone;
+	bool is_announced, is_interrupted;
+	struct fault fault; /* why the command failed */
 };
-
-static void on_signal(struct watch *w)
-{
-	struct run *r = (struct run *)((char *)w - offsetof(struct run, signals));
-	int s = process_next_signal(w->fd);
-
-	if (s == SIGHUP && r->options->log_file)
-		(void)log_open_file(r->options->log_file);
-	else if (s == SIGTERM || s == SIGINT)
-		loop_quit(r->loop);
-}
-
-static void on_gone(void *arg)
-{
-	struct run *r = arg;
-
-	r->is_gone = true;
-	loop_quit(r->loop);
-}
 
 /* The daemon leaves the folder it was started in. */
 static int check_paths(struct options *o, struct fault *f)
@@ -99,34 +80,77 @@ static bool is_background(const struct run *r)
 	return !o->is_foreground && !o->is_single && r->listen_fd < 0;
 }
 
-static int start_cluster(struct run *r, struct fault *f)
+/* What scripts read: the device, or where to connect to. */
+static int announce(const struct options *o, const struct host_volume_service *s, struct fault *f)
 {
-	struct options *o = r->options;
-	struct cluster_options c = { .conf = o->conf,
-				     .cluster = o->cluster,
-				     .name = o->name,
-				     .argc = o->ceph_argc,
-				     .argv = o->ceph_argv,
-				     .timeout_s = (unsigned int)o->open_timeout_s };
-	char pool[128];
-	int rest, e;
+	int n = 0;
 
-	if (o->spec.is_file)
-		return 0;
-	e = cluster_new(&c, &rest, &r->cluster, f);
-	if (e < 0)
-		return e;
-	if (!o->spec.pool) {
-		e = cluster_conf_get(r->cluster, "rbd_default_pool", pool, sizeof(pool));
-		o->spec.pool = strdup(e == 0 && pool[0] ? pool : "rbd");
-		if (!o->spec.pool)
-			return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the pool's name");
-	}
-	return cluster_connect(r->cluster, f);
+	if (s->device >= 0 && o->is_cookie_shown && s->cookie[0])
+		n = printf("/dev/nbd%d %s\n", s->device, s->cookie);
+	else if (s->device >= 0)
+		n = printf("/dev/nbd%d\n", s->device);
+	else if (s->socket[0])
+		n = printf("nbd+unix:///?socket=%s\n", s->socket);
+	if (n < 0 || fflush(stdout) != 0)
+		return fault_set(f, EXIT_USAGE, -EPIPE, "standard output cannot be written");
+	(void)sd_notifyf(0, "READY=1\nSTATUS=serving %s", o->operand ?: "");
+	return 0;
 }
 
-static int start_process(struct run *r, struct fault *f)
+static void on_serving(void *arg, struct host_volume *v)
 {
+	struct run *r = arg;
+	int e;
+
+	/* It is on its way out already. */
+	if (r->is_interrupted)
+		return;
+	e = announce(host_volume_options(v), host_volume_service(v), &r->fault);
+	if (e == 0 && r->ready_fd >= 0) {
+		log_to_background();
+		e = process_ready(r->ready_fd);
+		if (e < 0)
+			(void)fault_set(&r->fault, EXIT_TIMED_OUT, e,
+					"nobody waits for the device");
+	}
+	r->is_announced = e == 0;
+	if (e < 0)
+		host_stop(r->host, HOST_DISCONNECT);
+}
+
+static void on_ended(void *arg, struct host_volume *v)
+{
+	struct run *r = arg;
+	const struct fault *f = host_volume_fault(v);
+
+	if (f)
+		r->fault = *f;
+	else if (!r->is_announced)
+		(void)fault_set(&r->fault, EXIT_TIMED_OUT, -EINTR, "interrupted");
+	loop_quit(r->loop);
+}
+
+static void on_signal(struct watch *w)
+{
+	struct run *r = (struct run *)((char *)w - offsetof(struct run, signals));
+	int s = process_next_signal(w->fd);
+
+	if (s == SIGHUP && r->log_file)
+		(void)log_open_file(r->log_file);
+	if (s != SIGTERM && s != SIGINT)
+		return;
+	(void)sd_notify(0, "STOPPING=1");
+	r->is_interrupted = true;
+	host_stop(r->host, r->is_announced ? HOST_LEAVE : HOST_DISCONNECT);
+}
+
+static int start(struct run *r, struct fault *f)
+{
+	struct host_options h = { .run_dir = r->run_dir,
+				  .workers = r->options->workers,
+				  .serving = on_serving,
+				  .ended = on_ended,
+				  .arg = r };
 	int e = loop_new(&r->loop);
 
 	if (e == 0)
@@ -136,117 +160,87 @@ static int start_process(struct run *r, struct fault *f)
 		r->signals.ready = on_signal;
 		e = loop_add(r->loop, &r->signals);
 	}
+	h.loop = r->loop;
 	if (e == 0)
-		e = pool_new(r->options->workers, &r->pool);
+		e = host_new(&h, &r->host);
+	if (e == 0)
+		e = host_add_take(r->host, r->kind, &r->options, r->listen_fd, NULL);
 	return e < 0 ? fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e))
 		     : 0;
-}
-
-static int start(struct run *r, struct fault *f)
-{
-	struct mapping_options m = { .kind = r->kind,
-				     .options = r->options,
-				     .spec = &r->options->spec,
-				     .run_dir = r->run_dir,
-				     .listen_fd = r->listen_fd,
-				     .is_interrupted = process_is_interrupted,
-				     .gone = on_gone,
-				     .gone_arg = r };
-	int e = start_process(r, f);
-
-	if (e == 0)
-		e = start_cluster(r, f);
-	if (e < 0)
-		return e;
-	m.cluster = r->cluster;
-	m.loop = r->loop;
-	m.pool = r->pool;
-	return mapping_start(&m, &r->mapping, f);
-}
-
-/* What scripts read: the device, or where to connect to. */
-static int announce(const struct run *r, struct fault *f)
-{
-	const struct volume_state *s = mapping_state(r->mapping);
-	int n = 0;
-
-	if (s->device >= 0 && r->options->is_cookie_shown && s->kernel.cookie[0])
-		n = printf("/dev/nbd%d %s\n", s->device, s->kernel.cookie);
-	else if (s->device >= 0)
-		n = printf("/dev/nbd%d\n", s->device);
-	else if (s->socket[0])
-		n = printf("nbd+unix:///?socket=%s\n", s->socket);
-	if (n < 0 || fflush(stdout) != 0)
-		return fault_set(f, EXIT_USAGE, -EPIPE, "standard output cannot be written");
-	(void)sd_notifyf(0, "READY=1\nSTATUS=serving %s", r->options->operand ?: "");
-	return 0;
-}
-
-static void stop(struct run *r, bool disconnect)
-{
-	r->mapping = mapping_stop(r->mapping, disconnect);
-	if (r->loop)
-		loop_remove(r->loop, &r->signals);
-	if (r->signals.fd >= 0)
-		(void)close(r->signals.fd);
-	r->pool = pool_free(r->pool);
-	r->loop = loop_free(r->loop);
-	r->cluster = cluster_free(r->cluster);
 }
 
 static int serve(struct run *r, struct fault *f)
 {
 	int e = start(r, f);
 
-	if (e == 0)
-		e = announce(r, f);
-	if (e == 0 && process_is_interrupted())
-		e = fault_set(f, EXIT_TIMED_OUT, -EINTR, "interrupted");
-	if (e == 0 && r->ready_fd >= 0) {
-		log_to_background();
-		e = process_ready(r->ready_fd);
+	if (e == 0) {
+		e = loop_run(r->loop);
 		if (e < 0)
-			(void)fault_set(f, EXIT_TIMED_OUT, e, "nobody waits for the device");
+			(void)fault_set(&r->fault, EXIT_KERNEL, e, "the control loop failed: %s",
+					strerror(-e));
+		if (r->fault.error)
+			*f = r->fault;
+		e = f->error;
 	}
-	if (e < 0) {
-		stop(r, true);
-		return e;
-	}
-	e = loop_run(r->loop);
-	(void)sd_notify(0, "STOPPING=1");
-	stop(r, false);
-	return e < 0 ? fault_set(f, EXIT_KERNEL, e, "the control loop failed: %s", strerror(-e))
+	r->host = host_free(r->host);
+	if (r->loop)
+		loop_remove(r->loop, &r->signals);
+	if (r->signals.fd >= 0)
+		(void)close(r->signals.fd);
+	r->loop = loop_free(r->loop);
+	return e;
+}
+
+/* What makes this process a daemon; from here on it has a fault to tell whoever waits for it. */
+static int settle(struct run *r, struct fault *f)
+{
+	const struct options *o = r->options;
+	int e;
+
+	log_set_level(o->is_debug ? LOG_LEVEL_DEBUG : (enum log_level)o->log_level);
+	e = process_setup();
+	if (e == 0 && is_background(r))
+		e = process_fork(&r->ready_fd);
+	if (e == 0 && o->log_file && !(r->log_file = strdup(o->log_file)))
+		e = -ENOMEM;
+	if (e < 0)
+		return fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e));
+	if (r->log_file && (e = log_open_file(r->log_file)) < 0)
+		return fault_set(f, EXIT_USAGE, e, "cannot write log file %s: %s", r->log_file,
+				 strerror(-e));
+	if (r->kind != MAPPING_SERVE && process_set_io_flusher() < 0)
+		log_debug(NULL, "not an IO flusher: no privilege");
+	e = secret_protect_process();
+	return e < 0 ? fault_set(f, EXIT_MEMORY, e, "cannot keep secrets out of core dumps: %s",
+				 strerror(-e))
 		     : 0;
 }
 
 int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 {
-	struct run r = { .options = o, .kind = kind, .ready_fd = -1, .listen_fd = -1 };
+	struct run r = { .kind = kind, .ready_fd = -1, .listen_fd = -1 };
 	int e = image_spec_parse(o->operand, &o->spec, f);
 
 	r.signals.fd = -1;
-	if (e == 0)
-		e = check_options(&r, f);
-	if (e == 0)
-		e = check_paths(o, f);
-	if (e == 0)
-		e = state_run_dir(o->run_dir, r.run_dir, sizeof(r.run_dir), f);
 	if (e < 0)
 		return e;
-	log_set_level(o->is_debug ? LOG_LEVEL_DEBUG : (enum log_level)o->log_level);
-	e = process_setup();
-	if (e == 0 && is_background(&r))
-		e = process_fork(&r.ready_fd);
-	if (e < 0)
-		return fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e));
-	if (o->log_file && (e = log_open_file(o->log_file)) < 0)
-		return fault_set(f, EXIT_USAGE, e, "cannot write log file %s: %s", o->log_file,
-				 strerror(-e));
-	if (kind != MAPPING_SERVE && process_set_io_flusher() < 0)
-		log_debug(NULL, "not an IO flusher: no privilege");
-	e = secret_protect_process();
-	if (e < 0)
-		return fault_set(f, EXIT_MEMORY, e, "cannot keep secrets out of core dumps: %s",
-				 strerror(-e));
-	return serve(&r, f);
+	r.options = malloc(sizeof(*r.options));
+	if (!r.options)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the command line");
+	*r.options = *o;
+	memset(o, 0, sizeof(*o));
+	e = check_options(&r, f);
+	if (e == 0)
+		e = check_paths(r.options, f);
+	if (e == 0)
+		e = state_run_dir(r.options->run_dir, r.run_dir, sizeof(r.run_dir), f);
+	if (e == 0)
+		e = settle(&r, f);
+	if (e == 0)
+		e = serve(&r, f);
+	if (r.options)
+		options_done(r.options);
+	free(r.options);
+	free(r.log_file);
+	return e;
 }

@@ -28,6 +28,7 @@ struct cluster_options {
 	 */
 	int argc;
 	const char **argv;
+	const char *args; /* in place of $CEPH_ARGS; NULL: that */
 	unsigned int timeout_s; /* for connecting and for each blocking call; 0: for ever */
 };
 

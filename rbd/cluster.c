@@ -234,7 +234,7 @@ int cluster_new(const struct cluster_options *o, int *ret_argc, struct cluster *
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
 	atomic_init(&c->refs, 1);
 	c->timeout_s = o->timeout_s;
-	r = words_parse(getenv("CEPH_ARGS"), &env);
+	r = words_parse(o->args ? o->args : getenv("CEPH_ARGS"), &env);
 	if (r < 0)
 		fault_set(f, EXIT_MEMORY, r, "out of memory");
 	else

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * A list of volumes and one event that all of them raise. The daemon of a single volume and the one
+ * that a whole host lives with are both this.
+ */
+
+#include "host.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct member {
+	struct member *next;
+	struct host_volume *volume;
+	bool is_announced; /* serving was called */
+};
+
+struct host {
+	struct host_options o;
+	struct clusters *clusters;
+	struct pool *pool;
+	struct member *members;
+	unsigned int n, serial;
+	struct watch changed;
+};
+
+static void on_changed(struct watch *w)
+{
+	struct host *h = (struct host *)((char *)w - offsetof(struct host, changed));
+	struct member **link = &h->members;
+
+	event_clear(w->fd);
+	while (*link) {
+		struct member *m = *link;
+		enum host_phase phase = host_volume_phase(m->volume);
+
+		if (phase != HOST_STARTING && phase != HOST_ENDED && !m->is_announced) {
+			m->is_announced = true;
+			h->o.serving(h->o.arg, m->volume);
+		}
+		if (phase != HOST_ENDED) {
+			link = &m->next;
+			continue;
+		}
+		*link = m->next;
+		h->n--;
+		h->o.ended(h->o.arg, m->volume);
+		(void)host_volume_free(m->volume);
+		free(m);
+	}
+}
+
+int host_new(const struct host_options *o, struct host **ret)
+{
+	struct host *h = calloc(1, sizeof(*h));
+	int r;
+
+	if (!h)
+		return -ENOMEM;
+	h->o = *o;
+	h->changed.fd = -1;
+	r = clusters_new(&h->clusters);
+	if (r == 0)
+		r = pool_new(o->workers, &h->pool);
+	if (r == 0)
+		r = event_new();
+	if (r >= 0) {
+		h->changed.fd = r;
+		h->changed.ready = on_changed;
+		r = loop_add(o->loop, &h->changed);
+	}
+	if (r < 0) {
+		(void)host_free(h);
+		return r;
+	}
+	*ret = h;
+	return 0;
+}
+
+int host_add_take(struct host *h, enum mapping_kind kind, struct options **options, int listen_fd,
+		  struct host_volume **ret)
+{
+	struct host_volume_options o = { .kind = kind,
+					 .run_dir = h->o.run_dir,
+					 .clusters = h->clusters,
+					 .pool = h->pool,
+					 .serial = ++h->serial,
+					 .listen_fd = listen_fd,
+					 .changed_fd = h->changed.fd };
+	struct member *m = calloc(1, sizeof(*m));
+	int r = m ? host_volume_new_take(&o, options, &m->volume) : -ENOMEM;
+
+	if (r < 0) {
+		free(m);
+		return r;
+	}
+	m->next = h->members;
+	h->members = m;
+	h->n++;
+	if (ret)
+		*ret = m->volume;
+	return 0;
+}
+
+unsigned int host_n_volumes(const struct host *h)
+{
+	return h->n;
+}
+
+void host_for_each(struct host *h, void (*each)(void *arg, struct host_volume *v), void *arg)
+{
+	for (struct member *m = h->members; m; m = m->next)
+		each(arg, m->volume);
+}
+
+void host_stop(struct host *h, enum host_stop how)
+{
+	for (struct member *m = h->members; m; m = m->next)
+		host_volume_stop(m->volume, how);
+}
+
+struct host *host_free(struct host *h)
+{
+	if (!h)
+		return NULL;
+	loop_remove(h->o.loop, &h->changed);
+	host_stop(h, HOST_LEAVE);
+	while (h->members) {
+		struct member *m = h->members;
+
+		h->members = m->next;
+		(void)host_volume_free(m->volume);
+		free(m);
+	}
+	if (h->changed.fd >= 0)
+		(void)close(h->changed.fd);
+	h->pool = pool_free(h->pool);
+	h->clusters = clusters_free(h->clusters);
+	free(h);
+	return NULL;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_HOST_H
+#define DAEMON_HOST_H
+
+#include <stdbool.h>
+
+#include "host_volume.h"
+#include "loop.h"
+
+/*
+ * The volumes of a daemon, one or many, and what they share: the workers and the connections.
+ * Control thread only.
+ */
+struct host;
+
+struct host_options {
+	struct loop *loop;
+	const char *run_dir; /* outlives the host */
+	unsigned int workers; /* 0: one per processor */
+	/* A volume can be used now; at most once. */
+	void (*serving)(void *arg, struct host_volume *v);
+	/* It has ended, or could not start; it is freed when this returns. */
+	void (*ended)(void *arg, struct host_volume *v);
+	void *arg; /* of both */
+};
+
+/* 0 or -errno. */
+int host_new(const struct host_options *o, struct host **ret);
+
+/* Starts a volume; takes the options on success. 0 or -errno. */
+int host_add_take(struct host *h, enum mapping_kind kind, struct options **options, int listen_fd,
+		  struct host_volume **ret);
+
+unsigned int host_n_volumes(const struct host *h);
+/* Each one that has not ended; arg is each's. */
+void host_for_each(struct host *h, void (*each)(void *arg, struct host_volume *v), void *arg);
+/* Asks all volumes to end. */
+void host_stop(struct host *h, enum host_stop how);
+
+/* Volumes that are left are asked to leave, and waited for. NULL is fine. Returns NULL. */
+struct host *host_free(struct host *h);
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The thread of a volume runs the volume's own control loop: everything of mapping.c, device.c and
+ * listener.c happens on it. It owns the options, the loop and the hold on the connection. The rest
+ * of the daemon sees a phase, which goes one way, and what was written before the phase that
+ * publishes it.
+ */
+
+#include "host_volume.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "loop.h"
+#include "text.h"
+
+struct host_volume {
+	struct host_volume_options o;
+	struct options *options;
+	char spec[512];
+	pthread_t thread;
+	struct watch stop; /* its event is raised by host_volume_stop() */
+	atomic_int how; /* enum host_stop */
+	atomic_int phase; /* enum host_phase; publishes what follows */
+	struct host_volume_service service;
+	struct fault fault;
+	/* The thread's own: */
+	struct loop *loop;
+	struct cluster *cluster;
+	struct mapping *mapping;
+};
+
+static void set_phase(struct host_volume *v, enum host_phase phase)
+{
+	atomic_store(&v->phase, phase);
+	event_raise(v->o.changed_fd);
+}
+
+static void on_stop(struct watch *w)
+{
+	struct host_volume *v =
+		(struct host_volume *)((char *)w - offsetof(struct host_volume, stop));
+
+	event_clear(w->fd);
+	loop_quit(v->loop);
+}
+
+static void on_gone(void *arg)
+{
+	struct host_volume *v = arg;
+
+	loop_quit(v->loop);
+}
+
+static bool is_interrupted(void *arg)
+{
+	struct host_volume *v = arg;
+
+	return atomic_load(&v->how) != HOST_KEEP;
+}
+
+/* ---- start ---- */
+
+static int start_loop(struct host_volume *v, struct fault *f)
+{
+	int r = loop_new(&v->loop);
+
+	if (r == 0) {
+		v->stop.ready = on_stop;
+		r = loop_add(v->loop, &v->stop);
+	}
+	return r < 0 ? fault_set(f, EXIT_MEMORY, r, "cannot start the volume: %s", strerror(-r))
+		     : 0;
+}
+
+static int start_cluster(struct host_volume *v, struct fault *f)
+{
+	struct options *o = v->options;
+	struct cluster_options c = { .conf = o->conf,
+				     .cluster = o->cluster,
+				     .name = o->name,
+				     .argc = o->ceph_argc,
+				     .argv = o->ceph_argv,
+				     .args = o->ceph_args,
+				     .timeout_s = (unsigned int)o->open_timeout_s };
+	char pool[128];
+	int r;
+
+	if (o->spec.is_file)
+		return 0;
+	r = clusters_get(v->o.clusters, &c, &v->cluster, f);
+	if (r < 0 || o->spec.pool)
+		return r;
+	r = cluster_conf_get(v->cluster, "rbd_default_pool", pool, sizeof(pool));
+	o->spec.pool = strdup(r == 0 && pool[0] ? pool : "rbd");
+	return o->spec.pool ? 0
+			    : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the pool's name");
+}
+
+static int start(struct host_volume *v, struct fault *f)
+{
+	struct mapping_options m = { .kind = v->o.kind,
+				     .options = v->options,
+				     .spec = &v->options->spec,
+				     .run_dir = v->o.run_dir,
+				     .pool = v->o.pool,
+				     .serial = v->o.serial,
+				     .listen_fd = v->o.listen_fd,
+				     .is_interrupted = is_interrupted,
+				     .gone = on_gone,
+				     .arg = v };
+	int r = start_loop(v, f);
+
+	if (r == 0)
+		r = start_cluster(v, f);
+	if (r < 0)
+		return r;
+	m.loop = v->loop;
+	m.cluster = v->cluster;
+	return mapping_start(&m, &v->mapping, f);
+}
+
+static void describe(struct host_volume *v)
+{
+	const struct volume_state *s = mapping_state(v->mapping);
+
+	v->service.device = s->device;
+	if (s->device >= 0)
+		text_copy(v->service.cookie, sizeof(v->service.cookie), s->kernel.cookie);
+	text_copy(v->service.socket, sizeof(v->service.socket), s->socket);
+	text_copy(v->service.key, sizeof(v->service.key), s->key);
+}
+
+/* ---- the thread ---- */
+
+static void *volume_main(void *arg)
+{
+	struct host_volume *v = arg;
+	int r = start(v, &v->fault);
+
+	if (r == 0) {
+		describe(v);
+		set_phase(v, HOST_SERVING);
+		r = loop_run(v->loop);
+		if (r < 0)
+			log_error(v->spec, "the control loop failed: %s", strerror(-r));
+		set_phase(v, HOST_STOPPING);
+		v->mapping = mapping_stop(v->mapping, atomic_load(&v->how) == HOST_DISCONNECT);
+	}
+	if (v->loop)
+		loop_remove(v->loop, &v->stop);
+	v->loop = loop_free(v->loop);
+	v->cluster = clusters_put(v->o.clusters, v->cluster);
+	set_phase(v, HOST_ENDED);
+	return NULL;
+}
+
+int host_volume_new_take(const struct host_volume_options *o, struct options **options,
+			 struct host_volume **ret)
+{
+	struct host_volume *v = calloc(1, sizeof(*v));
+	int r;
+
+	if (!v)
+		return -ENOMEM;
+	v->o = *o;
+	v->options = *options;
+	v->service.device = -1;
+	image_spec_format(&v->options->spec, v->spec, sizeof(v->spec));
+	r = event_new();
+	if (r < 0)
+		goto fail;
+	v->stop.fd = r;
+	r = -pthread_create(&v->thread, NULL, volume_main, v);
+	if (r < 0) {
+		(void)close(v->stop.fd);
+		goto fail;
+	}
+	(void)pthread_setname_np(v->thread, "volume");
+	*options = NULL;
+	*ret = v;
+	return 0;
+fail:
+	free(v);
+	return r;
+}
+
+/* ---- seen from outside ---- */
+
+enum host_phase host_volume_phase(const struct host_volume *v)
+{
+	return (enum host_phase)atomic_load(&v->phase);
+}
+
+void host_volume_stop(struct host_volume *v, enum host_stop how)
+{
+	int keep = HOST_KEEP;
+
+	(void)atomic_compare_exchange_strong(&v->how, &keep, how);
+	event_raise(v->stop.fd);
+}
+
+const char *host_volume_spec(const struct host_volume *v)
+{
+	return v->spec;
+}
+
+const struct options *host_volume_options(const struct host_volume *v)
+{
+	return v->options;
+}
+
+const struct host_volume_service *host_volume_service(const struct host_volume *v)
+{
+	return &v->service;
+}
+
+const struct fault *host_volume_fault(const struct host_volume *v)
+{
+	return v->fault.error ? &v->fault : NULL;
+}
+
+struct host_volume *host_volume_free(struct host_volume *v)
+{
+	if (!v)
+		return NULL;
+	(void)pthread_join(v->thread, NULL);
+	(void)close(v->stop.fd);
+	options_done(v->options);
+	free(v->options);
+	free(v);
+	return NULL;
+}

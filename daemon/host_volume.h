@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_HOST_VOLUME_H
+#define DAEMON_HOST_VOLUME_H
+
+#include <stdbool.h>
+
+#include "clusters.h"
+#include "fault.h"
+#include "mapping.h"
+#include "options.h"
+#include "pool.h"
+
+/*
+ * A volume of a daemon, with a thread of its own that starts it, keeps its device or socket alive,
+ * and stops it. What blocks there, a cluster that does not answer or a passphrase that takes its
+ * time, blocks this volume and no other.
+ */
+struct host_volume;
+
+enum host_phase {
+	HOST_STARTING,
+	HOST_SERVING, /* its device or socket can be used */
+	HOST_STOPPING, /* after it served */
+	HOST_ENDED, /* nothing of it is left but its fault */
+};
+
+enum host_stop {
+	HOST_KEEP, /* not to be stopped */
+	HOST_LEAVE, /* a device stays in the kernel and waits for attach */
+	HOST_DISCONNECT, /* a device goes */
+};
+
+struct host_volume_options {
+	enum mapping_kind kind;
+	const char *run_dir; /* outlives the volume */
+	struct clusters *clusters;
+	struct pool *pool;
+	unsigned int serial;
+	int listen_fd; /* SERVE: a socket that was passed, or -1 */
+	int changed_fd; /* an event that is raised with every change of phase */
+};
+
+/* Takes the options (complete but for the pool) on success. 0 or -errno. */
+int host_volume_new_take(const struct host_volume_options *o, struct options **options,
+			 struct host_volume **ret);
+
+/* Any thread. */
+enum host_phase host_volume_phase(const struct host_volume *v);
+
+/* Asks for the end; the first to ask says how. Returns at once. Any thread. */
+void host_volume_stop(struct host_volume *v, enum host_stop how);
+
+/* Its image, for messages. */
+const char *host_volume_spec(const struct host_volume *v);
+const struct options *host_volume_options(const struct host_volume *v);
+
+/* What its users are told; from HOST_SERVING on. */
+struct host_volume_service {
+	int device; /* N of /dev/nbdN, -1: none */
+	char cookie[512]; /* as the kernel has it, or "" */
+	char socket[108]; /* or "" */
+	char key[640]; /* of its state file */
+};
+const struct host_volume_service *host_volume_service(const struct host_volume *v);
+
+/* Once it has ended: why it could not start; NULL when it could. */
+const struct fault *host_volume_fault(const struct host_volume *v);
+
+/* Waits for its thread: HOST_ENDED comes first. NULL is fine. Returns NULL. */
+struct host_volume *host_volume_free(struct host_volume *v);
+
+#endif
