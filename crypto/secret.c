@@ -183,6 +183,12 @@ static int grow(struct secret **s, size_t used, size_t room)
 
 int secret_read_fd(int fd, size_t max, struct secret **ret)
 {
+	return secret_read_fd_waiting(fd, max, NULL, NULL, ret);
+}
+
+int secret_read_fd_waiting(int fd, size_t max, int (*wait)(void *arg, int fd), void *arg,
+			   struct secret **ret)
+{
 	struct secret *s __attribute__((cleanup(secret_freep))) = NULL;
 	size_t limit, used = 0;
 	int r;
@@ -204,9 +210,12 @@ int secret_read_fd(int fd, size_t max, struct secret **ret)
 			if (r < 0)
 				return r;
 		}
+		r = wait ? wait(arg, fd) : 0;
+		if (r < 0)
+			return r;
 		n = read(fd, s->data + used, s->len - used);
 		if (n < 0) {
-			if (errno == EINTR)
+			if (errno == EINTR || (errno == EAGAIN && wait))
 				continue;
 			return -errno;
 		}
