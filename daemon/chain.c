@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "key.h"
 #include "log.h"
-#include "passphrase.h"
 
 static const char *layer_name(const struct chain_layer *l)
 {
@@ -136,8 +136,8 @@ static int open_layers(const struct chain_options *o, struct chain *c, struct fa
 /* ---- second pass: keys ---- */
 
 struct passphrase {
-	struct secret *secret;
-	const char *file;
+	struct secret *secret; /* NULL: the layer below has the same header, and so the same key */
+	char *file; /* what it was read from; NULL with it */
 };
 
 static int try_unlock(const struct chain_options *o, struct chain_layer *l,
@@ -146,9 +146,9 @@ static int try_unlock(const struct chain_options *o, struct chain_layer *l,
 	struct secret *stripped = NULL;
 	int r = -EPERM;
 
-	if (o->newline != NEWLINE_STRIP || !passphrase_has_newline(p->secret))
+	if (o->newline != NEWLINE_STRIP || !key_has_newline(p->secret))
 		r = luks_unlock(l->header, p->secret, &o->limits, ret, &l->keyslot, f);
-	if (r != -EPERM || o->newline == NEWLINE_KEEP || !passphrase_has_newline(p->secret))
+	if (r != -EPERM || o->newline == NEWLINE_KEEP || !key_has_newline(p->secret))
 		return r;
 	r = secret_copy(p->secret, &stripped);
 	if (r < 0)
@@ -189,23 +189,22 @@ static void explain_wrong(const struct chain_options *o, const struct chain *c, 
 			      "--test-passphrase --key-file'");
 }
 
-/* The key of layer i, from the layer below when that has the same header and was opened with the
- * same file. */
+/* The key of layer i, from the layer below when that was opened with the same header and source. */
 static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned int i,
-			const struct passphrase *p, const struct passphrase *below, struct fault *f)
+			const struct passphrase *p, struct fault *f)
 {
 	struct chain_layer *l = &c->layers[i];
 	struct secret *key = NULL;
 	int r;
 
-	if (i > 0 && c->layers[i - 1].is_inherited && below && strcmp(below->file, p->file) == 0) {
+	if (!p[i].secret) {
 		l->keyslot = c->layers[i - 1].keyslot;
 		r = secret_copy(xts_key(c->xts[i - 1]), &key);
 	} else {
-		r = try_unlock(o, l, p, &key, f);
+		r = try_unlock(o, l, &p[i], &key, f);
 	}
 	if (r == -EPERM) {
-		explain_wrong(o, c, i, p->file, f);
+		explain_wrong(o, c, i, p[i].file, f);
 		return r;
 	}
 	if (r == 0)
@@ -222,31 +221,67 @@ static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned
 	return r;
 }
 
-static int unlock_layers(const struct chain_options *o, struct chain *c, struct fault *f)
+struct key_place chain_place(const struct chain_options *o, const struct chain *c, unsigned int i)
+{
+	const struct layer_info *info = layer_info(c->layers[i].layer);
+
+	return (struct key_place){ .pool = info->pool,
+				   .nspace = info->nspace,
+				   .image = info->image,
+				   .snap = info->snap,
+				   .cookie = o->cookie ? o->cookie : "",
+				   .fsid = o->fsid ? o->fsid : "",
+				   .layer = i + 1 };
+}
+
+/*
+ * The passphrase of layer i, once all below have theirs. What is named twice is read once: it may
+ * be a pipe.
+ */
+static int read_passphrase(const struct chain_options *o, const struct chain *c, unsigned int i,
+			   struct passphrase *p, struct fault *f)
 {
 	const struct option_list *files = o->passphrase_files;
-	struct passphrase *p = calloc(files->n, sizeof(*p));
+	const struct key_place place = chain_place(o, c, i);
+	bool is_below = i > 0 && c->layers[i - 1].is_inherited;
+	int r;
+
+	/* Nobody gave a source for this layer, and the one below has it opened. */
+	if (is_below && i >= files->n)
+		return 0;
+	r = key_resolve(files->items[i < files->n ? i : files->n - 1], &place, &p[i].file, f);
+	for (unsigned int j = i; r == 0 && !p[i].secret && j-- > 0;) {
+		if (!p[j].file || strcmp(p[j].file, p[i].file) != 0)
+			continue;
+		if (is_below && j == i - 1)
+			return 0;
+		if (!p[j].secret)
+			continue;
+		r = secret_copy(p[j].secret, &p[i].secret);
+		if (r < 0)
+			(void)fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
+	}
+	if (r == 0 && !p[i].secret)
+		r = key_read(p[i].file, &place, &o->keys, &p[i].secret, f);
+	return r;
+}
+
+static int unlock_layers(const struct chain_options *o, struct chain *c, struct fault *f)
+{
+	struct passphrase *p = calloc(c->n, sizeof(*p));
 	int r = 0;
 
 	if (!p)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for passphrases");
-	for (unsigned int i = 0; r == 0 && i < files->n; i++) {
-		p[i].file = files->items[i];
-		/* Read once even if named twice: it may be a pipe. */
-		for (unsigned int j = 0; j < i && !p[i].secret; j++)
-			if (strcmp(p[j].file, p[i].file) == 0)
-				r = secret_copy(p[j].secret, &p[i].secret);
-		if (r == 0 && !p[i].secret)
-			r = passphrase_read(p[i].file, &p[i].secret, f);
-	}
-	for (unsigned int i = 0; r == 0 && i < c->n && c->layers[i].is_encrypted; i++) {
-		unsigned int mine = i < files->n ? i : files->n - 1;
-		unsigned int before = i == 0 ? 0 : i - 1 < files->n ? i - 1 : files->n - 1;
-
-		r = unlock_layer(o, c, i, &p[mine], i > 0 ? &p[before] : NULL, f);
-	}
-	for (unsigned int i = 0; i < files->n; i++)
+	/* All of them before the first is tried, which costs seconds. */
+	for (unsigned int i = 0; r == 0 && i < c->n && c->layers[i].is_encrypted; i++)
+		r = read_passphrase(o, c, i, p, f);
+	for (unsigned int i = 0; r == 0 && i < c->n && c->layers[i].is_encrypted; i++)
+		r = unlock_layer(o, c, i, p, f);
+	for (unsigned int i = 0; i < c->n; i++) {
 		p[i].secret = secret_free(p[i].secret);
+		free(p[i].file);
+	}
 	free(p);
 	return r;
 }

@@ -8,6 +8,7 @@
 
 #include "fault.h"
 #include "image.h"
+#include "key.h"
 #include "luks.h"
 #include "options.h"
 #include "xts.h"
@@ -40,6 +41,8 @@ struct chain_options {
 	const struct option_list *passphrase_files,
 		*formats; /* child first; formats may be empty */
 	enum newline_policy newline;
+	struct key_options keys; /* how the passphrase files are read */
+	const char *cookie, *fsid; /* of the volume; NULL: none. For chain_unlock(). */
 	bool is_strict; /* no plaintext ancestors */
 	struct luks_limits limits;
 	enum xts_choice engine;
@@ -55,6 +58,9 @@ int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f
 
 /* Tries the passphrases; seconds each. On failure the chain has no keys. */
 int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f);
+
+/* What the specifiers of a key source stand for in layer i. Valid as long as both are. */
+struct key_place chain_place(const struct chain_options *o, const struct chain *c, unsigned int i);
 
 /*
  * Whether raw IO through librbd is right for it: one layer, or layers that share key, data offset

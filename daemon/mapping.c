@@ -38,6 +38,8 @@ struct mapping {
 	char turnstile[4200];
 	int index; /* of the device to use, or -1 */
 	struct chain_options chain_options;
+	struct option_list sources; /* of passphrases; its words are the options' or the next */
+	char *default_sources[1], default_source[16];
 	struct chain chain; /* until started */
 	struct state *state_file;
 	struct volume_state state;
@@ -72,24 +74,59 @@ static void set_limits(struct luks_limits *l, const struct options *o)
 		l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
 }
 
+/*
+ * An image with a header and nothing said about its passphrase: there may be one where they are
+ * kept. Without one it is served as it is, as rbd-nbd would.
+ */
+static int open_chain(struct mapping *m, struct fault *f)
+{
+	struct key_place place;
+	char *found;
+	int r = chain_open(&m->chain_options, &m->chain, f);
+
+	if (r < 0 || m->o.options->passphrase_files.n > 0 || !m->chain.has_raw_header)
+		return r;
+	place = chain_place(&m->chain_options, &m->chain, 0);
+	r = key_default("", &place, &found);
+	if (r < 0)
+		return r == -ENOENT ? 0
+				    : fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
+	log_notice(m->spec, "no passphrase file was given: %s is used", found);
+	free(found);
+	chain_done(&m->chain);
+	text_copy(m->default_source, sizeof(m->default_source), "default:");
+	m->default_sources[0] = m->default_source;
+	m->sources = (struct option_list){ .items = m->default_sources, .n = 1 };
+	return chain_open(&m->chain_options, &m->chain, f);
+}
+
 static int start_chain(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
 	struct chain_options *c = &m->chain_options;
 	int r;
 
+	m->sources = o->passphrase_files;
+	if (m->sources.n == 1 && key_is_none(m->sources.items[0]))
+		m->sources.n = 0;
 	c->cluster = m->o.cluster;
 	c->spec = m->o.spec;
-	c->passphrase_files = &o->passphrase_files;
+	c->passphrase_files = &m->sources;
 	c->formats = &o->formats;
 	c->newline = o->newline;
 	c->is_strict = o->is_encryption_strict;
 	c->engine = o->crypto_engine;
 	c->timeout_s = (unsigned int)o->open_timeout_s;
+	c->keys.is_insecure_allowed = o->is_insecure_allowed;
+	c->keys.timeout_s = (unsigned int)o->key_timeout_s;
+	c->keys.is_interrupted = m->o.is_interrupted;
+	c->keys.arg = m->o.arg;
+	c->cookie = m->cookie;
+	c->fsid = m->state.fsid;
 	set_limits(&c->limits, o);
 	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
 	c->limits.turnstile = m->turnstile;
-	r = chain_open(c, &m->chain, f);
+	r = open_chain(m, f);
 	if (r == 0 && m->chain.is_raw_clone && !o->is_read_only &&
 	    layer_info(m->chain.layers[0].layer)->snap_id == UINT64_MAX) {
 		(void)fault_set(f, EXIT_SAFEGUARD, -EROFS,

@@ -60,8 +60,13 @@ const struct option_row option_rows[] = {
 	{ "encryption-format", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON, OPTION_TOLERATED, AT(formats), "FORMAT",
 	  .choices = "luks|luks1|luks2",
 	  .help = "Encryption format that the layer must have: luks (either), luks1 or luks2. Once per passphrase file, in the same order, or not at all." },
-	{ "encryption-passphrase-file", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON, OPTION_TOLERATED, AT(passphrase_files), "FILE",
-	  .help = "File that holds the passphrase. The whole file counts. Repeat it for a chain of clones: the image first, then its parent, and so on; the last one is also tried on what lies further up." },
+	{ "encryption-passphrase-file", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON, OPTION_TOLERATED, AT(passphrase_files), "SOURCE",
+	  .help = "Where the passphrase is: a file, which counts byte for byte, or another source, see PASSPHRASES. Repeat it for a chain of clones: the image first, then its parent, and so on; the last one is also tried on what lies further up. none: serve the image as it is, also if there is a default." },
+	{ "allow-insecure-permissions", 0, OPTION_FLAG, GROUP_ENCRYPTION, C_DAEMON, 0, AT(is_insecure_allowed), NULL,
+	  .help = "Accept passphrase files that other users can read." },
+	{ "key-timeout", 0, OPTION_SECONDS, GROUP_ENCRYPTION, C_DAEMON, 0, AT(key_timeout_s), "SECONDS",
+	  .fallback = "90", .max = 86400,
+	  .help = "Time limit for getting one passphrase: from whoever is asked, a program, a socket or a pipe. 0: none." },
 	{ "encryption-strict", 0, OPTION_FLAG, GROUP_ENCRYPTION, C_DAEMON, 0, AT(is_encryption_strict), NULL,
 	  .help = "Refuse a chain that has an ancestor without encryption." },
 	{ "passphrase-newline", 0, OPTION_CHOICE, GROUP_ENCRYPTION, C_DAEMON, 0, AT(newline), "POLICY",
@@ -181,8 +186,8 @@ const struct option_row option_rows[] = {
 /* clang-format on */
 const unsigned int option_row_count = sizeof(option_rows) / sizeof(option_rows[0]);
 
-_Static_assert(sizeof(option_rows) / sizeof(option_rows[0]) <= 64,
-	       "struct options.given is 64 bits");
+_Static_assert(sizeof(option_rows) / sizeof(option_rows[0]) <= OPTION_ROWS_MAX,
+	       "struct options.is_given has room for that many");
 _Static_assert(LOG_LEVEL_NOTICE == 2 && LOG_LEVEL_DEBUG == 4, "the choices of --log-level");
 _Static_assert(OUTPUT_JSON == 1 && OUTPUT_XML == 2, "the choices of --format");
 _Static_assert(XTS_OPENSSL == 1 && XTS_VAES512 == 4, "the choices of --crypto-engine");

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "key.h"
 #include "option_table.h"
 #include "option_value.h"
 
@@ -36,14 +37,9 @@ static int no_memory(struct fault *f)
 	return fault_set(f, EXIT_MEMORY, -ENOMEM, "command line: out of memory");
 }
 
-static uint64_t row_bit(const struct option_row *row)
-{
-	return UINT64_C(1) << (row - option_rows);
-}
-
 static bool was_given(const struct options *o, const char *name)
 {
-	return o->given & row_bit(option_find(name, strlen(name)));
+	return o->is_given[option_find(name, strlen(name)) - option_rows];
 }
 
 /* Keeps "--key" or "--key=value" for Ceph. */
@@ -78,7 +74,7 @@ static int take_option(struct options *o, const struct option_row *row, const ch
 	r = option_store(o, row, shown, value, f);
 	if (r)
 		return r;
-	o->given |= row_bit(row);
+	o->is_given[row - option_rows] = true;
 	if (!(row->flags & OPTION_ALSO_CEPH) || (row->type == OPTION_FLAG && !*is_on))
 		return 0;
 	if (row->letter)
@@ -359,7 +355,7 @@ static int check_uses(const struct options *o, struct fault *f)
 	for (unsigned int i = 0; i < option_row_count; i++) {
 		const struct option_row *row = &option_rows[i];
 
-		if (!(o->given & row_bit(row)) || row->commands & (1u << o->command))
+		if (!o->is_given[i] || row->commands & (1u << o->command))
 			continue;
 		if (row->flags & OPTION_TOLERATED && o->command != COMMAND_SERVE)
 			continue;
@@ -397,6 +393,22 @@ static void operand_range(const struct options *o, unsigned int *ret_min, unsign
 	}
 }
 
+static int check_sources(const struct options *o, struct fault *f)
+{
+	const struct option_list *l = &o->passphrase_files;
+
+	for (unsigned int i = 0; i < l->n; i++) {
+		if (!key_is_none(l->items[i]) || (l->n == 1 && o->formats.n == 0))
+			continue;
+		(void)fault_set(f, EXIT_USAGE, -EINVAL,
+				"--encryption-passphrase-file: none stands alone, without formats "
+				"or other passphrases");
+		fault_hint(f, "a file of that name is ./none");
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int check_command(const struct options *o, struct fault *f)
 {
 	unsigned int n_formats = o->formats.n, n_files = o->passphrase_files.n;
@@ -421,7 +433,7 @@ static int check_command(const struct options *o, struct fault *f)
 			      "any LUKS header is accepted then");
 		return -EINVAL;
 	}
-	return check_uses(o, f);
+	return check_sources(o, f) < 0 ? -EINVAL : check_uses(o, f);
 }
 
 static int take_operand(struct options *o, const char *word, struct fault *f)

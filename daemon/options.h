@@ -43,6 +43,8 @@ enum command {
 	COMMAND_DUMP_OPTIONS, /* hidden: for the manual page's test */
 };
 
+#define OPTION_ROWS_MAX 128
+
 enum output_format { OUTPUT_PLAIN, OUTPUT_JSON, OUTPUT_XML };
 
 enum newline_policy { NEWLINE_AUTO, NEWLINE_KEEP, NEWLINE_STRIP };
@@ -86,7 +88,9 @@ struct options {
 	int reattach_timeout_s;
 	char *cookie; /* NULL: make one */
 	struct option_list formats; /* "luks", "luks1", "luks2"; child first */
-	struct option_list passphrase_files; /* child first */
+	struct option_list passphrase_files; /* child first; sources for key_resolve() */
+	bool is_insecure_allowed; /* --allow-insecure-permissions */
+	int key_timeout_s; /* 0: none */
 	bool is_encryption_strict; /* --encryption-strict: no plaintext ancestors */
 	enum newline_policy newline;
 	unsigned int block_size; /* bytes; 0: auto */
@@ -125,7 +129,7 @@ struct options {
 	enum xts_choice crypto_engine;
 
 	struct option_list words; /* owns what ceph_argv points to */
-	uint64_t given; /* which rows of the table the user used */
+	bool is_given[OPTION_ROWS_MAX]; /* which rows of the table the user used */
 };
 
 /*

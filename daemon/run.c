@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "key.h"
 #include "log.h"
 #include "loop.h"
 #include "path.h"
@@ -48,6 +49,8 @@ static int check_paths(struct options *o, struct fault *f)
 		r = path_make_absolute(&o->run_dir);
 	if (r == 0)
 		r = path_make_absolute(&o->log_file);
+	for (unsigned int i = 0; r == 0 && i < o->passphrase_files.n; i++)
+		r = key_make_absolute(&o->passphrase_files.items[i]);
 	return r < 0 ? fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
 				 strerror(-r))
 		     : 0;
@@ -60,7 +63,8 @@ static int check_options(struct run *r, struct fault *f)
 	if (r->kind != MAPPING_SERVE)
 		return 0;
 	for (unsigned int i = 0; o->is_single && i < o->passphrase_files.n; i++)
-		if (strcmp(o->passphrase_files.items[i], "-") == 0)
+		if (strcmp(o->passphrase_files.items[i], "-") == 0 ||
+		    strcmp(o->passphrase_files.items[i], "fd:0") == 0)
 			return fault_set(f, EXIT_USAGE, -EINVAL,
 					 "--single: standard input cannot be both the client and "
 					 "the passphrase");

@@ -22,10 +22,11 @@ example() { # NAME: stops at the first command that fails
 example_filesystem() { example filesystem; }
 example_serve() { example serve; }
 example_file() { cd $T && example file; }
+example_keys() { cd $T && example keys; }
 example_list() { example list; }
 
 every_example_is_tried() {
-	same examples "filesystem serve file list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
+	same examples "filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
 }
 
 guest_cluster memstore || fail "no cluster"
@@ -37,5 +38,6 @@ claim every-example-is-tried
 claim example-filesystem
 claim example-serve
 claim example-file
+claim example-keys
 claim example-list
 guest_end

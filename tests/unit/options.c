@@ -128,6 +128,17 @@ static void the_last_word_on_an_option_counts(void **state)
 	assert_false(o.is_read_only);
 }
 
+static void none_stands_alone(void **state)
+{
+	assert_int_equal(parse_all("map --encryption-passphrase-file none img"), 0);
+	assert_refused("map --encryption-passphrase-file none --encryption-passphrase-file /a img",
+		       "--encryption-passphrase-file: none stands alone, without formats or "
+		       "other passphrases");
+	assert_refused("map --encryption-passphrase-file none --encryption-format luks img",
+		       "--encryption-passphrase-file: none stands alone, without formats or "
+		       "other passphrases");
+}
+
 static void passphrase_files_keep_their_order_across_forms(void **state)
 {
 	assert_int_equal(parse_all("map -o encryption-passphrase-file=/1,encryption-format=luks2 "
@@ -489,6 +500,18 @@ static void print_mdoc(FILE *out, enum command topic)
 	options_dump_mdoc(out);
 }
 
+/* The option with a blank or the line's end behind it. */
+static bool mentions(const char *help, const char *option)
+{
+	char name[64];
+	size_t len = (size_t)snprintf(name, sizeof(name), " --%s", option);
+
+	for (const char *at = strstr(help, name); at; at = strstr(at + len, name))
+		if (at[len] == ' ' || at[len] == '\n')
+			return true;
+	return false;
+}
+
 static void help_shows_every_option_and_mentions_cookie(void **state)
 {
 	char *help = printed(options_help, COMMAND_NONE);
@@ -498,11 +521,10 @@ static void help_shows_every_option_and_mentions_cookie(void **state)
 	for (unsigned int i = 0; i < option_row_count; i++) {
 		const struct option_row *row = &option_rows[i];
 		bool is_hidden = row->flags & (OPTION_ALIAS | OPTION_HIDDEN);
-		char name[64], entry[64];
+		char entry[64];
 
 		snprintf(entry, sizeof(entry), "Fl \\-%s%s", row->name, row->arg ? " Ar" : "\n");
-		snprintf(name, sizeof(name), "--%s ", row->name);
-		assert_int_equal(strstr(help, name) != NULL, !is_hidden);
+		assert_int_equal(mentions(help, row->name), !is_hidden);
 		assert_int_equal(strstr(mdoc, entry) != NULL, !is_hidden);
 	}
 	for (const char *line = help; *line; line += strcspn(line, "\n") + 1)
@@ -519,12 +541,10 @@ static void help_of_a_command_shows_only_its_options(void **state)
 
 		for (unsigned int i = 0; i < option_row_count; i++) {
 			const struct option_row *row = &option_rows[i];
-			char name[64];
 
 			if (row->flags & (OPTION_ALIAS | OPTION_HIDDEN))
 				continue;
-			snprintf(name, sizeof(name), " --%s ", row->name);
-			assert_int_equal(strstr(help, name) != NULL,
+			assert_int_equal(mentions(help, row->name),
 					 (row->commands & 1u << command) != 0);
 		}
 		free(help);
@@ -559,6 +579,7 @@ int main(void)
 		TEST(every_way_to_write_an_option_is_the_same),
 		TEST(the_last_word_on_an_option_counts),
 		TEST(passphrase_files_keep_their_order_across_forms),
+		cmocka_unit_test(none_stands_alone),
 		TEST(commas_and_backslashes_can_be_escaped_in_o),
 		TEST(a_long_option_is_not_cut_at_a_comma_that_belongs_to_it),
 		TEST(ceph_csis_list_in_one_word_is_taken_apart),

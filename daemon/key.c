@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The kinds of passphrase sources, and what they have in common: a prefix, a deadline, and words
+ * for what went wrong. Everything that is read stays in the memory of include/secret.h; no stream
+ * buffers it on the way. Called by chain.c. To add a kind: a function in a file of its own and a
+ * row here.
+ */
+
+#include "key_kind.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "path.h"
+
+/* How often a wait looks whether the user has had enough. */
+#define SLICE_MS 200
+
+struct kind {
+	const char *prefix;
+	int (*read)(const struct key_request *q, struct secret **ret, struct fault *f);
+	int (*expand)(const char *text, const struct key_place *place, char **ret, struct fault *f);
+	enum key_repeat repeat;
+	bool is_path; /* what follows the prefix */
+};
+
+static const struct kind kinds[] = {
+	{ "fd:", key_fd_read, key_expand, KEY_ONCE, false },
+	{ "cred:", key_cred_read, key_expand, KEY_REPEATS, false },
+	{ "ask:", key_ask_read, key_expand, KEY_ASKS, false },
+	{ "exec:", key_exec_read, key_words_expand, KEY_REPEATS, false },
+	{ "unix:", key_socket_read, key_expand, KEY_REPEATS, true },
+	/* As cryptsetup writes it; the percent sign is no specifier. */
+	{ "keyring:%user:", key_ring_read, key_expand, KEY_REPEATS, false },
+	{ "keyring:", key_ring_read, key_expand, KEY_REPEATS, false },
+};
+static const struct kind from_stdin = { "-", key_stdin_read, key_expand, KEY_ONCE, false };
+static const struct kind from_path = { "", key_file_read, key_expand, KEY_REPEATS, true };
+
+static const char default_source[] = "default:", no_source[] = "none";
+
+static const struct kind *kind_of(const char *source)
+{
+	if (strcmp(source, "-") == 0)
+		return &from_stdin;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strncmp(source, kinds[i].prefix, strlen(kinds[i].prefix)) == 0)
+			return &kinds[i];
+	return &from_path;
+}
+
+static int no_memory(struct fault *f)
+{
+	return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a passphrase source");
+}
+
+static int resolve_default(const struct key_place *place, char **ret, struct fault *f)
+{
+	int r = key_default("", place, ret);
+
+	if (r == -ENOMEM)
+		return no_memory(f);
+	if (r < 0) {
+		(void)fault_set(f, EXIT_PASSPHRASE, r, "there is no default passphrase for %s%s%s",
+				place->pool, place->pool[0] ? "/" : "", place->image);
+		fault_hint(f, "it would be the credential rbdcrypt.passphrase, or the file "
+			      "POOL/IMAGE.key in /etc/rbdcrypt-keys.d or /run/rbdcrypt-keys.d");
+	}
+	return r;
+}
+
+int key_resolve(const char *source, const struct key_place *place, char **ret, struct fault *f)
+{
+	const struct kind *kind;
+	char *text, *whole;
+	int r;
+
+	if (strcmp(source, default_source) == 0)
+		return resolve_default(place, ret, f);
+	kind = kind_of(source);
+	if (kind == &from_stdin) {
+		*ret = strdup(source);
+		return *ret ? 0 : no_memory(f);
+	}
+	r = kind->expand(source + strlen(kind->prefix), place, &text, f);
+	if (r < 0) {
+		if (r == -ENOMEM)
+			return no_memory(f);
+		fault_prefix(f, "%s", source);
+		return r;
+	}
+	r = asprintf(&whole, "%s%s", kind->prefix, text);
+	free(text);
+	if (r < 0)
+		return no_memory(f);
+	*ret = whole;
+	return 0;
+}
+
+enum key_repeat key_repeat(const char *source)
+{
+	return kind_of(source)->repeat;
+}
+
+bool key_is_none(const char *source)
+{
+	return strcmp(source, no_source) == 0;
+}
+
+int key_make_absolute(char **source)
+{
+	const struct kind *kind = kind_of(*source);
+	size_t n = strlen(kind->prefix);
+	char *path, *whole;
+	int r;
+
+	if (!kind->is_path || (*source)[n] == '/' || strcmp(*source, default_source) == 0 ||
+	    key_is_none(*source))
+		return 0;
+	path = strdup(*source + n);
+	if (!path)
+		return -ENOMEM;
+	r = path_make_absolute(&path);
+	if (r == 0 && asprintf(&whole, "%s%s", kind->prefix, path) < 0)
+		r = -ENOMEM;
+	free(path);
+	if (r < 0)
+		return r;
+	free(*source);
+	*source = whole;
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int key_is_late(const struct key_request *q)
+{
+	if (q->o->is_interrupted && q->o->is_interrupted(q->o->arg))
+		return -EINTR;
+	return q->deadline_ms && now_ms() >= q->deadline_ms ? -ETIMEDOUT : 0;
+}
+
+int key_wait(const struct key_request *q, int fd, short events)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	for (;;) {
+		int n = poll(&p, 1, 0), r;
+
+		if (n > 0)
+			return 0;
+		r = n < 0 && errno != EINTR ? -errno : key_is_late(q);
+		if (r < 0)
+			return r;
+		(void)poll(&p, 1, SLICE_MS);
+	}
+}
+
+static int wait_to_read(void *arg, int fd)
+{
+	return key_wait(arg, fd, POLLIN);
+}
+
+int key_read_fd(const struct key_request *q, int fd, struct secret **ret)
+{
+	struct key_request copy = *q;
+
+	return secret_read_fd_waiting(fd, SECRET_MAX, wait_to_read, &copy, ret);
+}
+
+/* ---- words ---- */
+
+static int explain(const struct kind *kind, const struct key_request *q, int r, struct fault *f)
+{
+	const char *noun = kind == &from_path ? "passphrase file" : "passphrase source";
+
+	switch (r) {
+	case -ENODATA:
+		return fault_set(f, EXIT_PASSPHRASE, r, "%s %s is empty", noun, q->source);
+	case -EFBIG:
+		(void)fault_set(f, EXIT_PASSPHRASE, r, "%s %s is larger than 8 MiB", noun,
+				q->source);
+		fault_hint(f, "give what holds the passphrase, byte for byte");
+		return r;
+	case -ENOMEM:
+		return fault_set(f, EXIT_MEMORY, r, "no memory for the passphrase in %s",
+				 q->source);
+	case -ETIMEDOUT:
+		(void)fault_set(f, EXIT_TIMED_OUT, r, "%s %s gave nothing in %u seconds", noun,
+				q->source, q->o->timeout_s);
+		fault_hint(f, "--key-timeout allows for more");
+		return r;
+	case -EINTR:
+		return fault_set(f, EXIT_TIMED_OUT, r, "%s %s: interrupted", noun, q->source);
+	default:
+		return fault_set(f, EXIT_PASSPHRASE, r, "cannot read %s %s: %s", noun, q->source,
+				 strerror(-r));
+	}
+}
+
+int key_read(const char *resolved, const struct key_place *place, const struct key_options *o,
+	     struct secret **ret, struct fault *f)
+{
+	const struct kind *kind = kind_of(resolved);
+	struct key_request q = {
+		.source = resolved, .text = resolved + strlen(kind->prefix), .place = place, .o = o
+	};
+	int r;
+
+	if (o->timeout_s > 0)
+		q.deadline_ms = now_ms() + (int64_t)o->timeout_s * 1000;
+	r = kind->read(&q, ret, f);
+	return r < 0 ? explain(kind, &q, r, f) : 0;
+}
+
+bool key_has_newline(const struct secret *s)
+{
+	size_t len = secret_len(s);
+
+	return len > 1 && secret_bytes(s)[len - 1] == '\n';
+}

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Passphrases in files and behind descriptors: byte for byte, or a fault that names the source. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../../daemon/key.h"
+
+static char path[4096], folder[4096];
+
+static int read_how(const char *source, bool is_insecure_allowed, struct secret **ret,
+		    struct fault *f)
+{
+	const struct key_place place = { .pool = "rbd",
+					 .nspace = "",
+					 .image = "vol",
+					 .snap = "",
+					 .cookie = "",
+					 .fsid = "",
+					 .layer = 1 };
+	const struct key_options o = { .is_insecure_allowed = is_insecure_allowed, .timeout_s = 1 };
+
+	return key_read(source, &place, &o, ret, f);
+}
+
+static int read_key(const char *source, struct secret **ret, struct fault *f)
+{
+	return read_how(source, false, ret, f);
+}
+
+static int make_path(void **state)
+{
+	int fd;
+
+	/* Not $TMPDIR, which may be closed to others. */
+	(void)snprintf(folder, sizeof(folder), "/tmp/rbdcrypt-key-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	(void)snprintf(path, sizeof(path), "%.4000s/passphrase", folder);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_path(void **state)
+{
+	return unlink(path) < 0 || rmdir(folder) < 0 ? -1 : 0;
+}
+
+static void write_file(const void *bytes, size_t len)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, bytes, len), (ssize_t)len);
+	(void)close(fd);
+}
+
+static void every_byte_counts(void **state)
+{
+	static const char bytes[] = "with\0nul and\nnewlines\n\n";
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+
+	write_file(bytes, sizeof(bytes) - 1);
+	assert_int_equal(read_key(path, &s, &f), 0);
+	assert_int_equal(secret_len(s), sizeof(bytes) - 1);
+	assert_memory_equal(secret_bytes(s), bytes, sizeof(bytes) - 1);
+	assert_true(key_has_newline(s));
+	secret_free(s);
+}
+
+static void only_a_newline_behind_something_can_be_left_out(void **state)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+
+	write_file("pw", 2);
+	assert_int_equal(read_key(path, &s, &f), 0);
+	assert_false(key_has_newline(s));
+	s = secret_free(s);
+	write_file("\n", 1);
+	assert_int_equal(read_key(path, &s, &f), 0);
+	assert_false(key_has_newline(s));
+	secret_free(s);
+}
+
+static void expect_fault(const char *file, int error, enum exit_status status, const char *words)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+
+	assert_int_equal(read_key(file, &s, &f), error);
+	assert_null(s);
+	assert_int_equal(f.error, error);
+	assert_int_equal(f.status, status);
+	assert_non_null(strstr(f.message, file));
+	assert_non_null(strstr(f.message, words));
+}
+
+static void what_cannot_be_read_is_named(void **state)
+{
+	char missing[4200];
+
+	(void)snprintf(missing, sizeof(missing), "%s.missing", path);
+	expect_fault(missing, -ENOENT, EXIT_PASSPHRASE, "No such file");
+	expect_fault("/", -EISDIR, EXIT_PASSPHRASE, "directory");
+	write_file("", 0);
+	expect_fault(path, -ENODATA, EXIT_PASSPHRASE, "empty");
+	assert_int_equal(truncate(path, SECRET_MAX + 1), 0);
+	expect_fault(path, -EFBIG, EXIT_PASSPHRASE, "larger than 8 MiB");
+}
+
+static void the_largest_file_is_still_read(void **state)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+
+	assert_int_equal(truncate(path, SECRET_MAX), 0);
+	assert_int_equal(read_key(path, &s, &f), 0);
+	assert_int_equal(secret_len(s), SECRET_MAX);
+	secret_free(s);
+}
+
+static void a_dash_is_standard_input_and_leaves_it_open(void **state)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+	int old = dup(STDIN_FILENO), p[2];
+
+	assert_int_equal(pipe(p), 0);
+	assert_int_equal(write(p[1], "from a pipe\n", 12), 12);
+	(void)close(p[1]);
+	assert_int_equal(dup2(p[0], STDIN_FILENO), STDIN_FILENO);
+	(void)close(p[0]);
+	assert_int_equal(read_key("-", &s, &f), 0);
+	assert_int_equal(secret_len(s), 12);
+	assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0);
+	secret_free(s);
+	if (old >= 0) {
+		(void)dup2(old, STDIN_FILENO);
+		(void)close(old);
+	}
+}
+
+/* All folders above are open to all, or there is nothing to see here. */
+static bool is_reachable(void)
+{
+	char up[4096];
+	struct stat st;
+
+	(void)snprintf(up, sizeof(up), "%s", folder);
+	for (char *slash; (slash = strrchr(up, '/')) && slash != up;) {
+		*slash = '\0';
+		if (stat(up, &st) < 0 || !(st.st_mode & S_IXOTH))
+			return false;
+	}
+	return true;
+}
+
+static void what_others_can_read_is_refused_unless_allowed(void **state)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+
+	if (!is_reachable())
+		skip();
+	write_file("pw", 2);
+	assert_int_equal(chmod(folder, 0755), 0);
+	assert_int_equal(chmod(path, 0644), 0);
+	expect_fault(path, -EPERM, EXIT_PASSPHRASE, "others can read it");
+	assert_int_equal(read_how(path, true, &s, &f), 0);
+	s = secret_free(s);
+	assert_int_equal(chmod(path, 0640), 0);
+	/* Our own group, or root's, is as good as the owner. */
+	assert_int_equal(read_key(path, &s, &f), 0);
+	s = secret_free(s);
+	if (geteuid() == 0) {
+		assert_int_equal(chown(path, (uid_t)-1, 12345), 0);
+		expect_fault(path, -EPERM, EXIT_PASSPHRASE, "others can read it");
+		assert_int_equal(chown(path, (uid_t)-1, 0), 0);
+	}
+	assert_int_equal(chmod(path, 0600), 0);
+	assert_int_equal(chmod(folder, 0700), 0);
+}
+
+static void a_closed_folder_protects_what_is_in_it(void **state)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+
+	write_file("pw", 2);
+	assert_int_equal(chmod(path, 0644), 0);
+	assert_int_equal(read_key(path, &s, &f), 0);
+	s = secret_free(s);
+	assert_int_equal(chmod(path, 0600), 0);
+}
+
+static void a_fifo_that_nobody_writes_does_not_keep_us(void **state)
+{
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	expect_fault(path, -ETIMEDOUT, EXIT_TIMED_OUT, "gave nothing in 1 seconds");
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
+}
+
+static void a_descriptor_is_read_once_and_has_to_be_passed(void **state)
+{
+	struct secret *s = NULL;
+	struct fault f = { 0 };
+	char source[32];
+	int p[2];
+
+	assert_int_equal(pipe(p), 0);
+	assert_int_equal(write(p[1], "through a pipe", 14), 14);
+	(void)close(p[1]);
+	(void)snprintf(source, sizeof(source), "fd:%d", p[0]);
+	assert_int_equal(key_repeat(source), KEY_ONCE);
+	assert_int_equal(read_key(source, &s, &f), 0);
+	assert_int_equal(secret_len(s), 14);
+	s = secret_free(s);
+	expect_fault(source, -EBADF, EXIT_USAGE, "no such descriptor was passed");
+	/* One of our own, which exec() would have closed. */
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	(void)snprintf(source, sizeof(source), "fd:%d", p[0]);
+	expect_fault(source, -EBADF, EXIT_USAGE, "no such descriptor was passed");
+	(void)close(p[0]);
+	(void)close(p[1]);
+	expect_fault("fd:", -EINVAL, EXIT_USAGE, "is no descriptor");
+	expect_fault("fd:-1", -EINVAL, EXIT_USAGE, "is no descriptor");
+	expect_fault("fd:3x", -EINVAL, EXIT_USAGE, "is no descriptor");
+	expect_fault("fd:99999999999999999999", -EINVAL, EXIT_USAGE, "is no descriptor");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_byte_counts),
+		cmocka_unit_test(only_a_newline_behind_something_can_be_left_out),
+		cmocka_unit_test(what_cannot_be_read_is_named),
+		cmocka_unit_test(the_largest_file_is_still_read),
+		cmocka_unit_test(a_dash_is_standard_input_and_leaves_it_open),
+		cmocka_unit_test(what_others_can_read_is_refused_unless_allowed),
+		cmocka_unit_test(a_closed_folder_protects_what_is_in_it),
+		cmocka_unit_test(a_fifo_that_nobody_writes_does_not_keep_us),
+		cmocka_unit_test(a_descriptor_is_read_once_and_has_to_be_passed),
+	};
+
+	return cmocka_run_group_tests(tests, make_path, remove_path);
+}
