@@ -5,6 +5,7 @@
 #: make demo           see it work, on a private Ceph cluster; installs what it needs
 #: make check          every test that this machine can run; installs what it needs
 #: make setup          install what the program and its tests need, nothing else
+#: make bench          the program beside its peers, in figures; QUICK=1 takes five minutes, else 40
 #: make install        the program, its manual page and these texts into $(DESTDIR)$(PREFIX)
 #: make uninstall      take them away again
 #: make format         lay the C files out as .clang-format has it
@@ -35,7 +36,7 @@ FOLDERS := daemon crypto nbd rbd
 PROGRAM := $(O)/rbdcrypt-nbd
 
 # These install the libraries first and then call make again, or need none.
-GOALS_WITHOUT_LIBRARIES := check check-% clean demo format fuzz help lint setup uninstall
+GOALS_WITHOUT_LIBRARIES := bench check check-% clean demo format fuzz help lint setup uninstall
 ifneq ($(filter-out $(GOALS_WITHOUT_LIBRARIES),$(or $(MAKECMDGOALS),all)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)

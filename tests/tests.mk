@@ -39,6 +39,7 @@ run = O='$(abspath $(O))' RBDCRYPT_NBD='$(abspath $(PROGRAM))' CC='$(CC)' SANITI
 setup = tests/lib/packages.sh build && tests/lib/packages.sh $(1) || tests/lib/packages.sh build
 again = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
+.PHONY: bench .bench
 .PHONY: check check-fast check-asan check-tsan check-kernel check-ceph check-interop lint fuzz demo
 .PHONY: .demo .check .check-fast .check-kernel .check-ceph .check-interop .lint .fuzz .fuzzers .sanitized
 
@@ -50,6 +51,14 @@ demo:
 	$(Q)$(again) .demo
 .demo: $(PROGRAM)
 	$(Q)RBDCRYPT_NBD='$(abspath $(PROGRAM))' tests/demo.sh
+
+# QUICK=1: less of everything. BENCH: options of bench/bench.py.
+bench:
+	$(Q)$(call setup,build test kernel bench)
+	$(Q)$(again) .bench
+.bench: $(PROGRAM) $(BENCHBIN)
+	$(Q)bench/run --program '$(PROGRAM)' --xts '$(O)/bench/xts' --output '$(O)/bench-results' \
+		$(if $(QUICK),--quick) $(BENCH)
 
 check:
 	$(Q)$(call setup,build test kernel lint)

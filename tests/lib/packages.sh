@@ -38,6 +38,7 @@ packages_of() { # PURPOSE...
 			*) echo libclang-rt-19-dev ;;
 			esac
 			;;
+		bench) echo python3 openssl strace 'linux-perf?' nbdkit ;;
 		reef) echo mmdebstrap debian-archive-keyring util-linux ;;
 		*) fail "packages for what: $purpose?" ;;
 		esac
