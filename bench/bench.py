@@ -43,8 +43,7 @@ class Bench:
         self.seconds = args.seconds or (0.4 if quick else 1.5)
         self.size = (96 if quick else 512) * M
         self.key = os.path.join(args.work, "key")
-        with open(self.key, "w", encoding="utf-8") as f:
-            f.write("not a secret")
+        images.make_key(self.key)
         self.maker = peers.Maker(args.work, args.program, self.key, self.size)
         self.results = {"format": 1, "machine": self.machine(), "groups": {}, "calls": {}}
         self.running = []

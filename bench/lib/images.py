@@ -32,6 +32,11 @@ def start_cluster(folder):
     os.environ["CEPH_ARGS"] = ""
 
 
+def make_key(path):
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as f:
+        f.write("not a secret")
+
+
 def make_header(path, form, key):
     """A LUKS header with a data area of nothing behind it."""
     call("truncate", "-s", f"{DATA_MIB[form]}M", path)
