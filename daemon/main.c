@@ -104,6 +104,9 @@ static int dispatch(struct options *o, struct fault *f)
 	case COMMAND_DUMP_OPTIONS:
 		options_dump_mdoc(stdout);
 		return finish_output(0, f);
+	case COMMAND_DUMP_COMPLETION:
+		options_dump_completion(stdout);
+		return finish_output(0, f);
 	case COMMAND_NONE:
 		break;
 	}

@@ -102,6 +102,8 @@ const struct option_row option_rows[] = {
 	  .help = "Sockets between the kernel and the daemon. Default: chosen by the number of processors." },
 	{ "new", 0, OPTION_FLAG, GROUP_DEVICE, C_MAP, 0, AT(is_new), NULL,
 	  .help = "Map the image once more although it is mapped already. Two devices of one image do not see each other's caches." },
+	{ "resume", 0, OPTION_FLAG, GROUP_DEVICE, C_MAP, 0, AT(is_resuming), NULL,
+	  .help = "If the image is still mapped to a device whose daemon is gone, attach it there instead of refusing; for services that are restarted." },
 	{ "no-udev-wait", 0, OPTION_FLAG, GROUP_DEVICE, C_DEVICE, 0, AT(is_udev_ignored), NULL,
 	  .help = "Do not wait until udev has seen the device; for containers without udev events." },
 	{ "nbds_max", 0, OPTION_UINT, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, AT(nbds_max), "N",
@@ -112,6 +114,9 @@ const struct option_row option_rows[] = {
 	  .help = "Partitions per device, if the kernel module has to be loaded." },
 	{ "force", 0, OPTION_FLAG, GROUP_DEVICE, C_UNMAP, 0, AT(is_forced), NULL,
 	  .help = "Unmap although the device is in use. What its users have not written yet is lost." },
+	{ "wait", 0, OPTION_SECONDS, GROUP_DEVICE, C_UNMAP, 0, AT(wait_s), "SECONDS",
+	  .fallback = "0", .max = 86400,
+	  .help = "How long to wait for those who use the device before refusing." },
 	{ "try-netlink", 0, OPTION_IGNORED, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, 0, NULL,
 	  .help = "Accepted for rbd-nbd's sake: netlink is the only way here." },
 	{ "quiesce", 0, OPTION_REFUSED, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, 0, NULL,
@@ -167,6 +172,8 @@ const struct option_row option_rows[] = {
 	  .help = "Show the version." },
 	{ "dump-options", 0, OPTION_COMMAND, GROUP_PROCESS, 0, OPTION_HIDDEN, 0, NULL, .min = COMMAND_DUMP_OPTIONS,
 	  .help = "The OPTIONS section of the manual page." },
+	{ "dump-completion", 0, OPTION_COMMAND, GROUP_PROCESS, 0, OPTION_HIDDEN, 0, NULL, .min = COMMAND_DUMP_COMPLETION,
+	  .help = "The completion for bash." },
 
 	{ "unlock-timeout", 0, OPTION_SECONDS, GROUP_LIMITS, C_DAEMON, 0, AT(unlock_timeout_s), "SECONDS",
 	  .max = 86400, .help = "Time limit for trying one passphrase on one header. 0: none." },
@@ -381,6 +388,7 @@ const char *options_command_name(enum command c)
 	case COMMAND_VERSION:
 		return "version";
 	case COMMAND_DUMP_OPTIONS:
+	case COMMAND_DUMP_COMPLETION:
 	case COMMAND_NONE:
 		break;
 	}

@@ -387,6 +387,7 @@ static void operand_range(const struct options *o, unsigned int *ret_min, unsign
 	case COMMAND_LIST:
 	case COMMAND_VERSION:
 	case COMMAND_DUMP_OPTIONS:
+	case COMMAND_DUMP_COMPLETION:
 	case COMMAND_NONE:
 		*ret_max = 0;
 		break;

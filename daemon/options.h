@@ -41,6 +41,7 @@ enum command {
 	COMMAND_HELP,
 	COMMAND_VERSION,
 	COMMAND_DUMP_OPTIONS, /* hidden: for the manual page's test */
+	COMMAND_DUMP_COMPLETION, /* hidden: for "make" */
 };
 
 #define OPTION_ROWS_MAX 128
@@ -83,6 +84,7 @@ struct options {
 	bool is_notrim;
 	bool is_cookie_shown;
 	bool is_new; /* map once more what is mapped already */
+	bool is_resuming; /* --resume: take up a device whose daemon is gone */
 	bool is_udev_ignored; /* --no-udev-wait */
 	int io_timeout_s; /* -1: not given; 0: never abort */
 	int reattach_timeout_s;
@@ -110,6 +112,7 @@ struct options {
 
 	/* unmap */
 	bool is_forced;
+	int wait_s; /* for users of the device to go */
 
 	/* list, status */
 	enum output_format format;
@@ -159,6 +162,9 @@ void options_help(FILE *out, enum command topic);
 
 /* The OPTIONS section of rbdcrypt-nbd(8), as mdoc. */
 void options_dump_mdoc(FILE *out);
+
+/* A completion for bash, as a script. */
+void options_dump_completion(FILE *out);
 
 /* "map"; "" for COMMAND_NONE. */
 const char *options_command_name(enum command c);

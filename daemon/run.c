@@ -23,6 +23,7 @@
 #include "loop.h"
 #include "path.h"
 #include "process.h"
+#include "resume.h"
 #include "secret.h"
 #include "state.h"
 
@@ -223,6 +224,7 @@ static int settle(struct run *r, struct fault *f)
 int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 {
 	struct run r = { .kind = kind, .ready_fd = -1, .listen_fd = -1 };
+	bool is_left = false;
 	int e = image_spec_parse(o->operand, &o->spec, f);
 
 	r.signals.fd = -1;
@@ -238,6 +240,10 @@ int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 		e = check_paths(r.options, f);
 	if (e == 0)
 		e = state_run_dir(r.options->run_dir, r.run_dir, sizeof(r.run_dir), f);
+	if (e == 0 && kind == MAPPING_MAP && r.options->is_resuming)
+		e = resume_find(r.options, r.run_dir, &is_left, f);
+	if (is_left)
+		r.kind = MAPPING_ATTACH;
 	if (e == 0)
 		e = settle(&r, f);
 	if (e == 0)

@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* From the surest way to mean a volume to the vaguest; the first that fits any decides. */
-enum way { BY_DEVICE, BY_SOCKET, BY_COOKIE, BY_SPEC, BY_IMAGE, WAYS };
+enum way { BY_DEVICE, BY_SOCKET, BY_COOKIE, BY_SPEC, BY_IMAGE, BY_PID, WAYS };
 
 /* As typed with --snap-id, for a snapshot whose name we know; "" for anything else. */
 static void spec_by_number(const struct volume_state *v, char *buf, size_t len)
@@ -33,6 +33,16 @@ static const char *without_pool(const struct volume_state *v, const char *spec)
 	const char *image = v->file[0] || v->nspace[0] ? NULL : strchr(spec, '/');
 
 	return image ? image + 1 : "";
+}
+
+/* "pid:N", of a living owner whom we would call the same. */
+static bool is_owner(const struct volume_state *v, const char *name)
+{
+	char text[32];
+
+	(void)snprintf(text, sizeof(text), "pid:%d", v->pid);
+	return volume_is_alive(v) && v->pid_namespace == state_pid_namespace() &&
+	       !strcmp(text, name);
 }
 
 static bool fits(const struct volume_state *v, const char *name, enum way way)
@@ -56,6 +66,8 @@ static bool fits(const struct volume_state *v, const char *name, enum way way)
 		spec_by_number(v, by_number, sizeof(by_number));
 		return !strcmp(without_pool(v, spec), name) ||
 		       !strcmp(without_pool(v, by_number), name);
+	case BY_PID:
+		return is_owner(v, name);
 	case WAYS:
 		break;
 	}

@@ -27,6 +27,8 @@
 #include "text.h"
 
 #define STEP_MS 20
+/* Finding who uses a device means looking at every process. */
+#define WAIT_STEP_MS 100
 /* A process without volumes ends within moments, unless the cluster does not let it go. */
 #define EXIT_MS 5000
 
@@ -151,23 +153,40 @@ static int wait_kernel(int index, int timeout_s, struct fault *f)
 }
 
 /*
- * Refuses a device in use, unless forced; then *ret_fd keeps others from mounting it between our
- * look and the disconnect
- * (-1: not held).
+ * -EBUSY with who uses it; 0 when nobody does, and then *ret_fd keeps others from mounting it (-1:
+ * not held); or -errno.
+ */
+static int try_hold(int index, int *ret_fd, char *who, size_t len)
+{
+	char path[32];
+	int r = nbd_in_use(index, who, len);
+
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "/dev/nbd%d", index);
+	*ret_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
+	if (*ret_fd >= 0 || errno != EBUSY)
+		return 0;
+	text_copy(who, len, "opened by another process");
+	return -EBUSY;
+}
+
+/*
+ * Refuses a device in use, unless forced, once --wait is over; holds it between our look and the
+ * disconnect, as try_hold().
  */
 static int hold(const struct options *o, int index, int *ret_fd, struct fault *f)
 {
-	char who[512] = "", path[32];
-	int r = nbd_in_use(index, who, sizeof(who));
+	struct timespec step = { .tv_nsec = WAIT_STEP_MS * 1000000L };
+	char who[512] = "";
+	int r;
 
 	*ret_fd = -1;
-	(void)snprintf(path, sizeof(path), "/dev/nbd%d", index);
-	if (r == 0) {
-		*ret_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
-		if (*ret_fd < 0 && errno == EBUSY) {
-			text_copy(who, sizeof(who), "opened by another process");
-			r = -EBUSY;
-		}
+	for (int ms = 0;; ms += WAIT_STEP_MS) {
+		r = try_hold(index, ret_fd, who, sizeof(who));
+		if (r != -EBUSY || o->is_forced || ms >= to_ms(o->wait_s))
+			break;
+		(void)nanosleep(&step, NULL);
 	}
 	if (r == 0 || r == -ENODEV || o->is_forced)
 		return 0;
