@@ -6,7 +6,7 @@
 #: make check          every test that this machine can run; installs what it needs
 #: make setup          install what the program and its tests need, nothing else
 #: make bench          the program beside its peers, in figures; QUICK=1 takes five minutes, else 40
-#: make install        the program, its manual page and these texts into $(DESTDIR)$(PREFIX)
+#: make install        the program, its units, udev rules and manual pages, below $(DESTDIR)
 #: make uninstall      take them away again
 #: make format         lay the C files out as .clang-format has it
 #: make clean          remove $(O)/
@@ -27,6 +27,15 @@ MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/rbdcrypt-nbd
 DESTDIR ?=
 CFLAGS ?= -O2 -g
+
+# Where other programs look for what is theirs, they say themselves.
+pkg_dir = $(or $(shell pkg-config --variable=$(2) $(1) 2>/dev/null),$(3))
+UNITDIR ?= $(call pkg_dir,systemd,systemdsystemunitdir,/usr/lib/systemd/system)
+GENERATORDIR ?= $(call pkg_dir,systemd,systemdsystemgeneratordir,/usr/lib/systemd/system-generators)
+SYSUSERSDIR ?= $(call pkg_dir,systemd,sysusersdir,/usr/lib/sysusers.d)
+TMPFILESDIR ?= $(call pkg_dir,systemd,tmpfilesdir,/usr/lib/tmpfiles.d)
+UDEVDIR ?= $(call pkg_dir,udev,udevdir,/usr/lib/udev)
+COMPLETIONDIR ?= $(call pkg_dir,bash-completion,completionsdir,$(PREFIX)/share/bash-completion/completions)
 VERSION := $(shell sed -n 's/^\#\# \([0-9][^ ]*\).*/\1/p' NEWS.md 2>/dev/null | head -n 1)
 
 # ---- nothing to set below ----
@@ -34,6 +43,9 @@ VERSION := $(shell sed -n 's/^\#\# \([0-9][^ ]*\).*/\1/p' NEWS.md 2>/dev/null | 
 PKGS := libnl-3.0 libnl-genl-3.0 libcryptsetup libcrypto libudev blkid mount json-c libseccomp libsystemd
 FOLDERS := daemon crypto nbd rbd
 PROGRAM := $(O)/rbdcrypt-nbd
+# Small programs for systemd and udev, which link no Ceph, and what they share.
+GENERATOR := $(O)/rbdcrypt-generator
+UDEV_HELPER := $(O)/rbdcrypt-udev
 
 # These install the libraries first and then call make again, or need none.
 GOALS_WITHOUT_LIBRARIES := bench check check-% clean demo format fuzz help lint setup uninstall
@@ -80,7 +92,10 @@ LIBS = -lrbd -lrados $(PKG_LIBS)
 
 SRC := $(sort $(foreach d,$(FOLDERS),$(wildcard $(d)/*.c)))
 OBJ := $(SRC:%.c=$(O)/%.o)
-LIBOBJ := $(filter-out $(O)/daemon/main.o,$(OBJ))
+SYSTEMDSRC := $(sort $(wildcard systemd/*.c))
+SYSTEMDOBJ := $(SYSTEMDSRC:%.c=$(O)/%.o)
+SYSTEMDMAIN := $(O)/systemd/generator.o $(O)/systemd/udev_names.o
+LIBOBJ := $(filter-out $(O)/daemon/main.o,$(OBJ)) $(filter-out $(SYSTEMDMAIN),$(SYSTEMDOBJ))
 # Test support that is linked into every unit and component test: tests/support/*.c
 SUPPORT := $(sort $(wildcard tests/support/*.c))
 SUPPORTOBJ := $(SUPPORT:%.c=$(O)/%.o)
@@ -90,9 +105,30 @@ TESTBIN := $(TESTSRC:%.c=$(O)/%)
 BENCHSRC := $(sort $(wildcard bench/*.c))
 BENCHBIN := $(BENCHSRC:%.c=$(O)/%)
 
-CFILES := $(sort $(wildcard $(FOLDERS:%=%/*.[ch]) include/*.h bench/*.[ch] tests/*/*.[ch]))
-MANPAGES := $(sort $(wildcard man/*.8))
+CFILES := $(sort $(wildcard $(FOLDERS:%=%/*.[ch]) systemd/*.[ch] include/*.h bench/*.[ch] tests/*/*.[ch]))
+MANPAGES := $(sort $(wildcard man/*.[578]))
 DOCS := README.md NEWS.md LICENSE
+EXAMPLES := $(sort $(wildcard systemd/examples/*))
+
+# Units: as they are, or with our paths and what all services have in common put in.
+UNITS_IN := $(sort $(wildcard systemd/*.in))
+UNITS := $(sort $(wildcard systemd/*.service systemd/*.target systemd/*.path)) \
+	$(UNITS_IN:%.in=$(O)/%)
+# What the units and the generator give to "map".
+MAP_OPTIONS := --foreground --resume --reattach-timeout 300
+COMPLETION := $(O)/rbdcrypt-nbd.bash
+# What make install puts where: FILE:TARGET:MODE
+INSTALLED = $(PROGRAM):$(BINDIR)/rbdcrypt-nbd:755 \
+	$(foreach f,$(MANPAGES),$(f):$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f)):644) \
+	$(foreach f,$(DOCS),$(f):$(DOCDIR)/$(f):644) \
+	$(foreach f,$(EXAMPLES),$(f):$(DOCDIR)/examples/$(notdir $(f)):644) \
+	$(foreach f,$(UNITS),$(f):$(UNITDIR)/$(notdir $(f)):644) \
+	$(GENERATOR):$(GENERATORDIR)/rbdcrypt-generator:755 \
+	$(UDEV_HELPER):$(UDEVDIR)/rbdcrypt-udev:755 \
+	systemd/65-rbdcrypt.rules:$(UDEVDIR)/rules.d/65-rbdcrypt.rules:644 \
+	systemd/sysusers.conf:$(SYSUSERSDIR)/rbdcrypt-nbd.conf:644 \
+	systemd/tmpfiles.conf:$(TMPFILESDIR)/rbdcrypt-nbd.conf:644 \
+	$(COMPLETION):$(COMPLETIONDIR)/rbdcrypt-nbd:644
 
 ifeq ($(V),1)
 Q :=
@@ -103,7 +139,7 @@ say = @printf '  %-8s%s\n'
 endif
 
 .PHONY: all clean install uninstall help format tests setup
-all: $(PROGRAM)
+all: $(PROGRAM) $(GENERATOR) $(UDEV_HELPER) $(UNITS) $(COMPLETION)
 
 $(PROGRAM): $(OBJ)
 	$(say) LD $@
@@ -112,6 +148,27 @@ $(PROGRAM): $(OBJ)
 $(O)/librbdcrypt.a: $(LIBOBJ)
 	$(say) AR $@
 	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(GENERATOR): $(O)/systemd/generator.o $(O)/librbdcrypt.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
+
+$(UDEV_HELPER): $(O)/systemd/udev_names.o $(O)/librbdcrypt.a
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -ljson-c
+
+$(O)/systemd/generator.o: ALL_CFLAGS += -DUNITDIR='"$(UNITDIR)"' -DBINDIR='"$(BINDIR)"' \
+	-DMAP_OPTIONS='"$(MAP_OPTIONS)"'
+
+$(UNITS_IN:%.in=$(O)/%): $(O)/%: %.in systemd/hardening.conf $(O)/flags
+	$(say) GEN $@
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e '/@HARDENING@/{r systemd/hardening.conf' -e 'd}' -e 's|@BINDIR@|$(BINDIR)|g' \
+		-e 's|@MAP_OPTIONS@|$(MAP_OPTIONS)|g' $< >$@
+
+$(COMPLETION): $(PROGRAM)
+	$(say) GEN $@
+	$(Q)$(PROGRAM) --dump-completion >$@.new && mv $@.new $@
 
 $(O)/%.o: %.c $(O)/flags
 	$(say) CC $@
@@ -136,18 +193,17 @@ $(BENCHBIN): $(O)/%: $(O)/%.o $(O)/librbdcrypt.a
 
 tests: $(TESTBIN)
 
-install: $(PROGRAM)
+install: all
 	$(say) INSTALL $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
-	$(Q)install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DOCDIR)
-	$(Q)install -m 755 $(PROGRAM) $(DESTDIR)$(BINDIR)/
-	$(Q)$(if $(MANPAGES),install -m 644 $(MANPAGES) $(DESTDIR)$(MANDIR)/man8/)
-	$(Q)install -m 644 $(DOCS) $(DESTDIR)$(DOCDIR)/
+	$(Q)set -e; for file in $(INSTALLED); do \
+		to=$${file#*:}; mode=$${to##*:}; \
+		install -D -m $$mode "$${file%%:*}" "$(DESTDIR)$${to%:*}"; \
+	done
 
 uninstall:
 	$(say) REMOVE $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
-	$(Q)rm -f $(DESTDIR)$(BINDIR)/rbdcrypt-nbd $(MANPAGES:man/%=$(DESTDIR)$(MANDIR)/man8/%)
-	$(Q)rm -f $(DOCS:%=$(DESTDIR)$(DOCDIR)/%)
-	$(Q)rmdir $(DESTDIR)$(DOCDIR) 2>/dev/null || true
+	$(Q)for file in $(INSTALLED); do to=$${file#*:}; rm -f "$(DESTDIR)$${to%:*}"; done
+	$(Q)rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) 2>/dev/null || true
 
 format:
 	$(Q)clang-format-14 -i $(CFILES)
@@ -158,7 +214,7 @@ help:
 clean:
 	$(Q)rm -rf $(O)
 
--include $(OBJ:.o=.d) $(SUPPORTOBJ:.o=.d) $(TESTSRC:%.c=$(O)/%.d) \
+-include $(OBJ:.o=.d) $(SYSTEMDOBJ:.o=.d) $(SUPPORTOBJ:.o=.d) $(TESTSRC:%.c=$(O)/%.d) \
 	$(BENCHSRC:%.c=$(O)/%.d)
 
 include tests/tests.mk
