@@ -129,8 +129,8 @@ void state_list_done(struct state_list *l);
 /*
  * The one volume that the user means by name: "/dev/nbdN", "nbdN" or "N", a socket, a cookie, a
  * spec as volume_state_spec() writes it (a snapshot's number instead of its name will do), a
- * spec without pool if only one volume fits, or its daemon as "pid:N". *ret points into l. EXIT_NOT_FOUND (-ENOENT, "... is
- * not mapped"); EXIT_USAGE (-ENOTUNIQ) names those that fit.
+ * spec without pool if only one volume fits, or its daemon as "pid:N". *ret points into l.
+ * EXIT_NOT_FOUND (-ENOENT, "... is not mapped"); EXIT_USAGE (-ENOTUNIQ) names those that fit.
  */
 int state_find(const struct state_list *l, const char *name, const struct volume_state **ret,
 	       struct fault *f);
