@@ -140,17 +140,18 @@ struct passphrase {
 	char *file; /* what it was read from; NULL with it */
 };
 
-static int try_unlock(const struct chain_options *o, struct chain_layer *l,
-		      const struct passphrase *p, struct secret **ret, struct fault *f)
+int chain_try_passphrase(const struct chain_options *o, struct chain_layer *l,
+			 const struct secret *passphrase, const char *source, struct secret **ret,
+			 struct fault *f)
 {
 	struct secret *stripped = NULL;
 	int r = -EPERM;
 
-	if (o->newline != NEWLINE_STRIP || !key_has_newline(p->secret))
-		r = luks_unlock(l->header, p->secret, &o->limits, ret, &l->keyslot, f);
-	if (r != -EPERM || o->newline == NEWLINE_KEEP || !key_has_newline(p->secret))
+	if (o->newline != NEWLINE_STRIP || !key_has_newline(passphrase))
+		r = luks_unlock(l->header, passphrase, &o->limits, ret, &l->keyslot, f);
+	if (r != -EPERM || o->newline == NEWLINE_KEEP || !key_has_newline(passphrase))
 		return r;
-	r = secret_copy(p->secret, &stripped);
+	r = secret_copy(passphrase, &stripped);
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
 	secret_truncate(stripped, secret_len(stripped) - 1);
@@ -161,7 +162,7 @@ static int try_unlock(const struct chain_options *o, struct chain_layer *l,
 		log_notice(layer_name(l),
 			   "the passphrase in %s fits without its final newline, as rbd before "
 			   "Reef read it",
-			   p->file);
+			   source);
 	return r;
 }
 
@@ -201,7 +202,7 @@ static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned
 		l->keyslot = c->layers[i - 1].keyslot;
 		r = secret_copy(xts_key(c->xts[i - 1]), &key);
 	} else {
-		r = try_unlock(o, l, &p[i], &key, f);
+		r = chain_try_passphrase(o, l, p[i].secret, p[i].file, &key, f);
 	}
 	if (r == -EPERM) {
 		explain_wrong(o, c, i, p[i].file, f);
@@ -219,6 +220,13 @@ static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned
 		fault_prefix(f, "layer %u: %s", i + 1, layer_name(l));
 	}
 	return r;
+}
+
+const char *chain_source(const struct chain_options *o, unsigned int i)
+{
+	const struct option_list *files = o->passphrase_files;
+
+	return files->items[i < files->n ? i : files->n - 1];
 }
 
 struct key_place chain_place(const struct chain_options *o, const struct chain *c, unsigned int i)
@@ -241,15 +249,14 @@ struct key_place chain_place(const struct chain_options *o, const struct chain *
 static int read_passphrase(const struct chain_options *o, const struct chain *c, unsigned int i,
 			   struct passphrase *p, struct fault *f)
 {
-	const struct option_list *files = o->passphrase_files;
 	const struct key_place place = chain_place(o, c, i);
 	bool is_below = i > 0 && c->layers[i - 1].is_inherited;
 	int r;
 
 	/* Nobody gave a source for this layer, and the one below has it opened. */
-	if (is_below && i >= files->n)
+	if (is_below && i >= o->passphrase_files->n)
 		return 0;
-	r = key_resolve(files->items[i < files->n ? i : files->n - 1], &place, &p[i].file, f);
+	r = key_resolve(chain_source(o, i), &place, &p[i].file, f);
 	for (unsigned int j = i; r == 0 && !p[i].secret && j-- > 0;) {
 		if (!p[j].file || strcmp(p[j].file, p[i].file) != 0)
 			continue;

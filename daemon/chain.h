@@ -49,6 +49,9 @@ struct chain_options {
 	unsigned int timeout_s;
 };
 
+/* What the command line says of it: everything but cluster, spec, cookie, fsid and turnstile. */
+void chain_options_set(const struct options *o, struct chain_options *ret);
+
 /*
  * Opens the layers, reads and judges their headers, by librbd's rules (spec:
  * librbd-encryption 2.4). Blocking, but free of key derivations. The fault names layer, format and
@@ -58,6 +61,17 @@ int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f
 
 /* Tries the passphrases; seconds each. On failure the chain has no keys. */
 int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f);
+
+/* The source of layer i's passphrase as it was given; there is one when any was given. */
+const char *chain_source(const struct chain_options *o, unsigned int i);
+
+/*
+ * Opens layer l with one passphrase, by the policy for final newlines; source is its name. -EPERM
+ * when it does not fit. Blocking, seconds. The key is the caller's.
+ */
+int chain_try_passphrase(const struct chain_options *o, struct chain_layer *l,
+			 const struct secret *passphrase, const char *source, struct secret **ret,
+			 struct fault *f);
 
 /* What the specifiers of a key source stand for in layer i. Valid as long as both are. */
 struct key_place chain_place(const struct chain_options *o, const struct chain *c, unsigned int i);

@@ -130,6 +130,18 @@ static int check_last_owner(const struct volume_state *old, const struct nbd_sys
 				old_id, id);
 		return refuse_image(f);
 	}
+	/* The kernel would go on with other bytes: raw ones, or those of another key. */
+	if (old->n_layers > 0 && mine->n_layers > 0 &&
+	    (strcmp(old->layers[0].format, mine->layers[0].format) != 0 ||
+	     strcmp(old->layers[0].uuid, mine->layers[0].uuid) != 0 ||
+	     old->data_offset != mine->data_offset)) {
+		(void)fault_set(f, EXIT_SAFEGUARD, -EINVAL,
+				"/dev/nbd%d was mapped with encryption %s, not %s, or with another "
+				"header",
+				old->device, old->layers[0].format, mine->layers[0].format);
+		fault_hint(f, "attach it with the same passphrase sources, or without as it was");
+		return -EINVAL;
+	}
 	if (old->connections > 0)
 		mine->connections = old->connections;
 	return 0;

@@ -22,6 +22,7 @@
 #include "claim.h"
 #include "describe.h"
 #include "device.h"
+#include "guard.h"
 #include "listener.h"
 #include "text.h"
 #include "volume.h"
@@ -47,6 +48,8 @@ struct mapping {
 	struct volume *volume;
 	struct device *device;
 	struct listener *listener;
+	struct guard *guard;
+	char resize_problem[128]; /* "" or what the kernel did not take */
 	struct watch changed, again; /* the image changed; it is time to look once more */
 	bool is_gone; /* the device was unmapped, the client left */
 	bool is_leaving; /* the device stays in the kernel when we stop */
@@ -58,21 +61,6 @@ static bool has_device(const struct mapping *m)
 }
 
 /* ---- chain ---- */
-
-static void set_limits(struct luks_limits *l, const struct options *o)
-{
-	luks_limits_default(l);
-	if (o->pbkdf2_iterations_max)
-		l->pbkdf2_iterations = o->pbkdf2_iterations_max;
-	if (o->argon2_time_max)
-		l->argon2_time = o->argon2_time_max;
-	if (o->argon2_memory_max)
-		l->argon2_memory_kib = (uint32_t)(o->argon2_memory_max >> 10);
-	if (o->argon2_lanes_max)
-		l->argon2_lanes = o->argon2_lanes_max;
-	if (o->unlock_timeout_s >= 0)
-		l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
-}
 
 /*
  * An image with a header and nothing said about its passphrase: there may be one where they are
@@ -109,21 +97,14 @@ static int start_chain(struct mapping *m, struct fault *f)
 	m->sources = o->passphrase_files;
 	if (m->sources.n == 1 && key_is_none(m->sources.items[0]))
 		m->sources.n = 0;
+	chain_options_set(o, c);
 	c->cluster = m->o.cluster;
 	c->spec = m->o.spec;
 	c->passphrase_files = &m->sources;
-	c->formats = &o->formats;
-	c->newline = o->newline;
-	c->is_strict = o->is_encryption_strict;
-	c->engine = o->crypto_engine;
-	c->timeout_s = (unsigned int)o->open_timeout_s;
-	c->keys.is_insecure_allowed = o->is_insecure_allowed;
-	c->keys.timeout_s = (unsigned int)o->key_timeout_s;
 	c->keys.is_interrupted = m->o.is_interrupted;
 	c->keys.arg = m->o.arg;
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
-	set_limits(&c->limits, o);
 	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
 	c->limits.turnstile = m->turnstile;
 	r = open_chain(m, f);
@@ -401,8 +382,9 @@ static void stop_service(struct mapping *m)
 
 /* ---- changes, and the state file ---- */
 
-static void publish(struct mapping *m)
+static void publish(void *arg)
 {
+	struct mapping *m = arg;
 	int r;
 
 	m->state.size = atomic_load(&m->volume->size);
@@ -412,6 +394,8 @@ static void publish(struct mapping *m)
 	if (m->volume->is_encrypted)
 		text_copy(m->state.engine, sizeof(m->state.engine), xts_engine(m->volume->xts[0]));
 	text_copy(m->state.lock, sizeof(m->state.lock), store_lock_state(m->volume->store));
+	text_copy(m->state.health, sizeof(m->state.health),
+		  m->resize_problem[0] || !m->guard ? m->resize_problem : guard_health(m->guard));
 	r = state_update(m->state_file, &m->state);
 	if (r < 0)
 		log_warning(m->spec, "cannot update the state file: %s", strerror(-r));
@@ -424,7 +408,7 @@ static void resize(struct mapping *m, uint64_t raw_size)
 	struct fault f = { 0 };
 
 	m->state.raw_size = raw_size;
-	if (size == old && !m->state.health[0])
+	if (size == old && !m->resize_problem[0])
 		return;
 	atomic_store(&v->size, size);
 	if (size < old)
@@ -433,10 +417,10 @@ static void resize(struct mapping *m, uint64_t raw_size)
 	else if (size > old)
 		log_notice(m->spec, "the image grew: the device goes from %llu to %llu bytes", old,
 			   size);
-	m->state.health[0] = '\0';
+	m->resize_problem[0] = '\0';
 	if (m->device && device_resize(m->device, &f) < 0) {
 		log_error(m->spec, "the kernel does not take the new size: %s", f.message);
-		(void)snprintf(m->state.health, sizeof(m->state.health),
+		(void)snprintf(m->resize_problem, sizeof(m->resize_problem),
 			       "resize to %llu bytes failed", size);
 		timer_set(m->again.fd, AGAIN_MS);
 	}
@@ -513,6 +497,26 @@ static void stop_watch(struct mapping *m)
 	/* The descriptor stays open until the store is closed: a late call may still raise it. */
 }
 
+/* ---- its keys ---- */
+
+static int start_guard(struct mapping *m, struct fault *f)
+{
+	struct guard_options g = { .loop = m->o.loop,
+				   .spec = m->spec,
+				   .chain_options = &m->chain_options,
+				   .xts = m->volume->xts,
+				   .state = &m->state,
+				   .interval_s = m->o.options->key_check_interval_s,
+				   .changed = publish,
+				   .arg = m };
+	return guard_start(&g, &m->chain, &m->guard, f);
+}
+
+static void stop_guard(struct mapping *m)
+{
+	m->guard = guard_stop(m->guard);
+}
+
 /* ---- the list ---- */
 
 static const struct step {
@@ -521,7 +525,7 @@ static const struct step {
 } steps[] = {
 	{ start_chain, stop_chain }, { start_claim, stop_claim },   { start_keys, stop_nothing },
 	{ start_store, stop_store }, { start_volume, stop_volume }, { start_service, stop_service },
-	{ start_watch, stop_watch },
+	{ start_watch, stop_watch }, { start_guard, stop_guard },
 };
 #define N_STEPS ((int)(sizeof(steps) / sizeof(steps[0])))
 

@@ -93,6 +93,7 @@ struct options {
 	struct option_list passphrase_files; /* child first; sources for key_resolve() */
 	bool is_insecure_allowed; /* --allow-insecure-permissions */
 	int key_timeout_s; /* 0: none */
+	int key_check_interval_s; /* 0: never by itself */
 	bool is_encryption_strict; /* --encryption-strict: no plaintext ancestors */
 	enum newline_policy newline;
 	unsigned int block_size; /* bytes; 0: auto */

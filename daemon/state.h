@@ -37,6 +37,9 @@ struct layer_state {
 	uint32_t key_bits;
 	bool is_clone_magic; /* formatted while it was a clone */
 	bool is_inherited; /* its header is read through from a parent */
+	/* Whether it could be opened again: key_health_name(), where the key was, why not, when. */
+	char key_health[16], key_source[256], key_reason[256];
+	uint64_t key_checked; /* seconds since 1970; 0: never */
 };
 
 struct volume_state {

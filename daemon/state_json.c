@@ -82,6 +82,10 @@ static const struct field layer_fields[] = {
 	L("key_bits", FIELD_UINT, key_bits),
 	L("clone_magic", FIELD_BOOL, is_clone_magic),
 	L("inherited", FIELD_BOOL, is_inherited),
+	L("key", FIELD_TEXT, key_health),
+	L("key_source", FIELD_TEXT, key_source),
+	L("key_reason", FIELD_TEXT, key_reason),
+	L("key_checked", FIELD_U64, key_checked),
 };
 #undef L
 

@@ -49,19 +49,26 @@ static void put_size(FILE *out, uint64_t bytes)
 	fprintf(out, " (%.4g %s)", n, units[unit]);
 }
 
-static void put_state(FILE *out, const struct volume_state *v)
+static void put_time(FILE *out, uint64_t seconds)
 {
-	time_t started = (time_t)v->started;
-	char when[64] = "";
+	time_t t = (time_t)seconds;
+	char when[64];
 	struct tm tm;
 
+	if (localtime_r(&t, &tm) && strftime(when, sizeof(when), "%F %T %z", &tm))
+		fprintf(out, "%s", when);
+}
+
+static void put_state(FILE *out, const struct volume_state *v)
+{
 	put_label(out, "state");
 	fprintf(out, "%s", volume_status_name(v->status));
 	if (volume_is_alive(v))
 		fprintf(out, ", process %d", v->pid);
-	if (v->started && localtime_r(&started, &tm) &&
-	    strftime(when, sizeof(when), "%F %T %z", &tm))
-		fprintf(out, ", started %s", when);
+	if (v->started) {
+		fprintf(out, ", started ");
+		put_time(out, v->started);
+	}
 	fputc('\n', out);
 }
 
@@ -135,6 +142,26 @@ static void put_transport(FILE *out, const struct volume_state *v)
 	}
 }
 
+/* Whether the layer could be opened again. */
+static void put_key(FILE *out, const struct layer_state *l)
+{
+	if (!l->key_source[0])
+		return;
+	fprintf(out, "      key ");
+	put_text(out, l->key_health);
+	fprintf(out, ", from ");
+	put_text(out, l->key_source);
+	if (l->key_checked) {
+		fprintf(out, ", checked ");
+		put_time(out, l->key_checked);
+	}
+	if (l->key_reason[0]) {
+		fprintf(out, ": ");
+		put_text(out, l->key_reason);
+	}
+	fprintf(out, "\n");
+}
+
 static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
 {
 	fprintf(out, "    %u ", i);
@@ -158,6 +185,7 @@ static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
 	fprintf(out, "\n      raw size ");
 	put_size(out, l->raw_size);
 	fprintf(out, "\n");
+	put_key(out, l);
 }
 
 static void put_kernel(FILE *out, const struct nbd_sysfs *k)

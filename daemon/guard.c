@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Who asks for the checks of a volume's keys, and who is told. Checks are begun by a timer, and a
+ * failed one is repeated sooner, so that the user hears of a lost key while it can still be helped.
+ */
+
+#include "guard.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "key_check.h"
+#include "log.h"
+#include "text.h"
+
+/* After a check that failed, at the latest. */
+#define AGAIN_S 3600
+
+struct guard {
+	struct guard_options o;
+	struct key_check *check;
+	struct watch timer;
+	struct fault fault; /* of the last check */
+};
+
+static bool can_be_checked(const struct guard *g)
+{
+	for (unsigned int i = 0; i < g->o.state->n_layers; i++)
+		if (g->o.state->layers[i].key_health[0] &&
+		    strcmp(g->o.state->layers[i].key_health, "none") != 0)
+			return true;
+	return false;
+}
+
+static void set_timer(struct guard *g)
+{
+	int seconds = g->o.interval_s;
+
+	if (seconds <= 0 || !can_be_checked(g))
+		return;
+	if (g->fault.error && seconds > AGAIN_S)
+		seconds = AGAIN_S;
+	timer_set(g->timer.fd, (unsigned int)seconds * 1000u);
+}
+
+static void publish(struct guard *g)
+{
+	for (unsigned int i = 0; i < g->o.state->n_layers; i++) {
+		const struct key_check_layer *from = key_check_layer(g->check, i);
+		struct layer_state *to = &g->o.state->layers[i];
+
+		text_copy(to->key_health, sizeof(to->key_health), key_health_name(from->health));
+		text_copy(to->key_source, sizeof(to->key_source), from->source);
+		text_copy(to->key_reason, sizeof(to->key_reason), from->reason);
+		to->key_checked = from->checked;
+	}
+}
+
+static void on_checked(void *arg)
+{
+	struct guard *g = arg;
+	struct fault f = { 0 };
+	bool was_bad = g->fault.error != 0;
+
+	(void)key_check_result(g->check, &f);
+	if (f.error && strcmp(f.message, g->fault.message) != 0)
+		log_error(g->o.spec, "%s (%s)", f.message, f.hint);
+	else if (!f.error && was_bad)
+		log_notice(g->o.spec, "all layers can be opened again");
+	g->fault = f;
+	publish(g);
+	g->o.changed(g->o.arg);
+	set_timer(g);
+}
+
+static void on_timer(struct watch *w)
+{
+	struct guard *g = (struct guard *)((char *)w - offsetof(struct guard, timer));
+	int r;
+
+	timer_clear(w->fd);
+	r = key_check_start(g->check, false);
+	if (r < 0) {
+		log_warning(g->o.spec, "cannot check the keys: %s", strerror(-r));
+		set_timer(g);
+	}
+}
+
+int guard_start(const struct guard_options *o, const struct chain *c, struct guard **ret,
+		struct fault *f)
+{
+	struct guard *g = calloc(1, sizeof(*g));
+	struct key_check_options k = {
+		.chain = o->chain_options, .loop = o->loop, .done = on_checked, .arg = g
+	};
+	int r;
+
+	if (!g)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory to watch the keys with");
+	g->o = *o;
+	g->timer.fd = -1;
+	r = key_check_new(&k, c, o->xts, &g->check);
+	if (r == 0)
+		r = timer_new();
+	if (r >= 0) {
+		g->timer.fd = r;
+		g->timer.ready = on_timer;
+		r = loop_add(o->loop, &g->timer);
+	}
+	if (r < 0) {
+		(void)guard_stop(g);
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch the keys: %s", strerror(-r));
+	}
+	publish(g);
+	set_timer(g);
+	*ret = g;
+	o->changed(o->arg);
+	return 0;
+}
+
+struct guard *guard_stop(struct guard *g)
+{
+	if (!g)
+		return NULL;
+	loop_remove(g->o.loop, &g->timer);
+	if (g->timer.fd >= 0)
+		(void)close(g->timer.fd);
+	g->check = key_check_free(g->check);
+	free(g);
+	return NULL;
+}
+
+const char *guard_health(const struct guard *g)
+{
+	return g->fault.message;
+}

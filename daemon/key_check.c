@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The safeguard against taking away a volume that nobody could open again. A check opens the chain
+ * anew, as a start would, so what it finds is what the next start will find: layers, headers,
+ * passphrases, keys. The key it arrives at is compared with the one in use.
+ *
+ * Two threads: the volume's own asks and is told; the checker works on its own copy of the results
+ * and hands them over with its end. Between its start and that moment nothing else touches them.
+ */
+
+#include "key_check.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "path.h"
+#include "text.h"
+
+struct loaded {
+	bool is_encrypted, is_inherited;
+	struct luks_info luks;
+	char spec[512];
+};
+
+struct key_check {
+	struct key_check_options o;
+	struct chain_options chain; /* o.chain's, with our own way to be interrupted, and */
+	struct image_spec spec; /* the image, if it is a file, by a path */
+	char *path; /* that still leads there when the daemon has left the folder */
+	struct loaded *loaded; /* n of them, as all below; the checker's while it runs */
+	struct xts *const *xts;
+	struct key_check_layer *layers, *found; /* what is known; the checker's */
+	unsigned int n;
+	pthread_t thread;
+	bool is_running, is_accepting;
+	struct watch ended;
+	atomic_bool is_stopping;
+};
+
+static bool is_stopping(void *arg)
+{
+	return atomic_load(&((struct key_check *)arg)->is_stopping);
+}
+
+const char *key_health_name(enum key_health h)
+{
+	switch (h) {
+	case KEY_NONE:
+		return "none";
+	case KEY_OK:
+		return "ok";
+	case KEY_ONCE_ONLY:
+		return "once";
+	case KEY_FAILED:
+		return "failed";
+	}
+	return "";
+}
+
+/* Not when it was opened because the layer below has the same header, and that was open. */
+static bool has_source(const struct key_check *k, unsigned int i)
+{
+	return i < k->chain.passphrase_files->n || i == 0 || !k->loaded[i - 1].is_inherited;
+}
+
+/* ---- one layer; on the checker ---- */
+
+static void set(struct key_check_layer *l, enum key_health health, const char *reason)
+{
+	l->health = health;
+	text_copy(l->reason, sizeof(l->reason), reason);
+}
+
+static void set_fault(struct key_check_layer *l, const struct fault *f)
+{
+	set(l, KEY_FAILED, f->message[0] ? f->message : strerror(-f->error));
+}
+
+/* The key that layer i can be opened with now. */
+static int find_key(struct key_check *k, struct chain *c, unsigned int i, struct secret **ret,
+		    struct fault *f)
+{
+	const struct key_place place = chain_place(&k->chain, c, i);
+	struct secret *passphrase = NULL;
+	char *source = NULL;
+	int r = key_resolve(chain_source(&k->chain, i), &place, &source, f);
+
+	if (r == 0) {
+		text_copy(k->found[i].source, sizeof(k->found[i].source), source);
+		r = key_read(source, &place, &k->chain.keys, &passphrase, f);
+	}
+	if (r == 0)
+		r = chain_try_passphrase(&k->chain, &c->layers[i], passphrase, source, ret, f);
+	(void)secret_free(passphrase);
+	if (r == -EPERM)
+		fault_prefix(f, "%s", source);
+	free(source);
+	return r;
+}
+
+/* A clone that was flattened by others has the magic of an image without a parent. */
+static bool is_same_but_for_magic(const struct luks_info *was, const struct luks_info *is)
+{
+	return was->is_clone_magic && !is->is_clone_magic && strcmp(was->uuid, is->uuid) == 0;
+}
+
+/* The header's bytes are others; the key fits. Whether it may stay so. */
+static void check_changed(struct key_check *k, const struct chain_layer *now, unsigned int i)
+{
+	struct loaded *was = &k->loaded[i];
+	struct key_check_layer *l = &k->found[i];
+
+	if (now->luks.data_offset != was->luks.data_offset ||
+	    now->luks.sector_size != was->luks.sector_size) {
+		set(l, KEY_FAILED,
+		    "the header was replaced: it has the same key, but another data "
+		    "offset or sector size");
+		return;
+	}
+	if (!k->is_accepting && !is_same_but_for_magic(&was->luks, &now->luks)) {
+		set(l, KEY_FAILED,
+		    "the header has changed since it was loaded; it opens, with the same key");
+		return;
+	}
+	was->luks = now->luks;
+	set(l, KEY_OK, "");
+}
+
+static void check_key(struct key_check *k, struct chain *c, unsigned int i, bool is_same)
+{
+	struct key_check_layer *l = &k->found[i];
+	struct secret *key = NULL;
+	struct fault f = { 0 };
+	int r = find_key(k, c, i, &key, &f);
+
+	if (r < 0)
+		set_fault(l, &f);
+	else if (!secret_equal(key, xts_key(k->xts[i])))
+		set(l, KEY_FAILED,
+		    "the header opens, but with another key than the data has: it was replaced");
+	else if (!is_same)
+		check_changed(k, &c->layers[i], i);
+	else
+		set(l, KEY_OK, "");
+	(void)secret_free(key);
+}
+
+static void check_layer(struct key_check *k, struct chain *c, unsigned int i)
+{
+	const struct loaded *was = &k->loaded[i];
+	struct key_check_layer *l = &k->found[i];
+	enum key_repeat repeat;
+	bool is_same;
+
+	l->checked = (uint64_t)time(NULL);
+	if (!was->is_encrypted) {
+		set(l, KEY_NONE, "");
+		return;
+	}
+	/* A flattened clone has no use for its parents any more. */
+	if (i >= c->n) {
+		set(l, KEY_NONE, "it is no layer of the image any more");
+		return;
+	}
+	if (!c->layers[i].is_encrypted) {
+		set(l, KEY_FAILED, "the header is gone");
+		return;
+	}
+	is_same = memcmp(was->luks.digest, c->layers[i].luks.digest, sizeof(was->luks.digest)) == 0;
+	if (!has_source(k, i)) {
+		if (is_same)
+			set(l, KEY_NONE, "it has the header of the layer below");
+		else
+			set(l, KEY_FAILED, "the header has changed since it was loaded");
+		return;
+	}
+	repeat = key_repeat(chain_source(&k->chain, i));
+	if (repeat == KEY_REPEATS)
+		check_key(k, c, i, is_same);
+	else if (!is_same)
+		set(l, KEY_FAILED,
+		    "the header has changed since it was loaded, and its passphrase "
+		    "cannot be read again");
+	else
+		set(l, KEY_ONCE_ONLY,
+		    repeat == KEY_ASKS ? "it is typed; only whoever knows it can tell"
+				       : "its source could be read only once");
+}
+
+static void *check(void *arg)
+{
+	struct key_check *k = arg;
+	struct chain c = { 0 };
+	struct fault f = { 0 };
+	int r = chain_open(&k->chain, &c, &f);
+
+	for (unsigned int i = 0; i < k->n; i++) {
+		if (r == 0) {
+			check_layer(k, &c, i);
+		} else if (k->loaded[i].is_encrypted) {
+			set_fault(&k->found[i], &f);
+			k->found[i].checked = (uint64_t)time(NULL);
+		}
+	}
+	chain_done(&c);
+	event_raise(k->ended.fd);
+	return NULL;
+}
+
+/* ---- on the volume's thread ---- */
+
+static void on_ended(struct watch *w)
+{
+	struct key_check *k = (struct key_check *)((char *)w - offsetof(struct key_check, ended));
+
+	event_clear(w->fd);
+	(void)pthread_join(k->thread, NULL);
+	k->is_running = false;
+	memcpy(k->layers, k->found, k->n * sizeof(*k->layers));
+	k->o.done(k->o.arg);
+}
+
+int key_check_start(struct key_check *k, bool is_accepting)
+{
+	int r;
+
+	if (k->is_running)
+		return 0;
+	k->is_accepting = is_accepting;
+	memcpy(k->found, k->layers, k->n * sizeof(*k->found));
+	r = -pthread_create(&k->thread, NULL, check, k);
+	if (r == 0) {
+		(void)pthread_setname_np(k->thread, "keys");
+		k->is_running = true;
+	}
+	return r;
+}
+
+/* The chain was opened a moment ago: what its sources gave then is what is known. */
+static void remember(struct key_check *k, const struct chain *c)
+{
+	for (unsigned int i = 0; i < k->n; i++) {
+		const struct chain_layer *from = &c->layers[i];
+		struct key_check_layer *l = &k->layers[i];
+
+		k->loaded[i].is_encrypted = from->is_encrypted;
+		k->loaded[i].is_inherited = from->is_inherited;
+		k->loaded[i].luks = from->luks;
+		text_copy(k->loaded[i].spec, sizeof(k->loaded[i].spec),
+			  layer_info(from->layer)->spec);
+		if (!from->is_encrypted || !has_source(k, i))
+			continue;
+		text_copy(l->source, sizeof(l->source), chain_source(&k->chain, i));
+		l->health = key_repeat(l->source) == KEY_REPEATS ? KEY_OK : KEY_ONCE_ONLY;
+		l->checked = (uint64_t)time(NULL);
+	}
+}
+
+int key_check_new(const struct key_check_options *o, const struct chain *c, struct xts *const *xts,
+		  struct key_check **ret)
+{
+	struct key_check *k = calloc(1, sizeof(*k));
+	int r = -ENOMEM;
+
+	if (!k)
+		return r;
+	k->o = *o;
+	k->chain = *o->chain;
+	k->chain.keys.is_interrupted = is_stopping;
+	k->chain.keys.arg = k;
+	k->xts = xts;
+	k->n = c->n;
+	k->ended.fd = -1;
+	if (k->chain.spec->is_file) {
+		k->path = strdup(k->chain.spec->image);
+		r = k->path ? path_make_absolute(&k->path) : -ENOMEM;
+		if (r < 0)
+			goto fail;
+		k->spec = *k->chain.spec;
+		k->spec.image = k->path;
+		k->chain.spec = &k->spec;
+	}
+	r = -ENOMEM;
+	k->loaded = calloc(c->n, sizeof(*k->loaded));
+	k->layers = calloc(c->n, sizeof(*k->layers));
+	k->found = calloc(c->n, sizeof(*k->found));
+	if (k->loaded && k->layers && k->found)
+		r = event_new();
+	if (r >= 0) {
+		k->ended.fd = r;
+		k->ended.ready = on_ended;
+		r = loop_add(o->loop, &k->ended);
+	}
+	if (r < 0)
+		goto fail;
+	remember(k, c);
+	*ret = k;
+	return 0;
+fail:
+	(void)key_check_free(k);
+	return r;
+}
+
+struct key_check *key_check_free(struct key_check *k)
+{
+	if (!k)
+		return NULL;
+	atomic_store(&k->is_stopping, true);
+	if (k->is_running)
+		(void)pthread_join(k->thread, NULL);
+	loop_remove(k->o.loop, &k->ended);
+	if (k->ended.fd >= 0)
+		(void)close(k->ended.fd);
+	free(k->path);
+	free(k->loaded);
+	free(k->layers);
+	free(k->found);
+	free(k);
+	return NULL;
+}
+
+const struct key_check_layer *key_check_layer(const struct key_check *k, unsigned int i)
+{
+	return &k->layers[i];
+}
+
+int key_check_result(const struct key_check *k, struct fault *f)
+{
+	for (unsigned int i = 0; i < k->n; i++) {
+		if (k->layers[i].health != KEY_FAILED)
+			continue;
+		(void)fault_set(f, EXIT_SAFEGUARD, -EKEYREJECTED,
+				"layer %u: %s might not open again: %s", i + 1, k->loaded[i].spec,
+				k->layers[i].reason);
+		fault_hint(f, "while it is in use its data can be read: put the passphrase or the "
+			      "header back, or copy the data to another image, before it is "
+			      "unmapped; --force does not look");
+		return -EKEYREJECTED;
+	}
+	return 0;
+}
