@@ -108,10 +108,23 @@ struct layer;
 /*
  * The image named by spec (its pool filled in), read-only. c is NULL for a file. Errors:
  * EXIT_NOT_FOUND (pool, namespace, image or snapshot; says which), EXIT_PASSPHRASE (no permission),
- * EXIT_TIMED_OUT. Refuses, as ENOTSUP: journaling, migration in progress, format 1.
+ * EXIT_TIMED_OUT. Refuses, as ENOTSUP: what layer_refusal() says.
  */
 int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
 	       struct layer **ret, struct fault *f);
+/* The same, but also what must not be served; its parents too. layer_refusal() has the reasons. */
+int layer_open_any(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
+		   struct layer **ret, struct fault *f);
+/*
+ * The next reason from *at on why the layer must not be served, with the command that mends it:
+ * -ENOTSUP (EXIT_SAFEGUARD); 0 when there is no more. Start with *at 0.
+ */
+int layer_refusal(const struct layer *l, unsigned int *at, struct fault *f);
+/*
+ * Whether clients of the image copy from its parent when they read, which is wrong where the
+ * parent has another key: -ENOTSUP (EXIT_SAFEGUARD), with the command that ends it.
+ */
+int layer_check_copy_on_read(const struct layer *l, struct fault *f);
 /* The parent at its snapshot, by id. -ENOENT when there is none (fault not filled). */
 int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f);
 const struct layer_info *layer_info(const struct layer *l);

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,7 +111,7 @@ int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, voi
 
 /* ---- opening ---- */
 
-enum open_step { OPEN_POOL, OPEN_NAMESPACE, OPEN_IMAGE, OPEN_SNAP };
+enum open_step { OPEN_POOL, OPEN_NAMESPACE, OPEN_IMAGE, OPEN_PARENT, OPEN_SNAP };
 
 struct open_call {
 	struct handle *handle; /* one reference; half-built until the call has succeeded */
@@ -138,6 +139,20 @@ static int open_image(struct handle *h, const struct place *p, bool is_read_only
 			: rbd_open_by_id(h->io, p->image_id, &h->image, NULL);
 }
 
+/* librbd opens an image's parents with it, and says the same of those. */
+static bool is_there(struct handle *h, const struct place *p)
+{
+	char object[4200];
+	uint64_t size;
+	time_t changed;
+
+	if (p->image)
+		(void)snprintf(object, sizeof(object), "rbd_id.%s", p->image);
+	else
+		(void)snprintf(object, sizeof(object), "rbd_header.%s", p->image_id);
+	return rados_stat(h->io, object, &size, &changed) == 0;
+}
+
 static int open_steps(struct open_call *o)
 {
 	const struct place *p = &o->place;
@@ -163,6 +178,8 @@ static int open_steps(struct open_call *o)
 		if (r == -ENOENT && p->nspace[0] &&
 		    rbd_namespace_exists(h->io, p->nspace, &exists) == 0 && !exists)
 			o->step = OPEN_NAMESPACE;
+		else if (r == -ENOENT && is_there(h, p))
+			o->step = OPEN_PARENT;
 		return r;
 	}
 	o->step = OPEN_SNAP;
@@ -239,6 +256,13 @@ static int explain_open(const struct place *p, enum open_step step, int error, c
 		fault_set(f, EXIT_NOT_FOUND, error, "%s: no image '%s'", subject,
 			  p->image ? p->image : p->image_id);
 		fault_hint(f, "see 'rbd ls POOL[/NAMESPACE]'");
+		break;
+	case OPEN_PARENT:
+		fault_set(f, EXIT_NOT_FOUND, error,
+			  "%s: its parent, or an image above that, cannot be opened: it is gone",
+			  subject);
+		fault_hint(f, "what the clone has not written itself is lost with its parent; see "
+			      "'rbd trash ls --all POOL' and 'rbd snap ls --all' for what is left");
 		break;
 	case OPEN_SNAP:
 		if (p->snap)

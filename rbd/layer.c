@@ -82,7 +82,9 @@ static int open_file(struct layer *l, const struct image_spec *spec, struct faul
 /* What librbd knows of an image, gathered in one limited call. */
 struct facts {
 	struct layer_info info; /* without the names we came by */
+	struct layer_settings settings;
 	uint8_t is_old_format;
+	bool has_settings; /* wanted */
 };
 
 static int fill_snap_name(struct handle *h, struct layer_info *info)
@@ -145,8 +147,14 @@ static int fill_facts(struct handle *h, void *data)
 	if (r < 0)
 		return r;
 	r = rbd_get_old_format(h->image, &facts->is_old_format);
+	/* One of these has no id, and is not looked at any further. */
 	if (r < 0 || facts->is_old_format)
-		return r;
+		return r < 0 ? r : fill_layout(h, info);
+	if (facts->has_settings) {
+		r = layer_settings_read(h, &facts->settings);
+		if (r < 0)
+			return r;
+	}
 	r = rbd_get_id(h->image, info->image_id, sizeof(info->image_id));
 	if (r < 0)
 		return r;
@@ -166,37 +174,6 @@ static int fill_facts(struct handle *h, void *data)
 	return r < 0 ? r : fill_parent(h, info);
 }
 
-/* What cannot be served safely, with the command that mends it. */
-static int check_served(const struct facts *facts, struct fault *f)
-{
-	const struct layer_info *info = &facts->info;
-	uint64_t features = info->features;
-
-	if (facts->is_old_format) {
-		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: image format 1 is not supported",
-			  info->spec);
-		fault_hint(f, "convert it: rbd migration prepare %s, then execute and commit",
-			   info->spec);
-	} else if (features & RBD_FEATURE_JOURNALING) {
-		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
-			  "%s: the journaling feature is not supported", info->spec);
-		fault_hint(f, "disable it: rbd feature disable %s journaling", info->spec);
-	} else if (features & RBD_FEATURE_MIGRATING) {
-		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: a migration is in progress",
-			  info->spec);
-		fault_hint(f, "end it first: rbd migration execute and commit (or abort) %s",
-			   info->spec);
-	} else if (features & RBD_FEATURE_DIRTY_CACHE) {
-		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
-			  "%s: a persistent cache on some host holds data that is not in the image",
-			  info->spec);
-		fault_hint(f, "flush it there: rbd persistent-cache flush %s", info->spec);
-	} else {
-		return 0;
-	}
-	return -ENOTSUP;
-}
-
 static void name_it(struct layer_info *info)
 {
 	(void)snprintf(info->spec, sizeof(info->spec), "%s/%s%s%s%s%s", info->pool, info->nspace,
@@ -204,18 +181,19 @@ static void name_it(struct layer_info *info)
 		       info->snap);
 }
 
-static int learn(struct layer *l, struct fault *f)
+static int learn(struct layer *l, bool is_parent, struct fault *f)
 {
-	struct facts facts = { .info = l->info };
+	struct facts facts = { .info = l->info, .has_settings = !is_parent };
+	unsigned int at = 0;
 	int r = handle_call(l->handle, l->timeout_s, fill_facts, &facts, sizeof(facts));
 
 	if (r < 0)
 		return cluster_fault(f, r, l->info.spec, "cannot read the image's metadata");
 	name_it(&facts.info);
-	r = check_served(&facts, f);
-	if (r == 0)
-		l->info = facts.info;
-	return r;
+	l->info = facts.info;
+	l->settings = facts.settings;
+	l->is_old_format = facts.is_old_format;
+	return l->is_any ? 0 : layer_refusal(l, &at, f);
 }
 
 static int default_pool(struct cluster *c, char *buf, size_t len, struct fault *f)
@@ -251,17 +229,18 @@ static int open_image(struct layer *l, const struct image_spec *spec, struct fau
 	info->snap_id = spec->snap_id;
 	name_it(info);
 	r = handle_open(l->cluster, &place, info->spec, l->timeout_s, &l->handle, f);
-	return r < 0 ? r : learn(l, f);
+	return r < 0 ? r : learn(l, false, f);
 }
 
-int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
-	       struct layer **ret, struct fault *f)
+static int open_layer(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
+		      bool is_any, struct layer **ret, struct fault *f)
 {
 	struct layer *l = layer_new(spec->is_file ? NULL : c, timeout_s);
 	int r;
 
 	if (!l)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
+	l->is_any = is_any;
 	r = spec->is_file ? open_file(l, spec, f) : open_image(l, spec, f);
 	if (r < 0) {
 		layer_close(l);
@@ -269,6 +248,18 @@ int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int ti
 	}
 	*ret = l;
 	return 0;
+}
+
+int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
+	       struct layer **ret, struct fault *f)
+{
+	return open_layer(c, spec, timeout_s, false, ret, f);
+}
+
+int layer_open_any(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
+		   struct layer **ret, struct fault *f)
+{
+	return open_layer(c, spec, timeout_s, true, ret, f);
 }
 
 /* ---- the way up ---- */
@@ -305,6 +296,7 @@ int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 	l = layer_new(child->cluster, child->timeout_s);
 	if (!l)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
+	l->is_any = child->is_any;
 	r = handle_call(child->handle, child->timeout_s, parent_place, &l->info, sizeof(l->info));
 	if (r < 0) {
 		cluster_fault(f, r, child->info.spec, "cannot find the parent");
@@ -318,7 +310,7 @@ int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 	place.snap_id = l->info.snap_id;
 	r = handle_open(l->cluster, &place, l->info.spec, l->timeout_s, &l->handle, f);
 	if (r == 0)
-		r = learn(l, f);
+		r = learn(l, true, f);
 	if (r < 0) {
 		layer_close(l);
 		/* -ENOENT is kept for "there is none"; a parent that is gone is damage. */

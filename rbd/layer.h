@@ -9,6 +9,14 @@
 #include "handle.h"
 #include "image.h"
 
+/* What Ceph is configured to do with the image, and by whom. */
+struct layer_settings {
+	bool is_copying_on_read;
+	rbd_config_source_t copy_on_read_source, plugins_source, cache_mode_source;
+	char plugins[256];
+	char cache_mode[32];
+};
+
 /* One layer: a file, or an image that is open read-only. Not thread-safe. */
 struct layer {
 	struct layer_info info;
@@ -16,7 +24,13 @@ struct layer {
 	struct cluster *cluster; /* one reference; NULL for a file */
 	struct handle *handle; /* one reference; NULL for a file */
 	struct file file; /* fd -1 for an image */
+	bool is_old_format;
+	bool is_any; /* opened whatever it is, and so are its parents */
+	struct layer_settings settings; /* of the image itself; empty for parents */
 };
+
+/* For a limited call. 0 or -errno. */
+int layer_settings_read(struct handle *h, struct layer_settings *ret);
 
 /* Whether file is what the layer was opened from. */
 bool layer_is_file(const struct layer *l, const struct file *file);

@@ -31,16 +31,7 @@ struct open_facts {
 	uint64_t raw_size;
 	uint64_t stripe_unit, stripe_count, object_size;
 	bool has_cache;
-	char plugins[256]; /* what would sit between us and the objects */
 };
-
-static void note_option(const rbd_config_option_t *o, struct open_facts *facts)
-{
-	if (strcmp(o->name, "rbd_cache") == 0)
-		facts->has_cache = strcmp(o->value, "false") != 0;
-	else if (strcmp(o->name, "rbd_plugins") == 0)
-		(void)snprintf(facts->plugins, sizeof(facts->plugins), "%s", o->value);
-}
 
 /* Effective values: an image's or pool's own settings beat those of our connection. */
 static int fill_options(struct handle *h, struct open_facts *facts)
@@ -57,7 +48,8 @@ static int fill_options(struct handle *h, struct open_facts *facts)
 	}
 	if (r >= 0) {
 		for (int i = 0; i < n; i++)
-			note_option(&options[i], facts);
+			if (strcmp(options[i].name, "rbd_cache") == 0)
+				facts->has_cache = strcmp(options[i].value, "false") != 0;
 		rbd_config_image_list_cleanup(options, n);
 	}
 	free(options);
@@ -297,13 +289,6 @@ static int learn(struct librbd_store *ls, const char *spec, struct fault *f)
 
 	if (r < 0)
 		return cluster_fault(f, r, spec, "cannot read the image's metadata");
-	if (facts.plugins[0]) {
-		fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
-			  "%s: rbd_plugins (%s) is set for the image or its pool", spec,
-			  facts.plugins);
-		fault_hint(f, "remove it: rbd config image rm %s rbd_plugins", spec);
-		return -ENOTSUP;
-	}
 	atomic_init(&ls->raw_size, facts.raw_size);
 	ls->layout = (struct layout){ .object_size = facts.object_size,
 				      .stripe_unit = facts.stripe_unit,

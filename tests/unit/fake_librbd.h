@@ -48,7 +48,9 @@ static struct {
 	bool has_parent;
 	int is_owner;
 	const char *owner; /* of the lock, NULL: nobody */
-	const char *cache, *plugins;
+	const char *cache, *plugins, *cache_mode, *copy_on_read;
+	rbd_config_source_t source; /* of all settings */
+	bool has_id; /* the image is there, whether it can be opened or not */
 	bool may_not_write; /* only read-only opens succeed */
 	bool has_no_namespace;
 	size_t short_by; /* of each read */
@@ -69,6 +71,8 @@ static void fake_reset(void)
 	fake.stripe_count = 1;
 	fake.cache = "false";
 	fake.plugins = "";
+	fake.cache_mode = "disabled";
+	fake.copy_on_read = "false";
 	fake.n_watchers = 1;
 }
 
@@ -188,6 +192,11 @@ int rados_ioctx_get_pool_name(rados_ioctx_t io, char *buf, unsigned len)
 	STRIKE();
 	(void)snprintf(buf, len, "rbd");
 	return 0;
+}
+
+int rados_stat(rados_ioctx_t io, const char *object, uint64_t *size, time_t *changed)
+{
+	return fake.has_id ? 0 : -ENOENT;
 }
 
 /* ---- opening ---- */
@@ -364,15 +373,22 @@ void rbd_snap_spec_cleanup(rbd_snap_spec_t *s)
 int rbd_config_image_list(rbd_image_t image, rbd_config_option_t *ret, int *n)
 {
 	STRIKE();
-	if (*n < 3) {
-		*n = 3;
+	const char *const options[][2] = { { "other", "1" },
+					   { "rbd_cache", fake.cache },
+					   { "rbd_plugins", fake.plugins },
+					   { "rbd_persistent_cache_mode", fake.cache_mode },
+					   { "rbd_clone_copy_on_read", fake.copy_on_read } };
+	const int count = sizeof(options) / sizeof(options[0]);
+
+	if (*n < count) {
+		*n = count;
 		return -ERANGE;
 	}
-	*n = 3;
-	ret[0] = (rbd_config_option_t){ .name = strdup("other"), .value = strdup("1") };
-	ret[1] = (rbd_config_option_t){ .name = strdup("rbd_cache"), .value = strdup(fake.cache) };
-	ret[2] = (rbd_config_option_t){ .name = strdup("rbd_plugins"),
-					.value = strdup(fake.plugins) };
+	*n = count;
+	for (int i = 0; i < count; i++)
+		ret[i] = (rbd_config_option_t){ .name = strdup(options[i][0]),
+						.value = strdup(options[i][1]),
+						.source = fake.source };
 	fake.lists++;
 	return 0;
 }

@@ -172,6 +172,11 @@ static void missing_things_are_named(void **state)
 	assert_int_equal(open_layer("p/n/img", 60, &f), -ENOENT);
 	assert_non_null(strstr(f.message, "no namespace 'n'"));
 	fault_clear(&f);
+	fake.has_no_namespace = false;
+	fake.has_id = true;
+	assert_int_equal(open_layer("img", 60, &f), -ENOENT);
+	assert_non_null(strstr(f.message, "rbd/img: its parent"));
+	fault_clear(&f);
 	make_fail("rbd_snap_set_by_id", -ENOENT, 0);
 	by_id.snap_id = 12;
 	assert_int_equal(image_spec_parse("img", &by_id, &f), 0);
@@ -203,17 +208,71 @@ static void what_cannot_be_served_is_refused(void **state)
 	expect_refused("format 1");
 }
 
-static void plugins_are_refused(void **state)
+static void settings_are_refused_and_the_hint_says_whose_they_are(void **state)
 {
-	const struct store_options o = { .timeout_s = 60 };
+	const char *const whose[] = { "ceph config rm client rbd_plugins",
+				      "rbd config pool rm rbd rbd_plugins",
+				      "rbd config image rm rbd/img rbd_plugins" };
 	struct fault f = { 0 };
 
 	(void)state;
 	fake.plugins = "pwl_cache";
+	for (int i = 0; i < 3; i++) {
+		fault_clear(&f);
+		fake.source = (rbd_config_source_t)i;
+		assert_int_equal(open_layer("img", 60, &f), -ENOTSUP);
+		assert_int_equal(f.status, EXIT_SAFEGUARD);
+		assert_non_null(strstr(f.message, "pwl_cache"));
+		assert_non_null(strstr(f.hint, whose[i]));
+	}
+	fake.plugins = "";
+	fake.cache_mode = "rwl";
+	expect_refused("rbd_persistent_cache_mode (rwl)");
+}
+
+static void copy_on_read_is_told_to_who_asks(void **state)
+{
+	struct fault f = { 0 };
+
+	(void)state;
+	must_open(&(const struct store_options){ .timeout_s = 60 });
+	assert_int_equal(layer_check_copy_on_read(fx.layer, &f), 0);
+	store_close(fx.store);
+	fx.store = NULL;
+	fx.layer = layer_close(fx.layer);
+	fake.copy_on_read = "true";
+	fake.source = RBD_CONFIG_SOURCE_IMAGE;
 	assert_int_equal(open_layer("img", 60, &f), 0);
-	assert_int_equal(open_store(&o, &f), -ENOTSUP);
+	assert_int_equal(layer_check_copy_on_read(fx.layer, &f), -ENOTSUP);
 	assert_int_equal(f.status, EXIT_SAFEGUARD);
-	assert_non_null(strstr(f.message, "pwl_cache"));
+	assert_non_null(strstr(f.hint, "rbd config image rm rbd/img rbd_clone_copy_on_read"));
+}
+
+static void every_reason_can_be_asked_for(void **state)
+{
+	struct image_spec spec = IMAGE_SPEC_INIT;
+	unsigned int at = 0, n = 0;
+	struct fault f = { 0 };
+
+	(void)state;
+	fake.features = RBD_FEATURES_DEFAULT | RBD_FEATURE_JOURNALING | RBD_FEATURE_MIGRATING |
+			RBD_FEATURE_DIRTY_CACHE;
+	fake.plugins = "pwl_cache";
+	fake.cache_mode = "ssd";
+	assert_int_equal(image_spec_parse("rbd/img", &spec, &f), 0);
+	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, &fx.layer, &f), 0);
+	for (; layer_refusal(fx.layer, &at, &f) < 0; n++)
+		fault_clear(&f);
+	assert_int_equal(n, 5);
+	fx.layer = layer_close(fx.layer);
+	/* Of the first format nothing more is asked. */
+	fake.is_old = 1;
+	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, &fx.layer, &f), 0);
+	at = 0;
+	assert_int_equal(layer_refusal(fx.layer, &at, &f), -ENOTSUP);
+	assert_non_null(strstr(f.message, "format 1"));
+	assert_int_equal(layer_info(fx.layer)->raw_size, FAKE_SIZE);
+	image_spec_done(&spec);
 }
 
 static void a_cache_means_no_writethrough(void **state)
@@ -309,7 +368,9 @@ int main(void)
 		TEST(slow_close_does_not_wait),
 		TEST(missing_things_are_named),
 		TEST(what_cannot_be_served_is_refused),
-		TEST(plugins_are_refused),
+		TEST(settings_are_refused_and_the_hint_says_whose_they_are),
+		TEST(copy_on_read_is_told_to_who_asks),
+		TEST(every_reason_can_be_asked_for),
 		TEST(a_cache_means_no_writethrough),
 		TEST(sectors_across_objects_are_not_atomic),
 		TEST(who_may_not_write_still_reads),
