@@ -4,7 +4,8 @@
 /*
  * The walk up the hierarchy, in two passes: first every layer's header is read and judged, which
  * costs nothing, so that what cannot work is refused at once; then the passphrases are tried, which
- * costs seconds each.
+ * costs seconds each (chain_keys.c). And what follows from it: which store can serve such a chain.
+ * Called by the control thread while a volume starts, and by a dry run.
  *
  * The rules are librbd's rbd_encryption_load2() of Reef (spec: librbd-encryption 2.4): the i-th
  * passphrase belongs to the i-th layer; when there are no more, the last one goes on for the
@@ -12,18 +13,24 @@
  * header that no key opens is never plaintext; too many passphrases are an error.
  */
 
-#include "chain.h"
+#include "chain_private.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "key.h"
-#include "log.h"
-
 static const char *layer_name(const struct chain_layer *l)
 {
 	return layer_info(l->layer)->spec;
+}
+
+int chain_note(const struct chain_options *o, int r, struct fault *f)
+{
+	if (r >= 0 || !o->note)
+		return r;
+	o->note(o->note_arg, f);
+	fault_clear(f);
+	return 0;
 }
 
 /* What the i-th layer was told to be. */
@@ -79,6 +86,7 @@ static int load_header(const struct chain_options *o, struct chain *c, unsigned 
 		return -EINVAL;
 	}
 	if (r < 0) {
+		l->is_damaged = true;
 		fault_prefix(f, "layer %u: %s", i + 1, layer_name(l));
 		return r;
 	}
@@ -98,11 +106,26 @@ static int load_header(const struct chain_options *o, struct chain *c, unsigned 
 	return 0;
 }
 
+/* In a survey: all that speaks against the layer. Else it would not have been opened. */
+static int note_refusals(const struct chain_options *o, const struct layer *layer, struct fault *f)
+{
+	unsigned int at = 0;
+	int r;
+
+	while ((r = layer_refusal(layer, &at, f)) < 0) {
+		r = chain_note(o, r, f);
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
 static int open_layers(const struct chain_options *o, struct chain *c, struct fault *f)
 {
 	struct layer *layer = NULL;
 	unsigned int files = o->passphrase_files->n;
-	int r = layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
+	int r = o->note ? layer_open_any(o->cluster, o->spec, o->timeout_s, &layer, f)
+			: layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
 
 	while (r == 0) {
 		r = add_layer(c, &layer);
@@ -113,13 +136,19 @@ static int open_layers(const struct chain_options *o, struct chain *c, struct fa
 		}
 		/* Above a plaintext layer librbd looks at no header; those layers are only named.
 		 */
-		if (c->n == 1 || c->layers[c->n - 2].is_encrypted)
+		r = note_refusals(o, c->layers[c->n - 1].layer, f);
+		if (r == 0 && (c->n == 1 || c->layers[c->n - 2].is_encrypted ||
+			       c->layers[c->n - 2].is_damaged))
 			r = load_header(o, c, c->n - 1, f);
+		r = chain_note(o, r, f);
 		if (r < 0)
 			return r;
 		r = layer_open_parent(c->layers[c->n - 1].layer, &layer, f);
 	}
-	if (r != -ENOENT || c->n == 0 || f->message[0])
+	/* A survey goes on with the layers that there are. */
+	if (c->n > 0 && f->message[0])
+		return chain_note(o, r, f);
+	if (r != -ENOENT || c->n == 0)
 		return r;
 	if (files > c->n) {
 		(void)fault_set(f, EXIT_USAGE, -EINVAL,
@@ -128,175 +157,17 @@ static int open_layers(const struct chain_options *o, struct chain *c, struct fa
 		fault_hint(f, "one passphrase file per layer, the image's own first; %s",
 			   c->n == 1 ? "it has no parent"
 				     : "the last one goes on for the layers above it");
-		return -EINVAL;
+		return chain_note(o, -EINVAL, f);
 	}
 	return 0;
 }
 
-/* ---- second pass: keys ---- */
+/* ---- checks ---- */
 
-struct passphrase {
-	struct secret *secret; /* NULL: the layer below has the same header, and so the same key */
-	char *file; /* what it was read from; NULL with it */
-};
-
-int chain_try_passphrase(const struct chain_options *o, struct chain_layer *l,
-			 const struct secret *passphrase, const char *source, struct secret **ret,
-			 struct fault *f)
-{
-	struct secret *stripped = NULL;
-	int r = -EPERM;
-
-	if (o->newline != NEWLINE_STRIP || !key_has_newline(passphrase))
-		r = luks_unlock(l->header, passphrase, &o->limits, ret, &l->keyslot, f);
-	if (r != -EPERM || o->newline == NEWLINE_KEEP || !key_has_newline(passphrase))
-		return r;
-	r = secret_copy(passphrase, &stripped);
-	if (r < 0)
-		return fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
-	secret_truncate(stripped, secret_len(stripped) - 1);
-	fault_clear(f);
-	r = luks_unlock(l->header, stripped, &o->limits, ret, &l->keyslot, f);
-	stripped = secret_free(stripped);
-	if (r == 0)
-		log_notice(layer_name(l),
-			   "the passphrase in %s fits without its final newline, as rbd before "
-			   "Reef read it",
-			   source);
-	return r;
-}
-
-/* Which other layer this passphrase's file would have opened is not tried: each try costs seconds.
- */
-static void explain_wrong(const struct chain_options *o, const struct chain *c, unsigned int i,
-			  const char *file, struct fault *f)
-{
-	bool is_assumed = i >= o->passphrase_files->n;
-
-	fault_clear(f);
-	(void)fault_set(f, EXIT_PASSPHRASE, -EPERM,
-			"layer %u: %s (luks%d): No key available with the passphrase in %s", i + 1,
-			layer_name(&c->layers[i]), c->layers[i].luks.version, file);
-	if (is_assumed)
-		fault_hint(f, "the last passphrase goes on for the layers above it; give one "
-			      "encryption-passphrase-file per layer, the image's own first");
-	else if (o->passphrase_files->n > 1)
-		fault_hint(f, "passphrase files are given in the order of the layers: %s first",
-			   layer_name(&c->layers[0]));
-	else if (o->newline == NEWLINE_KEEP)
-		fault_hint(f, "--passphrase-newline=auto also tries it without a final newline");
-	else
-		fault_hint(f, "the file is used byte for byte; check it with 'cryptsetup open "
-			      "--test-passphrase --key-file'");
-}
-
-/* The key of layer i, from the layer below when that was opened with the same header and source. */
-static int unlock_layer(const struct chain_options *o, struct chain *c, unsigned int i,
-			const struct passphrase *p, struct fault *f)
-{
-	struct chain_layer *l = &c->layers[i];
-	struct secret *key = NULL;
-	int r;
-
-	if (!p[i].secret) {
-		l->keyslot = c->layers[i - 1].keyslot;
-		r = secret_copy(xts_key(c->xts[i - 1]), &key);
-	} else {
-		r = chain_try_passphrase(o, l, p[i].secret, p[i].file, &key, f);
-	}
-	if (r == -EPERM) {
-		explain_wrong(o, c, i, p[i].file, f);
-		return r;
-	}
-	if (r == 0)
-		r = xts_new_choice_take(o->engine, &key, l->luks.sector_size, &c->xts[i]);
-	key = secret_free(key);
-	if (r == 0 && xts_note(c->xts[i]))
-		log_warning(layer_name(l), "encryption engine %s is used: %s",
-			    xts_engine(c->xts[i]), xts_note(c->xts[i]));
-	if (r < 0) {
-		(void)fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_HEADER, r,
-				"the volume key cannot be used: %s", strerror(-r));
-		fault_prefix(f, "layer %u: %s", i + 1, layer_name(l));
-	}
-	return r;
-}
-
-const char *chain_source(const struct chain_options *o, unsigned int i)
-{
-	const struct option_list *files = o->passphrase_files;
-
-	return files->items[i < files->n ? i : files->n - 1];
-}
-
-struct key_place chain_place(const struct chain_options *o, const struct chain *c, unsigned int i)
-{
-	const struct layer_info *info = layer_info(c->layers[i].layer);
-
-	return (struct key_place){ .pool = info->pool,
-				   .nspace = info->nspace,
-				   .image = info->image,
-				   .snap = info->snap,
-				   .cookie = o->cookie ? o->cookie : "",
-				   .fsid = o->fsid ? o->fsid : "",
-				   .layer = i + 1 };
-}
-
-/*
- * The passphrase of layer i, once all below have theirs. What is named twice is read once: it may
- * be a pipe.
- */
-static int read_passphrase(const struct chain_options *o, const struct chain *c, unsigned int i,
-			   struct passphrase *p, struct fault *f)
-{
-	const struct key_place place = chain_place(o, c, i);
-	bool is_below = i > 0 && c->layers[i - 1].is_inherited;
-	int r;
-
-	/* Nobody gave a source for this layer, and the one below has it opened. */
-	if (is_below && i >= o->passphrase_files->n)
-		return 0;
-	r = key_resolve(chain_source(o, i), &place, &p[i].file, f);
-	for (unsigned int j = i; r == 0 && !p[i].secret && j-- > 0;) {
-		if (!p[j].file || strcmp(p[j].file, p[i].file) != 0)
-			continue;
-		if (is_below && j == i - 1)
-			return 0;
-		if (!p[j].secret)
-			continue;
-		r = secret_copy(p[j].secret, &p[i].secret);
-		if (r < 0)
-			(void)fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
-	}
-	if (r == 0 && !p[i].secret)
-		r = key_read(p[i].file, &place, &o->keys, &p[i].secret, f);
-	return r;
-}
-
-static int unlock_layers(const struct chain_options *o, struct chain *c, struct fault *f)
-{
-	struct passphrase *p = calloc(c->n, sizeof(*p));
-	int r = 0;
-
-	if (!p)
-		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for passphrases");
-	/* All of them before the first is tried, which costs seconds. */
-	for (unsigned int i = 0; r == 0 && i < c->n && c->layers[i].is_encrypted; i++)
-		r = read_passphrase(o, c, i, p, f);
-	for (unsigned int i = 0; r == 0 && i < c->n && c->layers[i].is_encrypted; i++)
-		r = unlock_layer(o, c, i, p, f);
-	for (unsigned int i = 0; i < c->n; i++) {
-		p[i].secret = secret_free(p[i].secret);
-		free(p[i].file);
-	}
-	free(p);
-	return r;
-}
-
-static int check_strict(const struct chain *c, struct fault *f)
+static int check_strict(const struct chain_options *o, const struct chain *c, struct fault *f)
 {
 	for (unsigned int i = 0; i < c->n; i++) {
-		if (c->layers[i].is_encrypted)
+		if (c->layers[i].is_encrypted || c->layers[i].is_damaged)
 			continue;
 		(void)fault_set(f, EXIT_HEADER, -EINVAL,
 				"layer %u: %s is plaintext, which encryption-strict refuses", i + 1,
@@ -304,7 +175,8 @@ static int check_strict(const struct chain *c, struct fault *f)
 		fault_hint(f,
 			   i == 0 ? "give its encryption-passphrase-file"
 				  : "map without encryption-strict to accept plaintext ancestors");
-		return -EINVAL;
+		if (chain_note(o, -EINVAL, f) < 0)
+			return -EINVAL;
 	}
 	return 0;
 }
@@ -323,6 +195,18 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 		(void)layer_close(layer);
 		return fault_set(f, EXIT_MEMORY, r, "no memory for a layer");
 	}
+	/* Without librbd, somebody else has to read what is the parents'. */
+	while (o->store == STORE_RADOS) {
+		r = layer_open_parent(c->layers[c->n - 1].layer, &layer, f);
+		if (r == -ENOENT && !f->message[0])
+			break;
+		if (r == 0 && add_layer(c, &layer) < 0) {
+			(void)layer_close(layer);
+			r = fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a layer");
+		}
+		if (r < 0)
+			return r;
+	}
 	c->has_raw_header = layer_info(c->layers[0].layer)->raw_size >= sizeof(magic) &&
 			    layer_read(c->layers[0].layer, 0, magic, sizeof(magic)) == 0 &&
 			    (memcmp(magic, "LUKS\xba\xbe", 6) == 0 ||
@@ -335,10 +219,16 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f)
 {
 	struct chain c = { 0 };
-	int r = o->passphrase_files->n == 0 ? load_plain(o, &c, f) : open_layers(o, &c, f);
+	int r = o->passphrase_files->n == 0 && !o->note ? load_plain(o, &c, f)
+							: open_layers(o, &c, f);
 
+	if (r == 0 && o->passphrase_files->n == 0 && o->note) {
+		c.has_raw_header = c.layers[0].is_encrypted || c.layers[0].is_damaged;
+		c.is_raw_clone = c.layers[0].luks.is_clone_magic &&
+				 layer_info(c.layers[0].layer)->has_parent;
+	}
 	if (r == 0 && o->is_strict)
-		r = check_strict(&c, f);
+		r = check_strict(o, &c, f);
 	if (r < 0) {
 		chain_done(&c);
 		return r;
@@ -347,46 +237,111 @@ int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f
 	return 0;
 }
 
-int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f)
+int chain_check_raw(const struct chain_options *o, const struct chain *c, bool is_read_only,
+		    struct fault *f)
 {
-	int r;
-
-	if (o->passphrase_files->n == 0)
+	if (o->passphrase_files->n > 0 || !c->is_raw_clone || is_read_only)
 		return 0;
-	c->xts = calloc(c->n, sizeof(*c->xts));
-	if (!c->xts)
-		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for keys");
-	r = unlock_layers(o, c, f);
-	if (r < 0) {
-		for (unsigned int i = 0; i < c->n; i++)
-			(void)xts_free(c->xts[i]);
-		free(c->xts);
-		c->xts = NULL;
+	(void)fault_set(f, EXIT_SAFEGUARD, -EROFS,
+			"%s is a formatted clone: written without its key, it would mix its "
+			"parent's bytes with its own",
+			layer_name(&c->layers[0]));
+	fault_hint(f, "give its encryption-passphrase-file, or --read-only to see the raw bytes");
+	return -EROFS;
+}
+
+const char *chain_difference(const struct chain *c, unsigned int i)
+{
+	const struct chain_layer *child = &c->layers[i], *parent = &c->layers[i + 1];
+
+	if (!child->is_encrypted)
+		return NULL;
+	if (!parent->is_encrypted)
+		return "is plaintext under an encrypted clone";
+	if (c->xts ? !secret_equal(xts_key(c->xts[i]), xts_key(c->xts[i + 1]))
+		   : strcmp(child->luks.uuid, parent->luks.uuid) != 0)
+		return "has another volume key than its clone";
+	if (child->luks.data_offset != parent->luks.data_offset ||
+	    child->luks.sector_size != parent->luks.sector_size)
+		return "has another data offset or sector size than its clone";
+	return NULL;
+}
+
+static bool is_layered(const struct chain_options *o, const struct chain *c)
+{
+	/* Raw bytes are librbd's to read through to the parents. */
+	if (o->passphrase_files->n == 0)
+		return false;
+	for (unsigned int i = 0; i + 1 < c->n; i++)
+		if (chain_difference(c, i))
+			return true;
+	return false;
+}
+
+bool chain_needs_rados(const struct chain_options *o, const struct chain *c)
+{
+	return o->store == STORE_RADOS || is_layered(o, c);
+}
+
+static int check_writer(const struct chain_options *o, const struct chain *c, struct fault *f)
+{
+	const struct layer_info *info = layer_info(c->layers[0].layer);
+	int r = 0;
+
+	if (is_layered(o, c))
+		r = chain_note(o, layer_check_copy_on_read(c->layers[0].layer, f), f);
+	if (r == 0 && !(info->features & LAYER_FEATURE_EXCLUSIVE_LOCK) && !o->is_without_lock) {
+		(void)fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
+				"%s has no exclusive-lock feature: nothing would keep a second "
+				"writer out",
+				info->spec);
+		fault_hint(f,
+			   "rbd feature enable %s exclusive-lock; or --without-exclusive-lock, if "
+			   "you keep it out yourself",
+			   info->spec);
+		r = chain_note(o, -ENOTSUP, f);
 	}
 	return r;
 }
 
-int chain_check_flat(const struct chain *c, struct fault *f)
+int chain_check_store(const struct chain_options *o, const struct chain *c, bool is_read_only,
+		      struct fault *f)
 {
-	for (unsigned int i = 1; i < c->n; i++) {
-		const struct chain_layer *child = &c->layers[i - 1], *parent = &c->layers[i];
-		const char *why;
+	const struct layer_info *info = layer_info(c->layers[0].layer);
 
-		if (!c->xts || !c->xts[0])
-			break;
-		if (!parent->is_encrypted)
-			why = "is plaintext under an encrypted clone";
-		else if (!secret_equal(xts_key(c->xts[i - 1]), xts_key(c->xts[i])))
-			why = "has another volume key than its clone";
-		else if (child->luks.data_offset != parent->luks.data_offset ||
-			 child->luks.sector_size != parent->luks.sector_size)
-			why = "has another data offset or sector size than its clone";
-		else
+	if (info->is_file && o->store != STORE_AUTO)
+		return chain_note(o,
+				  fault_set(f, EXIT_USAGE, -EINVAL,
+					    "%s: a file has a store of its own: leave out --store",
+					    info->spec),
+				  f);
+	if (o->store == STORE_LIBRBD && is_layered(o, c)) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL,
+				"%s: librbd would show its parents' ciphertext: their keys differ",
+				info->spec);
+		fault_hint(f, "leave out --store, or give --store=rados");
+		return chain_note(o, -EINVAL, f);
+	}
+	return is_read_only || info->is_file || !chain_needs_rados(o, c) ? 0
+									 : check_writer(o, c, f);
+}
+
+int chain_check_flat(const struct chain_options *o, const struct chain *c, struct fault *f)
+{
+	if (o->store == STORE_RADOS)
+		return fault_set(f, EXIT_LAYERED, -ENOTSUP,
+				 "%s: the rados store can only read yet: add --read-only",
+				 layer_name(&c->layers[0]));
+	for (unsigned int i = 0; i + 1 < c->n; i++) {
+		const char *why = chain_difference(c, i);
+
+		if (!why)
 			continue;
 		(void)fault_set(f, EXIT_LAYERED, -ENOTSUP,
 				"%s is a formatted clone: layer %u: %s %s, and such a chain cannot "
 				"be written yet",
-				layer_name(&c->layers[0]), i + 1, layer_name(parent), why);
+				layer_name(&c->layers[0]), i + 2, layer_name(&c->layers[i + 1]),
+				why);
 		fault_hint(f,
 			   "--read-only works; for writing, flatten it with its keys first: rbd "
 			   "flatten --encryption-passphrase-file ... %s (Ceph Reef or later)",
@@ -416,15 +371,15 @@ static int open_layered(const struct chain *c, struct cluster *cluster,
 	return r;
 }
 
-int chain_open_store(const struct chain *c, struct cluster *cluster, const struct store_options *o,
-		     struct store **ret, struct fault *f)
+int chain_open_store(const struct chain_options *o, const struct chain *c,
+		     const struct store_options *so, struct store **ret, struct fault *f)
 {
 	const struct layer *layer = c->layers[0].layer;
 
 	if (layer_info(layer)->is_file)
-		return store_open_file(layer, o, ret, f);
-	return chain_check_flat(c, NULL) == 0 ? store_open_librbd(cluster, layer, o, ret, f)
-					      : open_layered(c, cluster, o, ret, f);
+		return store_open_file(layer, so, ret, f);
+	return chain_needs_rados(o, c) ? open_layered(c, o->cluster, so, ret, f)
+				       : store_open_librbd(o->cluster, layer, so, ret, f);
 }
 
 uint64_t chain_data_offset(const struct chain *c)
@@ -438,6 +393,7 @@ void chain_done(struct chain *c)
 		if (c->xts)
 			(void)xts_free(c->xts[i]);
 		(void)luks_header_free(c->layers[i].header);
+		free(c->layers[i].file);
 		(void)layer_close(c->layers[i].layer);
 	}
 	free(c->xts);

@@ -22,8 +22,10 @@ struct chain_layer {
 	bool is_encrypted;
 	bool is_inherited; /* reads its header through from a parent */
 	struct luks_info luks; /* if encrypted */
-	struct luks_header *header;
+	struct luks_header *header; /* NULL: plaintext, or damaged */
+	bool is_damaged; /* in a survey: it has a header that cannot be used */
 	int keyslot;
+	char *file; /* the source of the passphrase that opened it; owned; NULL: none */
 };
 
 struct chain {
@@ -47,6 +49,14 @@ struct chain_options {
 	struct luks_limits limits;
 	enum xts_choice engine;
 	unsigned int timeout_s;
+	enum store_choice store;
+	bool is_without_lock; /* write without the exclusive-lock feature */
+	/*
+	 * A survey, when set: what would be refused is told to it, in the order in which a start
+	 * would meet it, and the walk goes on as far as it can.
+	 */
+	void (*note)(void *arg, const struct fault *f);
+	void *note_arg;
 };
 
 /* What the command line says of it: everything but cluster, spec, cookie, fsid and turnstile. */
@@ -59,7 +69,10 @@ void chain_options_set(const struct options *o, struct chain_options *ret);
  */
 int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f);
 
-/* Tries the passphrases; seconds each. On failure the chain has no keys. */
+/*
+ * Tries the passphrases; seconds each. On failure, which names the order in which they would fit,
+ * the chain has no keys; a survey may end without keys too.
+ */
 int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f);
 
 /* The source of layer i's passphrase as it was given; there is one when any was given. */
@@ -77,17 +90,40 @@ int chain_try_passphrase(const struct chain_options *o, struct chain_layer *l,
 struct key_place chain_place(const struct chain_options *o, const struct chain *c, unsigned int i);
 
 /*
+ * What speaks against serving it raw, for want of passphrases: EXIT_SAFEGUARD for writing to a
+ * formatted clone.
+ */
+int chain_check_raw(const struct chain_options *o, const struct chain *c, bool is_read_only,
+		    struct fault *f);
+
+/*
+ * Whether the store that the options choose can serve it: EXIT_USAGE for librbd and layers with
+ * different keys, EXIT_SAFEGUARD for what writing to those needs.
+ */
+int chain_check_store(const struct chain_options *o, const struct chain *c, bool is_read_only,
+		      struct fault *f);
+
+/*
+ * Why the i-th layer and the one above it cannot be served by librbd: "is plaintext under an
+ * encrypted clone", or NULL. Without keys by what the headers say.
+ */
+const char *chain_difference(const struct chain *c, unsigned int i);
+/* Whether it will be the rados store. */
+bool chain_needs_rados(const struct chain_options *o, const struct chain *c);
+
+/*
  * Whether raw IO through librbd is right for it: one layer, or layers that share key, data offset
  * and sector size. Else -ENOTSUP, EXIT_LAYERED, naming the layers.
  */
-int chain_check_flat(const struct chain *c, struct fault *f);
+int chain_check_flat(const struct chain_options *o, const struct chain *c, struct fault *f);
 
 /*
- * The store that this chain needs. One that is not flat has to be read-only: the caller has asked
- * chain_check_flat(). The chain need not outlive the store.
+ * The store that this chain needs, or that the options choose. One that is not flat has to be
+ * read-only: the caller has asked chain_check_flat() and chain_check_store(). The chain need not
+ * outlive the store.
  */
-int chain_open_store(const struct chain *c, struct cluster *cluster, const struct store_options *o,
-		     struct store **ret, struct fault *f);
+int chain_open_store(const struct chain_options *o, const struct chain *c,
+		     const struct store_options *so, struct store **ret, struct fault *f);
 
 /* The data area's start in the image itself, in bytes. */
 uint64_t chain_data_offset(const struct chain *c);

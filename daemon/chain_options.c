@@ -29,6 +29,8 @@ void chain_options_set(const struct options *o, struct chain_options *ret)
 	ret->is_strict = o->is_encryption_strict;
 	ret->engine = o->crypto_engine;
 	ret->timeout_s = (unsigned int)o->open_timeout_s;
+	ret->store = o->store;
+	ret->is_without_lock = o->is_without_lock;
 	ret->keys.is_insecure_allowed = o->is_insecure_allowed;
 	ret->keys.timeout_s = (unsigned int)o->key_timeout_s;
 	set_limits(&ret->limits, o);

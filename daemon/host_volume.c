@@ -19,6 +19,7 @@
 
 #include "log.h"
 #include "loop.h"
+#include "setup.h"
 #include "text.h"
 
 struct host_volume {
@@ -80,30 +81,6 @@ static int start_loop(struct host_volume *v, struct fault *f)
 		     : 0;
 }
 
-static int start_cluster(struct host_volume *v, struct fault *f)
-{
-	struct options *o = v->options;
-	struct cluster_options c = { .conf = o->conf,
-				     .cluster = o->cluster,
-				     .name = o->name,
-				     .argc = o->ceph_argc,
-				     .argv = o->ceph_argv,
-				     .args = o->ceph_args,
-				     .timeout_s = (unsigned int)o->open_timeout_s };
-	char pool[128];
-	int r;
-
-	if (o->spec.is_file)
-		return 0;
-	r = clusters_get(v->o.clusters, &c, &v->cluster, f);
-	if (r < 0 || o->spec.pool)
-		return r;
-	r = cluster_conf_get(v->cluster, "rbd_default_pool", pool, sizeof(pool));
-	o->spec.pool = strdup(r == 0 && pool[0] ? pool : "rbd");
-	return o->spec.pool ? 0
-			    : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the pool's name");
-}
-
 static int start(struct host_volume *v, struct fault *f)
 {
 	struct mapping_options m = { .kind = v->o.kind,
@@ -119,7 +96,7 @@ static int start(struct host_volume *v, struct fault *f)
 	int r = start_loop(v, f);
 
 	if (r == 0)
-		r = start_cluster(v, f);
+		r = setup_cluster(v->options, v->o.clusters, &v->cluster, f);
 	if (r < 0)
 		return r;
 	m.loop = v->loop;

@@ -104,6 +104,17 @@ int key_resolve(const char *source, const struct key_place *place, char **ret, s
 	return 0;
 }
 
+int key_check(const char *resolved, struct fault *f)
+{
+	int r;
+
+	if (kind_of(resolved) != &from_path || access(resolved, R_OK) == 0)
+		return 0;
+	r = -errno;
+	return fault_set(f, EXIT_PASSPHRASE, r, "cannot read passphrase file %s: %s", resolved,
+			 strerror(-r));
+}
+
 enum key_repeat key_repeat(const char *source)
 {
 	return kind_of(source)->repeat;

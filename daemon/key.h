@@ -56,6 +56,12 @@ int key_resolve(const char *source, const struct key_place *place, char **ret, s
 int key_read(const char *resolved, const struct key_place *place, const struct key_options *o,
 	     struct secret **ret, struct fault *f);
 
+/*
+ * What can be said of a resolved source without reading it: that its file is missing or may not be
+ * read. As key_read(); 0 for other sources.
+ */
+int key_check(const char *resolved, struct fault *f);
+
 enum key_repeat key_repeat(const char *source);
 
 /* Whether it is "none": no passphrase at all, not even a default one. */

@@ -201,29 +201,32 @@ static int add_object(struct json_object *array, const struct volume_state *v)
 	return -ENOMEM;
 }
 
-static int print_array(FILE *out, struct json_object *array, const struct list_options *o)
+static int check_written(FILE *out)
+{
+	return fflush(out) == 0 && !ferror(out) ? 0 : -EIO;
+}
+
+int list_print_object(FILE *out, const char *tag, struct json_object *object,
+		      const struct list_options *o)
 {
 	/* nothing is "[]", pretty or not: scripts compare */
-	bool is_laid_out = o->is_pretty && json_object_array_length(array) > 0;
+	bool is_empty = json_object_is_type(object, json_type_array) &&
+			json_object_array_length(object) == 0;
+	bool is_laid_out = o->is_pretty && !is_empty;
 	int flags = is_laid_out ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN;
 	const char *text;
 
 	if (o->format == OUTPUT_XML) {
-		put_xml(out, "devices", array, o->is_pretty ? 0 : -1);
+		put_xml(out, tag, object, o->is_pretty ? 0 : -1);
 		if (!o->is_pretty)
 			fputc('\n', out);
-		return 0;
+		return check_written(out);
 	}
-	text = json_object_to_json_string_ext(array, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
+	text = json_object_to_json_string_ext(object, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
 	if (!text)
 		return -ENOMEM;
 	fprintf(out, "%s\n", text);
-	return 0;
-}
-
-static int check_written(FILE *out)
-{
-	return fflush(out) == 0 && !ferror(out) ? 0 : -EIO;
+	return check_written(out);
 }
 
 int list_print(FILE *out, const struct state_list *l, const struct list_options *o)
@@ -242,9 +245,9 @@ int list_print(FILE *out, const struct state_list *l, const struct list_options 
 		if (is_listed(&l->volumes[i], o))
 			r = add_object(array, &l->volumes[i]);
 	if (!r)
-		r = print_array(out, array, o);
+		r = list_print_object(out, "devices", array, o);
 	json_object_put(array);
-	return r ? r : check_written(out);
+	return r;
 }
 
 int status_print(FILE *out, const struct volume_state *v, unsigned int n,

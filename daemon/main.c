@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dry_run.h"
 #include "fault.h"
 #include "image.h"
 #include "list.h"
@@ -80,6 +81,8 @@ static int status_run(struct options *o, struct fault *f)
 
 static int dispatch(struct options *o, struct fault *f)
 {
+	if (o->is_dry_run)
+		return dry_run(o, f);
 	switch (o->command) {
 	case COMMAND_MAP:
 		return run_volume(o, MAPPING_MAP, f);

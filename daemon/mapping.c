@@ -24,6 +24,7 @@
 #include "device.h"
 #include "guard.h"
 #include "listener.h"
+#include "setup.h"
 #include "text.h"
 #include "volume.h"
 
@@ -39,8 +40,7 @@ struct mapping {
 	char turnstile[4200];
 	int index; /* of the device to use, or -1 */
 	struct chain_options chain_options;
-	struct option_list sources; /* of passphrases; its words are the options' or the next */
-	char *default_sources[1], default_source[16];
+	struct setup_sources sources;
 	struct chain chain; /* until started */
 	struct state *state_file;
 	struct volume_state state;
@@ -62,62 +62,24 @@ static bool has_device(const struct mapping *m)
 
 /* ---- chain ---- */
 
-/*
- * An image with a header and nothing said about its passphrase: there may be one where they are
- * kept. Without one it is served as it is, as rbd-nbd would.
- */
-static int open_chain(struct mapping *m, struct fault *f)
-{
-	struct key_place place;
-	char *found;
-	int r = chain_open(&m->chain_options, &m->chain, f);
-
-	if (r < 0 || m->o.options->passphrase_files.n > 0 || !m->chain.has_raw_header)
-		return r;
-	place = chain_place(&m->chain_options, &m->chain, 0);
-	r = key_default("", &place, &found);
-	if (r < 0)
-		return r == -ENOENT ? 0
-				    : fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
-	log_notice(m->spec, "no passphrase file was given: %s is used", found);
-	free(found);
-	chain_done(&m->chain);
-	text_copy(m->default_source, sizeof(m->default_source), "default:");
-	m->default_sources[0] = m->default_source;
-	m->sources = (struct option_list){ .items = m->default_sources, .n = 1 };
-	return chain_open(&m->chain_options, &m->chain, f);
-}
-
 static int start_chain(struct mapping *m, struct fault *f)
 {
-	const struct options *o = m->o.options;
 	struct chain_options *c = &m->chain_options;
 	int r;
 
-	m->sources = o->passphrase_files;
-	if (m->sources.n == 1 && key_is_none(m->sources.items[0]))
-		m->sources.n = 0;
-	chain_options_set(o, c);
-	c->cluster = m->o.cluster;
-	c->spec = m->o.spec;
-	c->passphrase_files = &m->sources;
+	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
+	setup_chain(m->o.options, m->o.cluster, m->o.spec, m->turnstile, &m->sources, c);
 	c->keys.is_interrupted = m->o.is_interrupted;
 	c->keys.arg = m->o.arg;
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
-	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
-	c->limits.turnstile = m->turnstile;
-	r = open_chain(m, f);
-	if (r == 0 && m->chain.is_raw_clone && !o->is_read_only &&
-	    layer_info(m->chain.layers[0].layer)->snap_id == UINT64_MAX) {
-		(void)fault_set(f, EXIT_SAFEGUARD, -EROFS,
-				"%s is a formatted clone: written without its key, it would mix "
-				"its parent's bytes with its own",
-				m->spec);
-		fault_hint(f, "give its encryption-passphrase-file, or --read-only to see the raw "
-			      "bytes");
-		return -EROFS;
-	}
+	r = setup_open(&m->sources, c, &m->chain, f);
+	if (r == 0)
+		r = chain_check_raw(&m->chain_options, &m->chain,
+				    m->o.options->is_read_only ||
+					    layer_info(m->chain.layers[0].layer)->snap_id !=
+						    UINT64_MAX,
+				    f);
 	if (r == 0 && m->chain.has_raw_header)
 		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
 				    "the raw image is served");
@@ -128,7 +90,10 @@ static int start_keys(struct mapping *m, struct fault *f)
 {
 	int r = chain_unlock(&m->chain_options, &m->chain, f);
 
-	return r < 0 || m->state.is_read_only ? r : chain_check_flat(&m->chain, f);
+	if (r == 0 && !m->state.is_read_only)
+		r = chain_check_flat(&m->chain_options, &m->chain, f);
+	return r < 0 ? r
+		     : chain_check_store(&m->chain_options, &m->chain, m->state.is_read_only, f);
 }
 
 static void stop_nothing(struct mapping *m)
@@ -201,11 +166,12 @@ static int start_store(struct mapping *m, struct fault *f)
 {
 	struct store_options s = { .is_read_only = m->state.is_read_only,
 				   .is_exclusive = m->state.is_exclusive,
+				   .is_without_lock = m->o.options->is_without_lock,
 				   .is_encrypted = m->chain.layers[0].is_encrypted,
 				   .data_offset = chain_data_offset(&m->chain),
 				   .timeout_s = (unsigned int)m->o.options->open_timeout_s };
 
-	return chain_open_store(&m->chain, m->o.cluster, &s, &m->store, f);
+	return chain_open_store(&m->chain_options, &m->chain, &s, &m->store, f);
 }
 
 static void stop_store(struct mapping *m)

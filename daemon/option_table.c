@@ -23,6 +23,8 @@
 #define C_SERVE (1u << COMMAND_SERVE)
 #define C_DEVICE (C_MAP | C_ATTACH)
 #define C_DAEMON (C_MAP | C_ATTACH | C_SERVE)
+#define C_DRY (C_MAP | C_SERVE)
+#define C_PRINTS (C_LIST | C_STATUS | C_DRY)
 #define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS)
 #define C_ALL (C_NAMED | C_LIST)
 
@@ -82,6 +84,8 @@ const struct option_row option_rows[] = {
 	  .help = "Refuse writes." },
 	{ "exclusive", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_exclusive), NULL,
 	  .help = "Take the image's exclusive lock now and keep it: writes by other clients block." },
+	{ "without-exclusive-lock", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, 0, AT(is_without_lock), NULL,
+	  .help = "Write to a chain of clones with different keys although the image has no exclusive-lock feature. Nothing keeps a second writer out then." },
 	{ "notrim", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_notrim), NULL,
 	  .help = "Do not offer discard." },
 	{ "io-timeout", 0, OPTION_SECONDS, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, AT(io_timeout_s), "SECONDS",
@@ -134,11 +138,15 @@ const struct option_row option_rows[] = {
 	{ "export-name", 0, OPTION_STRING, GROUP_SERVE, C_SERVE, OPTION_MAY_BE_EMPTY, AT(export_name), "NAME",
 	  .max = 4096, .help = "Name of the export. Default: SPEC. The empty name always works too." },
 
-	{ "format", 0, OPTION_CHOICE, GROUP_OUTPUT, C_LIST | C_STATUS, OPTION_TOLERATED, AT(format), "FORMAT",
+	{ "dry-run", 0, OPTION_FLAG, GROUP_OUTPUT, C_DRY, 0, AT(is_dry_run), NULL,
+	  .help = "Map nothing: show the layers of the image, how many passphrases they need and in which order, and everything that would be refused. No passphrase is tried. The exit status is 0 if nothing stands in the way, else that of the first refusal." },
+	{ "test-keys", 0, OPTION_FLAG, GROUP_OUTPUT, C_DRY, 0, AT(is_key_tested), NULL,
+	  .help = "With --dry-run: also try the passphrase files, and say which file opens which layer. It takes as long as unlocking does." },
+	{ "format", 0, OPTION_CHOICE, GROUP_OUTPUT, C_PRINTS, OPTION_TOLERATED, AT(format), "FORMAT",
 	  .choices = "plain|json|xml", .fallback = "plain", .help = "Output format." },
-	{ "json", 0, OPTION_CONST, GROUP_OUTPUT, C_LIST | C_STATUS, 0, AT(format), NULL,
+	{ "json", 0, OPTION_CONST, GROUP_OUTPUT, C_PRINTS, 0, AT(format), NULL,
 	  .min = OUTPUT_JSON, .help = "The same as --format json." },
-	{ "pretty-format", 0, OPTION_FLAG, GROUP_OUTPUT, C_LIST | C_STATUS, OPTION_TOLERATED, AT(is_pretty), NULL,
+	{ "pretty-format", 0, OPTION_FLAG, GROUP_OUTPUT, C_PRINTS, OPTION_TOLERATED, AT(is_pretty), NULL,
 	  .help = "Lay json and xml out for people." },
 	{ "all", 0, OPTION_FLAG, GROUP_OUTPUT, C_LIST, 0, AT(is_all), NULL,
 	  .help = "Also list volumes that are served on a socket, and devices whose daemon is gone." },
@@ -169,6 +177,9 @@ const struct option_row option_rows[] = {
 	{ "crypto-engine", 0, OPTION_CHOICE, GROUP_PROCESS, C_DAEMON, 0, AT(crypto_engine), "ENGINE",
 	  .choices = XTS_CHOICES, .fallback = "auto",
 	  .help = "What encrypts and decrypts. auto: the fastest that the processor can run. Each is compared with openssl when the volume is opened; if one differs, or the processor cannot run it, openssl is used and the log says so." },
+	{ "store", 0, OPTION_CHOICE, GROUP_PROCESS, C_DAEMON, 0, AT(store), "STORE",
+	  .choices = "auto|librbd|rados", .fallback = "auto",
+	  .help = "How the image's objects are reached. librbd: by Ceph's library; rados: by the program itself, layer by layer. auto: rados for a chain of clones with different keys, librbd for all else." },
 	{ "help", 'h', OPTION_COMMAND, GROUP_PROCESS, C_ALL, 0, 0, NULL, .min = COMMAND_HELP,
 	  .help = "Show what the command takes." },
 	{ "version", 'v', OPTION_COMMAND, GROUP_PROCESS, C_ALL, 0, 0, NULL, .min = COMMAND_VERSION,
@@ -201,6 +212,7 @@ _Static_assert(sizeof(option_rows) / sizeof(option_rows[0]) <= OPTION_ROWS_MAX,
 _Static_assert(LOG_LEVEL_NOTICE == 2 && LOG_LEVEL_DEBUG == 4, "the choices of --log-level");
 _Static_assert(OUTPUT_JSON == 1 && OUTPUT_XML == 2, "the choices of --format");
 _Static_assert(XTS_OPENSSL == 1 && XTS_VAES512 == 4, "the choices of --crypto-engine");
+_Static_assert(STORE_LIBRBD == 1 && STORE_RADOS == 2, "the choices of --store");
 _Static_assert(NEWLINE_KEEP == 1 && NEWLINE_STRIP == 2, "the choices of --passphrase-newline");
 
 const struct command_row command_rows[] = {

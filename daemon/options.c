@@ -349,13 +349,23 @@ static int unknown_command(const char *word, struct fault *f)
 	return r;
 }
 
+/* What map and serve print, they print with --dry-run only. */
+static bool is_of_use(const struct options *o, const struct option_row *row)
+{
+	bool is_start = o->command == COMMAND_MAP || o->command == COMMAND_SERVE;
+
+	if (is_start && row->group == GROUP_OUTPUT && !o->is_dry_run)
+		return false;
+	return row->commands & (1u << o->command);
+}
+
 /* An option that the command has no use for is an error, unless rbd-nbd lets it pass. */
 static int check_uses(const struct options *o, struct fault *f)
 {
 	for (unsigned int i = 0; i < option_row_count; i++) {
 		const struct option_row *row = &option_rows[i];
 
-		if (!o->is_given[i] || row->commands & (1u << o->command))
+		if (!o->is_given[i] || is_of_use(o, row))
 			continue;
 		if (row->flags & OPTION_TOLERATED && o->command != COMMAND_SERVE)
 			continue;
@@ -420,6 +430,11 @@ static int check_command(const struct options *o, struct fault *f)
 			   "rbdcrypt-nbd list shows the devices that wait; give one with --device");
 		return -EINVAL;
 	}
+	if (o->is_key_tested && !o->is_dry_run)
+		return fault_set(f, EXIT_USAGE, -EINVAL, "--test-keys: needs --dry-run");
+	if (o->is_exclusive && o->is_without_lock)
+		return fault_set(f, EXIT_USAGE, -EINVAL,
+				 "--exclusive and --without-exclusive-lock exclude each other");
 	if (o->command == COMMAND_SERVE && o->socket && o->is_single)
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "--single: standard input and --socket exclude each other");

@@ -50,6 +50,8 @@ enum output_format { OUTPUT_PLAIN, OUTPUT_JSON, OUTPUT_XML };
 
 enum newline_policy { NEWLINE_AUTO, NEWLINE_KEEP, NEWLINE_STRIP };
 
+enum store_choice { STORE_AUTO, STORE_LIBRBD, STORE_RADOS };
+
 /* A list of words in the order given; items are owned. */
 struct option_list {
 	char **items;
@@ -81,6 +83,7 @@ struct options {
 	unsigned int nbds_max, max_part; /* 0: the module's own default */
 	bool is_read_only;
 	bool is_exclusive;
+	bool is_without_lock; /* --without-exclusive-lock */
 	bool is_notrim;
 	bool is_cookie_shown;
 	bool is_new; /* map once more what is mapped already */
@@ -115,7 +118,11 @@ struct options {
 	bool is_forced;
 	int wait_s; /* for users of the device to go */
 
-	/* list, status */
+	/* map, serve: only say what would happen */
+	bool is_dry_run;
+	bool is_key_tested; /* --test-keys */
+
+	/* list, status, and with is_dry_run */
 	enum output_format format;
 	bool is_pretty;
 	bool is_all; /* list: also sockets, and devices whose daemon is gone */
@@ -131,6 +138,7 @@ struct options {
 	uint64_t queue_memory; /* bytes per volume; 0: auto */
 	uint64_t inline_threshold; /* bytes; UINT64_MAX: calibrated */
 	enum xts_choice crypto_engine;
+	enum store_choice store;
 
 	struct option_list words; /* owns what ceph_argv points to */
 	bool is_given[OPTION_ROWS_MAX]; /* which rows of the table the user used */

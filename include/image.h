@@ -88,6 +88,8 @@ void image_spec_done(struct image_spec *s);
 
 /* ---- one layer, read-only: for headers and the walk up the parents ---- */
 
+#define LAYER_FEATURE_EXCLUSIVE_LOCK UINT64_C(4)
+
 struct layer_info {
 	char spec[4608]; /* "rbd/golden@v1" or "file:PATH", for messages */
 	char pool[128], nspace[128], image[4096], snap[256];
@@ -98,7 +100,7 @@ struct layer_info {
 	uint64_t raw_overlap; /* bytes of the parent seen through it; 0 without parent */
 	uint64_t object_size; /* bytes */
 	uint64_t stripe_period; /* object size x stripe count, bytes */
-	uint64_t features;
+	uint64_t features; /* LAYER_FEATURE_... and others of Ceph's */
 	bool has_parent;
 	bool is_file;
 };
@@ -136,7 +138,8 @@ struct layer *layer_close(struct layer *l);
 
 struct store_options {
 	bool is_read_only;
-	bool is_exclusive; /* take the exclusive lock for good */
+	bool is_exclusive; /* take the exclusive lock for good, and never hand it over */
+	bool is_without_lock; /* rados: write although the image has no exclusive-lock feature */
 	bool is_encrypted;
 	uint64_t data_offset; /* layer 0, bytes */
 	unsigned int timeout_s;

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(LAYER_FEATURE_EXCLUSIVE_LOCK == RBD_FEATURE_EXCLUSIVE_LOCK, "librbd's number");
+
 /* ---- settings ---- */
 
 static void note_setting(const rbd_config_option_t *o, struct layer_settings *ret)

@@ -436,6 +436,35 @@ static void options_without_use_are_refused_but_for_rbd_nbds(void **state)
 	assert_true(o.is_forced);
 }
 
+static void a_dry_run_prints_and_nothing_else_that_starts_does(void **state)
+{
+	assert_int_equal(parse_all("map img --dry-run --test-keys --json --pretty-format"), 0);
+	assert_true(o.is_dry_run && o.is_key_tested && o.is_pretty);
+	assert_int_equal(o.format, OUTPUT_JSON);
+	assert_int_equal(parse_all("serve img --dry-run --format xml"), 0);
+	assert_int_equal(o.format, OUTPUT_XML);
+	assert_refused("map img --test-keys", "--test-keys: needs --dry-run");
+	assert_refused("map img --json", "--json: of no use to map");
+	assert_refused("serve img --format json -U /s", "--format: of no use to serve");
+	assert_refused("attach img --device 0 --dry-run", "--dry-run: of no use to attach");
+	/* rbd-nbd lets this pass */
+	assert_int_equal(parse_all("map img --format json"), 0);
+}
+
+static void the_store_can_be_chosen(void **state)
+{
+	assert_int_equal(parse_all("map img"), 0);
+	assert_int_equal(o.store, STORE_AUTO);
+	assert_int_equal(parse_all("map img --store rados --without-exclusive-lock"), 0);
+	assert_int_equal(o.store, STORE_RADOS);
+	assert_true(o.is_without_lock);
+	assert_int_equal(parse_all("map img --store=librbd"), 0);
+	assert_int_equal(o.store, STORE_LIBRBD);
+	assert_refused("map img --store=krbd", "--store: \"krbd\" is not one of auto|librbd|rados");
+	assert_refused("map img --exclusive --without-exclusive-lock",
+		       "--exclusive and --without-exclusive-lock exclude each other");
+}
+
 static void help_and_version_win_wherever_they_stand(void **state)
 {
 	assert_int_equal(parse("--nonsense map --io-timeout x --help"), 0);
@@ -603,6 +632,8 @@ int main(void)
 		TEST(formats_and_files_must_pair),
 		TEST(serve_takes_one_way_out),
 		TEST(options_without_use_are_refused_but_for_rbd_nbds),
+		TEST(a_dry_run_prints_and_nothing_else_that_starts_does),
+		TEST(the_store_can_be_chosen),
 		TEST(help_and_version_win_wherever_they_stand),
 		TEST(a_failed_parse_leaves_the_result_alone),
 		TEST(no_arguments_at_all_are_survived),
