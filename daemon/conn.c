@@ -300,6 +300,7 @@ static int next_request(struct conn *c)
 	req->conn = c;
 	req->volume = c->volume;
 	req->wire = w;
+	stats_begin(&req->came, &c->turn);
 	r = validate_request(c->volume, &c->session, &w);
 	if (r == 0)
 		return accept_request(c, req);
@@ -309,12 +310,12 @@ static int next_request(struct conn *c)
 	req->buf = NULL;
 	req->data = NULL;
 	req->data_len = 0;
-	(void)atomic_fetch_add(&c->volume->counters.in_flight, 1);
+	(void)atomic_fetch_add(&c->volume->stats->in_flight, 1);
 	if (w.type == WIRE_WRITE) {
 		int s = skip_payload(c, w.len);
 
 		if (s < 0) {
-			(void)atomic_fetch_sub(&c->volume->counters.in_flight, 1);
+			(void)atomic_fetch_sub(&c->volume->stats->in_flight, 1);
 			unget_request(c, req);
 			return s;
 		}
@@ -462,6 +463,7 @@ int conn_new(const struct conn_options *o, struct conn **ret)
 	if (r < 0)
 		goto fail;
 	c->volume = o->volume;
+	c->shard = atomic_fetch_add(&o->volume->stats->connections, 1);
 	c->rfd = o->rfd;
 	c->wfd = o->wfd;
 	c->is_kernel = o->is_kernel;

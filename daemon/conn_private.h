@@ -21,6 +21,7 @@ struct conn {
 	int rfd, wfd; /* non-blocking */
 	int wake_fd; /* eventfd: wakes the reader */
 	bool is_kernel, is_socket;
+	unsigned int shard; /* of the statistics */
 	wire_find_export_fn find;
 	wire_list_exports_fn list;
 	void *export_arg;
@@ -37,6 +38,7 @@ struct conn {
 	struct request *free;
 	unsigned int n_free;
 	struct buffers_waiter waiter;
+	unsigned int turn; /* of the statistics' sample */
 	unsigned int corked; /* replies of this batch that wait to go out together */
 
 	/* Stacks that any thread pushes to and one takes whole. */

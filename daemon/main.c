@@ -22,6 +22,7 @@
 #include "options.h"
 #include "run.h"
 #include "state.h"
+#include "stats_command.h"
 #include "unmap.h"
 
 static int finish_output(int r, struct fault *f)
@@ -88,6 +89,8 @@ static int dispatch(struct options *o, struct fault *f)
 		return run_volume(o, MAPPING_MAP, f);
 	case COMMAND_ATTACH:
 		return run_volume(o, MAPPING_ATTACH, f);
+	case COMMAND_STATS:
+		return stats_run(o, f);
 	case COMMAND_SERVE:
 		return run_volume(o, MAPPING_SERVE, f);
 	case COMMAND_UNMAP:

@@ -137,6 +137,7 @@ static int start_claim(struct mapping *m, struct fault *f)
 		(void)snprintf(key, sizeof(key), "%s#%d.%u", id, (int)getpid(), m->o.serial);
 	else
 		(void)snprintf(key, sizeof(key), "%s", id);
+	text_copy(m->state.key, sizeof(m->state.key), key);
 	if (m->o.kind == MAPPING_ATTACH)
 		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
 	else if (!o->is_new)
@@ -214,6 +215,8 @@ static int start_volume(struct mapping *m, struct fault *f)
 		.block_size = 512,
 		.memory = o->queue_memory ? (size_t)o->queue_memory : MEMORY_DEFAULT,
 		.inline_threshold = SIZE_MAX,
+		.run_dir = m->o.run_dir,
+		.key = m->state.key,
 	};
 	int r;
 

@@ -20,12 +20,13 @@
 #define C_DETACH (1u << COMMAND_DETACH)
 #define C_LIST (1u << COMMAND_LIST)
 #define C_STATUS (1u << COMMAND_STATUS)
+#define C_STATS (1u << COMMAND_STATS)
 #define C_SERVE (1u << COMMAND_SERVE)
 #define C_DEVICE (C_MAP | C_ATTACH)
 #define C_DAEMON (C_MAP | C_ATTACH | C_SERVE)
 #define C_DRY (C_MAP | C_SERVE)
-#define C_PRINTS (C_LIST | C_STATUS | C_DRY)
-#define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS)
+#define C_PRINTS (C_LIST | C_STATUS | C_STATS | C_DRY)
+#define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS | C_STATS)
 #define C_ALL (C_NAMED | C_LIST)
 
 #define AT(field) offsetof(struct options, field)
@@ -148,6 +149,9 @@ const struct option_row option_rows[] = {
 	  .min = OUTPUT_JSON, .help = "The same as --format json." },
 	{ "pretty-format", 0, OPTION_FLAG, GROUP_OUTPUT, C_PRINTS, OPTION_TOLERATED, AT(is_pretty), NULL,
 	  .help = "Lay json and xml out for people." },
+	{ "interval", 0, OPTION_SECONDS, GROUP_OUTPUT, C_STATS, 0, AT(interval_s), "SECONDS",
+	  .fallback = "1", .max = 86400,
+	  .help = "How long to measure. 0: only what was counted so far." },
 	{ "all", 0, OPTION_FLAG, GROUP_OUTPUT, C_LIST, 0, AT(is_all), NULL,
 	  .help = "Also list volumes that are served on a socket, and devices whose daemon is gone." },
 
@@ -226,6 +230,7 @@ const struct command_row command_rows[] = {
 	{ COMMAND_LIST, "list|list-mapped|ls|show-mapped", "",
 	  "List the volumes of this machine." },
 	{ COMMAND_STATUS, "status", "[DEVICE|SPEC|COOKIE]", "Show volumes in detail." },
+	{ COMMAND_STATS, "stats", "[DEVICE|SPEC|COOKIE]", "Show what volumes do." },
 	{ COMMAND_SERVE, "serve", "SPEC", "Serve an image or snapshot as NBD on a unix socket." },
 	{ COMMAND_HELP, "help", "[COMMAND]", "Show what a command takes." },
 	{ COMMAND_VERSION, "version", "", "Show the version." },
@@ -396,6 +401,8 @@ const char *options_command_name(enum command c)
 		return "list";
 	case COMMAND_STATUS:
 		return "status";
+	case COMMAND_STATS:
+		return "stats";
 	case COMMAND_SERVE:
 		return "serve";
 	case COMMAND_HELP:

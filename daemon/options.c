@@ -392,6 +392,7 @@ static void operand_range(const struct options *o, unsigned int *ret_min, unsign
 		*ret_min = o->spec.image ? 0 : 1;
 		break;
 	case COMMAND_STATUS:
+	case COMMAND_STATS:
 	case COMMAND_HELP:
 		break;
 	case COMMAND_LIST:

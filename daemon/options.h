@@ -37,6 +37,7 @@ enum command {
 	COMMAND_DETACH,
 	COMMAND_LIST,
 	COMMAND_STATUS,
+	COMMAND_STATS,
 	COMMAND_SERVE,
 	COMMAND_HELP,
 	COMMAND_VERSION,
@@ -125,6 +126,7 @@ struct options {
 	/* list, status, and with is_dry_run */
 	enum output_format format;
 	bool is_pretty;
+	int interval_s; /* stats: how long to measure */
 	bool is_all; /* list: also sockets, and devices whose daemon is gone */
 
 	/* the process */

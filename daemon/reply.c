@@ -108,19 +108,12 @@ static void compose(struct request *req)
 
 static void count(struct request *req)
 {
-	struct volume_counters *n = &req->volume->counters;
-	unsigned int type = req->wire.type;
+	const struct volume *v = req->volume;
+	const struct wire_request *w = &req->wire;
 
-	/* There is nothing to say about a command that does not exist. */
-	if (type < sizeof(n->requests) / sizeof(n->requests[0])) {
-		(void)atomic_fetch_add_explicit(&n->requests[type], 1, memory_order_relaxed);
-		if (req->error)
-			(void)atomic_fetch_add_explicit(&n->errors[type], 1, memory_order_relaxed);
-		else
-			(void)atomic_fetch_add_explicit(&n->bytes[type], req->wire.len,
-							memory_order_relaxed);
-	}
-	(void)atomic_fetch_sub(&n->in_flight, 1);
+	stats_end(v->stats, req->conn->shard, &req->came, w->type, w->len,
+		  (w->offset | w->len) % v->sector == 0, req->error);
+	(void)atomic_fetch_sub(&v->stats->in_flight, 1);
 }
 
 /* Its answer is on its way, or dropped: memory and request go back. */

@@ -595,6 +595,6 @@ void request_start(struct request *req)
 	req->data = NULL;
 	req->data_len = 0;
 	req->io.result = 0;
-	(void)atomic_fetch_add(&req->volume->counters.in_flight, 1);
+	(void)atomic_fetch_add(&req->volume->stats->in_flight, 1);
 	run(req);
 }

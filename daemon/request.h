@@ -44,6 +44,7 @@ struct request {
 	struct conn *conn;
 	struct volume *volume;
 	struct wire_request wire;
+	struct stats_mark came;
 	enum request_step step;
 	int error; /* -errno; the first one wins */
 	/* The memory, taken at the door: the window, then two scratch sectors where there are

@@ -330,7 +330,7 @@ struct state *state_release(struct state *s, bool is_removed)
 		return NULL;
 	/* before the lock goes: afterwards the name may be another's */
 	if (is_removed && s->fd >= 0 && is_ours(s))
-		(void)unlinkat(s->dir_fd, s->name, 0);
+		(void)state_file_unlink(s->dir_fd, s->name);
 	close_fd(&s->fd);
 	close_fd(&s->dir_fd);
 	free(s);
@@ -485,6 +485,17 @@ int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeo
 	return 0;
 }
 
+int state_beside(const char *run_dir, const char *key, const char *suffix, char *buf, size_t len)
+{
+	char name[STATE_NAME_BYTES];
+	int n;
+
+	state_file_name(key, name);
+	n = snprintf(buf, len, "%s/%.*s%s", run_dir, (int)(strlen(name) - strlen(".json")), name,
+		     suffix);
+	return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
+}
+
 int state_remove(const char *run_dir, const char *key)
 {
 	cleanup_fd int dir_fd = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -507,5 +518,5 @@ int state_remove(const char *run_dir, const char *key)
 		return r;
 	if (is_alive)
 		return -EBUSY;
-	return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+	return state_file_unlink(dir_fd, name);
 }

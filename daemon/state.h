@@ -150,6 +150,13 @@ static inline bool volume_is_alive(const struct volume_state *v)
  */
 int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeout_ms);
 
+/*
+ * The path of a file that the owner of key keeps beside its state, and that goes with it. 0 or
+ * -ENAMETOOLONG.
+ */
+#define STATE_STATS ".stats" /* stats.h */
+int state_beside(const char *run_dir, const char *key, const char *suffix, char *buf, size_t len);
+
 /* Removes the file of a dead owner, for unmap after its device is gone. -EBUSY if it lives. */
 int state_remove(const char *run_dir, const char *key);
 

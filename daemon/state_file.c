@@ -269,6 +269,19 @@ int state_file_replace(int dir_fd, const char *name, const struct volume_state *
 	return 0;
 }
 
+int state_file_unlink(int dir_fd, const char *name)
+{
+	static const char *const suffixes[] = { STATE_STATS };
+	int stem = (int)(strlen(name) - strlen(".json"));
+	char beside[STATE_NAME_BYTES];
+
+	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+		(void)snprintf(beside, sizeof(beside), "%.*s%s", stem, name, suffixes[i]);
+		(void)unlinkat(dir_fd, beside, 0);
+	}
+	return unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+}
+
 static bool is_left_behind(int dir_fd, const char *name)
 {
 	cleanup_fd int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

@@ -34,6 +34,9 @@ int state_file_read(int dir_fd, const char *name, struct volume_state *ret, bool
  */
 int state_file_replace(int dir_fd, const char *name, const struct volume_state *v, int *ret_fd);
 
+/* Removes it, and before it the files that stand beside it (state_beside()). 0 or -errno. */
+int state_file_unlink(int dir_fd, const char *name);
+
 /* Removes temporary files that a dead writer left. */
 void state_file_clean(int dir_fd);
 

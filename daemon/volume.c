@@ -13,6 +13,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "state.h"
+
+/* A full run directory is no reason not to serve. */
+static int new_stats(const struct volume_options *o, struct stats_page **ret)
+{
+	char path[4400];
+	int r;
+
+	if (!o->run_dir)
+		return stats_new(ret);
+	r = state_beside(o->run_dir, o->key, STATE_STATS, path, sizeof(path));
+	if (r == 0)
+		r = stats_new_file(path, ret);
+	if (r == 0)
+		return 0;
+	log_warning(o->spec, "no statistics in %s: %s", o->run_dir, strerror(-r));
+	return stats_new(ret);
+}
+
 int volume_new_take(const struct volume_options *o, struct pool *pool, struct store **store,
 		    struct xts ***xts, unsigned int n_layers, struct volume **ret)
 {
@@ -24,6 +43,9 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 		return -ENOMEM;
 	range_lock_init(&v->ranges);
 	r = buffers_new(o->memory, &v->buffers);
+	if (r < 0)
+		goto fail;
+	r = new_stats(o, &v->stats);
 	if (r < 0)
 		goto fail;
 	v->spec = strdup(o->spec);
@@ -71,6 +93,7 @@ struct volume *volume_free(struct volume *v)
 		(void)xts_free(v->xts[i]);
 	free(v->xts);
 	(void)buffers_free(v->buffers);
+	(void)stats_free(v->stats);
 	range_lock_done(&v->ranges);
 	free(v->spec);
 	free(v);

@@ -13,6 +13,7 @@
 #include "log.h"
 #include "pool.h"
 #include "range.h"
+#include "stats.h"
 #include "store.h"
 #include "wire.h"
 #include "xts.h"
@@ -22,12 +23,6 @@
  * counters. Any thread reads it; only size and the counters change after
  * volume_new().
  */
-struct volume_counters {
-	/* By enum wire_command. */
-	atomic_ullong requests[8], errors[8], bytes[8];
-	atomic_uint in_flight;
-};
-
 struct volume {
 	char *spec; /* for messages */
 	struct store *store; /* owned */
@@ -43,7 +38,7 @@ struct volume {
 	atomic_ullong size; /* bytes of the plain device */
 	struct range_lock ranges;
 	struct buffers *buffers; /* owned */
-	struct volume_counters counters;
+	struct stats_page *stats; /* owned */
 };
 
 struct volume_options {
@@ -53,6 +48,7 @@ struct volume_options {
 	uint32_t block_size;
 	size_t inline_threshold;
 	size_t memory; /* bytes for IO */
+	const char *run_dir, *key; /* where statistics are published; NULL: nowhere */
 };
 
 /*

@@ -147,7 +147,7 @@ static void who_waits_for_memory_can_be_stopped(void **state)
 	peer_open(&rig, PEER_KERNEL, &third);
 	sim_pause(rig.store);
 	assert_true(peer_send(&holder, WIRE_READ, 0, 1, 1, BIG, NULL));
-	while (atomic_load(&rig.volume->counters.in_flight) < 1)
+	while (atomic_load(&rig.volume->stats->in_flight) < 1)
 		(void)usleep(500);
 	assert_true(peer_send(&first, WIRE_READ, 0, 2, 0, BIG, NULL));
 	(void)usleep(20000);
@@ -155,7 +155,7 @@ static void who_waits_for_memory_can_be_stopped(void **state)
 	(void)usleep(20000);
 	assert_true(peer_send(&third, WIRE_READ, 0, 4, 0, 1, NULL));
 	(void)usleep(20000);
-	assert_int_equal(atomic_load(&rig.volume->counters.in_flight), 1);
+	assert_int_equal(atomic_load(&rig.volume->stats->in_flight), 1);
 	conn_stop(second.conn);
 	assert_int_equal(peer_wait_end(&second, 3000), CONN_STOPPED);
 	conn_stop(first.conn);
@@ -213,7 +213,7 @@ static void connections_come_and_go(void **state)
 		}
 		for (unsigned int i = 0; i < 3; i++)
 			(void)peer_close(&p[i]);
-		assert_int_equal(atomic_load(&rig.volume->counters.in_flight), 0);
+		assert_int_equal(atomic_load(&rig.volume->stats->in_flight), 0);
 	}
 	print_message("%u rounds\n", n);
 	rig_stop(&rig);

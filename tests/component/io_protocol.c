@@ -136,6 +136,7 @@ static void a_volume_without_trim_refuses_it(void **state)
 static void requests_are_counted_under_their_command(void **state)
 {
 	unsigned char byte;
+	struct stats_sum sum;
 	struct rig rig;
 	struct peer p;
 
@@ -145,11 +146,16 @@ static void requests_are_counted_under_their_command(void **state)
 	assert_int_equal(peer_do(&p, WIRE_TRIM, 0, 0, 0, NULL), PEER_EINVAL);
 	assert_int_equal(peer_do(&p, 77, 0, 0, 1, NULL), PEER_EINVAL);
 	(void)peer_close(&p);
-	assert_int_equal(rig.volume->counters.requests[WIRE_READ], 1);
-	assert_int_equal(rig.volume->counters.bytes[WIRE_READ], 1);
-	assert_int_equal(rig.volume->counters.errors[WIRE_READ], 0);
-	assert_int_equal(rig.volume->counters.requests[WIRE_TRIM], 1);
-	assert_int_equal(rig.volume->counters.errors[WIRE_TRIM], 1);
+	stats_sum(rig.volume->stats, &sum);
+	assert_int_equal(sum.op[WIRE_READ].requests, 1);
+	assert_int_equal(sum.op[WIRE_READ].bytes, 1);
+	assert_int_equal(sum.op[WIRE_READ].errors, 0);
+	assert_int_equal(sum.op[WIRE_READ].sampled, 1);
+	/* One byte is no whole sector. */
+	assert_int_equal(sum.op[WIRE_READ].sizes[1][0], 1);
+	assert_int_equal(sum.op[WIRE_TRIM].requests, 1);
+	assert_int_equal(sum.op[WIRE_TRIM].errors, 1);
+	assert_int_equal(sum.in_flight, 0);
 	rig_stop(&rig);
 }
 
@@ -262,7 +268,7 @@ static void replies_survive_a_slow_reader(void **state)
 	sim_pause(rig.store);
 	for (unsigned int i = 0; i < N; i++)
 		assert_true(peer_send(&p, WIRE_READ, 0, i, i * 99991ull, LEN, NULL));
-	while (atomic_load(&rig.volume->counters.in_flight) < N)
+	while (atomic_load(&rig.volume->stats->in_flight) < N)
 		(void)usleep(1000);
 	(void)usleep(20000);
 	sim_resume(rig.store);
@@ -307,7 +313,7 @@ static void more_requests_than_a_connection_takes_at_once(void **state)
 	sim_pause(rig.store);
 	for (unsigned int i = 0; i < N; i++)
 		assert_true(peer_send(&p, WIRE_READ, 0, i, i * 4096, 4096, NULL));
-	while (atomic_load(&rig.volume->counters.in_flight) < CONN_REQUESTS)
+	while (atomic_load(&rig.volume->stats->in_flight) < CONN_REQUESTS)
 		(void)usleep(1000);
 	(void)usleep(20000);
 	sim_resume(rig.store);
@@ -446,7 +452,7 @@ static void what_was_read_is_answered_before_a_stop(void **state)
 		assert_true(peer_send(&p, WIRE_WRITE, 0, 2 * i, i * 1000, 999, data));
 		assert_true(peer_send(&p, WIRE_READ, 0, 2 * i + 1, i * 50000, 50001, NULL));
 	}
-	while (atomic_load(&rig.volume->counters.in_flight) < 120)
+	while (atomic_load(&rig.volume->stats->in_flight) < 120)
 		(void)usleep(1000);
 	conn_stop(p.conn);
 	(void)usleep(20000);

@@ -121,7 +121,7 @@ static void the_first_copy_waits_for_another_write(void **state)
 	assert_true(send_version(&first, 1));
 	assert_true(rig_wait(is_writing, rig.store, 5000));
 	assert_true(send_version(&old, 2));
-	while (atomic_load(&rig.volume->counters.in_flight) < 2)
+	while (atomic_load(&rig.volume->stats->in_flight) < 2)
 		(void)usleep(500);
 	(void)shutdown(old.fd, SHUT_RDWR);
 	sim_resume(rig.store);
@@ -269,10 +269,10 @@ static void the_loss_is_told_while_there_is_no_memory(void **state)
 	sim_pause(rig.store);
 	for (uint64_t i = 0; i < 12; i++)
 		assert_true(peer_send(&old, WIRE_READ, 0, i, 0, len, NULL));
-	while (atomic_load(&rig.volume->counters.in_flight) < 8)
+	while (atomic_load(&rig.volume->stats->in_flight) < 8)
 		(void)usleep(500);
 	(void)usleep(50000);
-	assert_in_range(atomic_load(&rig.volume->counters.in_flight), 8, 11);
+	assert_in_range(atomic_load(&rig.volume->stats->in_flight), 8, 11);
 	(void)shutdown(old.fd, SHUT_RDWR);
 	assert_true(rig_wait(is_lost, old.conn, 500));
 	sim_resume(rig.store);

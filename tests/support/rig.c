@@ -162,7 +162,7 @@ static void check_memory(struct buffers *b)
 
 void rig_check(struct rig *rig)
 {
-	assert(atomic_load(&rig->volume->counters.in_flight) == 0);
+	assert(atomic_load(&rig->volume->stats->in_flight) == 0);
 	assert(!rig->volume->ranges.first && rig->volume->ranges.waiting == 0);
 }
 
