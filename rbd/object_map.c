@@ -31,8 +31,7 @@
 #define FEATURE_FAST_DIFF 16u
 #define BREAKS_MAX 10u
 #define OBJECTS_MAX 256000000u /* Ceph's own limit for maps */
-/* What object_map_load has besides the states: two headers, and a checksum per 4096 bytes. */
-#define LOAD_EXTRA 4096u
+#define LOAD_EXTRA 4096u /* headers, and more than enough */
 
 bool map_is_fenced(int error)
 {
@@ -231,17 +230,13 @@ static int understand(struct object_map *m, const struct load_reply *re)
 	return n < m->n_objects ? -EBADMSG : 0;
 }
 
-static int load(struct object_map *m, const struct patience *p)
+static int load_into(struct object_map *m, size_t cap, const struct patience *p)
 {
-	size_t states = bytes_for(m->n_objects);
-	/* Twice, for what is left of a larger image. */
-	size_t cap = 2 * (states + states / 512) + LOAD_EXTRA;
 	struct load_reply *re = calloc(1, sizeof(*re) + cap);
 	rados_read_op_t op = rados_create_read_op();
 	bool is_late;
 	int r;
 
-	m->n_states = 0;
 	if (!re || !op) {
 		if (op)
 			rados_release_read_op(op);
@@ -259,6 +254,24 @@ static int load(struct object_map *m, const struct patience *p)
 		r = re->len > cap ? -ERANGE : understand(m, re);
 	free(re);
 	return r;
+}
+
+/* A map that is too long for its image, after a shrink that was cut off, gets more room. */
+static int load(struct object_map *m, const struct patience *p)
+{
+	size_t cap = bytes_for(m->n_objects), most = bytes_for(OBJECTS_MAX);
+	int r;
+
+	m->n_states = 0;
+	if (m->n_objects > OBJECTS_MAX)
+		return -EFBIG;
+	for (;;) {
+		/* A checksum for each 4096 bytes is behind the states. */
+		r = load_into(m, cap + cap / 512 + LOAD_EXTRA, p);
+		if (r != -ERANGE || cap == most)
+			return r;
+		cap = cap > most / 16 ? most : cap * 16 + LOAD_EXTRA;
+	}
 }
 
 /* ---- taking and giving ---- */
@@ -313,7 +326,7 @@ int object_map_take(struct object_map *m, const struct image_facts *f, const cha
 		r = take_lock(m, p);
 		if (r < 0)
 			return r;
-		r = m->n_objects > OBJECTS_MAX ? -EFBIG : load(m, p);
+		r = load(m, p);
 		if (r < 0 && is_about_us(r))
 			return r;
 		if (r < 0 && !m->is_flagged) {

@@ -103,7 +103,7 @@ static int answer(struct fake_call *call)
 
 static int setup(void **state)
 {
-	memset(&osd, 0, sizeof(osd));
+	fake_reset();
 	memset(&say, 0, sizeof(say));
 	osd.answer = answer;
 	return 0;

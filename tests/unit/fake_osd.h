@@ -10,6 +10,7 @@
 #ifndef FAKE_OSD_H
 #define FAKE_OSD_H
 
+#include <pthread.h>
 #include <rados/librados.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -41,18 +42,26 @@ struct fake_call {
 	rados_callback_t done;
 	void *arg;
 	int result;
+	int planned; /* what fake_answer_planned() says; for answering functions */
 	struct fake_op op;
 	char object[160];
 	struct fake_call *next;
 };
 
 static struct {
+	pthread_mutex_t lock; /* guards what is sent; held while an answering function runs */
 	struct fake_call *sent; /* and not answered; the oldest first */
 	unsigned int n_sent; /* ever */
 	atomic_int n_ops, n_completions; /* open */
 	int send_error, create_error;
 	int (*answer)(struct fake_call *call);
-} osd;
+} osd = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static inline void fake_reset(void)
+{
+	memset(&osd, 0, sizeof(osd));
+	(void)pthread_mutex_init(&osd.lock, NULL);
+}
 
 /* ---- operations ---- */
 
@@ -160,20 +169,24 @@ int rados_aio_get_return_value(rados_completion_t completion)
 static int fake_send(struct fake_op *op, rados_completion_t completion, const char *object)
 {
 	struct fake_call *c = completion, **end = &osd.sent;
+	bool is_kept;
 
 	if (osd.send_error)
 		return osd.send_error;
-	osd.n_sent++;
 	c->op = *op;
 	(void)snprintf(c->object, sizeof(c->object), "%s", object);
+	(void)pthread_mutex_lock(&osd.lock);
+	osd.n_sent++;
 	c->result = osd.answer ? osd.answer(c) : FAKE_HOLD;
-	if (c->result != FAKE_HOLD) {
-		c->done(c, c->arg);
-		return 0;
+	is_kept = c->result == FAKE_HOLD;
+	if (is_kept) {
+		while (*end)
+			end = &(*end)->next;
+		*end = c;
 	}
-	while (*end)
-		end = &(*end)->next;
-	*end = c;
+	(void)pthread_mutex_unlock(&osd.lock);
+	if (!is_kept)
+		c->done(c, c->arg);
 	return 0;
 }
 
@@ -194,27 +207,61 @@ int rados_aio_read_op_operate(rados_read_op_t op, rados_ioctx_t io, rados_comple
 	return fake_send(op, completion, object);
 }
 
-/* The i-th that waits for an answer gets it. */
-static inline void fake_answer(unsigned int i, int result)
+/* The i-th that waits for an answer, or NULL. */
+static inline struct fake_call *fake_nth(unsigned int i)
+{
+	struct fake_call *c = osd.sent;
+
+	while (c && i-- > 0)
+		c = c->next;
+	return c;
+}
+
+static inline struct fake_call *fake_take(unsigned int i)
 {
 	struct fake_call **at = &osd.sent, *c;
 
+	(void)pthread_mutex_lock(&osd.lock);
 	while (*at && i-- > 0)
 		at = &(*at)->next;
 	c = *at;
+	if (c)
+		*at = c->next;
+	(void)pthread_mutex_unlock(&osd.lock);
+	return c;
+}
+
+/* It gets an answer. */
+static inline void fake_answer(unsigned int i, int result)
+{
+	struct fake_call *c = fake_take(i);
+
 	if (!c)
 		abort();
-	*at = c->next;
 	c->result = result;
 	c->done(c, c->arg);
+}
+
+/* As its answering function would have it. False: nobody waits. */
+static inline bool fake_answer_planned(unsigned int i)
+{
+	struct fake_call *c = fake_take(i);
+
+	if (!c)
+		return false;
+	c->result = c->planned;
+	c->done(c, c->arg);
+	return true;
 }
 
 static inline unsigned int fake_waiting(void)
 {
 	unsigned int n = 0;
 
+	(void)pthread_mutex_lock(&osd.lock);
 	for (struct fake_call *c = osd.sent; c; c = c->next)
 		n++;
+	(void)pthread_mutex_unlock(&osd.lock);
 	return n;
 }
 

@@ -18,7 +18,7 @@
 
 static int setup(void **state)
 {
-	memset(&osd, 0, sizeof(osd));
+	fake_reset();
 	return 0;
 }
 
