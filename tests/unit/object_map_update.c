@@ -264,6 +264,23 @@ static void ranges_do_not_reach_over_what_is_changing(void **state)
 	assert_int_equal(map.states[2], OBJECT_EXISTS);
 }
 
+/* What a map says that is not believed is no reason to change it. */
+static void ranges_reach_over_nothing_in_an_invalid_map(void **state)
+{
+	struct change busy[FLIGHT_MAX], c[2];
+
+	set(&c[0], 5, OBJECT_EXISTS, CLS_ANY_STATE);
+	fake_answer(0, -EIO);
+	answer_all();
+	keep_busy(busy);
+	set(&c[0], 0, OBJECT_EXISTS, CLS_ANY_STATE);
+	set(&c[1], 2, OBJECT_EXISTS, CLS_ANY_STATE);
+	assert_true(fake_answer_planned(0));
+	expect_step(FLIGHT_MAX - 1, "0000000000000000 0100000000000000 01 00");
+	answer_all();
+	expect_done(&c[1], 0);
+}
+
 /* ---- failure ---- */
 
 static void expect_flags(unsigned int i)
@@ -527,6 +544,7 @@ int main(void)
 		test(what_comes_meanwhile_goes_along),
 		test(ranges_reach_over_what_would_not_change),
 		test(ranges_do_not_reach_over_what_is_changing),
+		test(ranges_reach_over_nothing_in_an_invalid_map),
 		test(a_map_that_cannot_be_changed_is_marked_invalid),
 		test(the_header_has_its_new_cookie),
 		test(a_map_that_cannot_be_marked_is_an_error),
