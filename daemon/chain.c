@@ -326,32 +326,18 @@ int chain_check_store(const struct chain_options *o, const struct chain *c, bool
 									 : check_writer(o, c, f);
 }
 
-int chain_check_flat(const struct chain_options *o, const struct chain *c, struct fault *f)
+/* The first layer with the same key as layer i, counted from 1; 0 for plaintext. */
+static unsigned int key_id(const struct chain *c, unsigned int i)
 {
-	if (o->store == STORE_RADOS)
-		return fault_set(f, EXIT_LAYERED, -ENOTSUP,
-				 "%s: the rados store can only read yet: add --read-only",
-				 layer_name(&c->layers[0]));
-	for (unsigned int i = 0; i + 1 < c->n; i++) {
-		const char *why = chain_difference(c, i);
-
-		if (!why)
-			continue;
-		(void)fault_set(f, EXIT_LAYERED, -ENOTSUP,
-				"%s is a formatted clone: layer %u: %s %s, and such a chain cannot "
-				"be written yet",
-				layer_name(&c->layers[0]), i + 2, layer_name(&c->layers[i + 1]),
-				why);
-		fault_hint(f,
-			   "--read-only works; for writing, flatten it with its keys first: rbd "
-			   "flatten --encryption-passphrase-file ... %s (Ceph Reef or later)",
-			   layer_name(&c->layers[0]));
-		return -ENOTSUP;
-	}
-	return 0;
+	if (!c->xts || !c->xts[i])
+		return 0;
+	for (unsigned int j = 0; j < i; j++)
+		if (c->xts[j] && secret_equal(xts_key(c->xts[j]), xts_key(c->xts[i])))
+			return j + 1;
+	return i + 1;
 }
 
-static int open_layered(const struct chain *c, struct cluster *cluster,
+static int open_rados(const struct chain *c, struct cluster *cluster,
 			const struct store_options *o, struct store **ret, struct fault *f)
 {
 	struct rados_layer *layers = calloc(c->n, sizeof(*layers));
@@ -365,6 +351,7 @@ static int open_layered(const struct chain *c, struct cluster *cluster,
 		layers[i].layer = l->layer;
 		layers[i].data_offset = l->is_encrypted ? l->luks.data_offset : 0;
 		layers[i].sector = l->is_encrypted ? l->luks.sector_size : 1;
+		layers[i].key_id = key_id(c, i);
 	}
 	r = store_open_rados(cluster, layers, c->n, o, ret, f);
 	free(layers);
@@ -378,7 +365,7 @@ int chain_open_store(const struct chain_options *o, const struct chain *c,
 
 	if (layer_info(layer)->is_file)
 		return store_open_file(layer, so, ret, f);
-	return chain_needs_rados(o, c) ? open_layered(c, o->cluster, so, ret, f)
+	return chain_needs_rados(o, c) ? open_rados(c, o->cluster, so, ret, f)
 				       : store_open_librbd(o->cluster, layer, so, ret, f);
 }
 

@@ -112,15 +112,8 @@ const char *chain_difference(const struct chain *c, unsigned int i);
 bool chain_needs_rados(const struct chain_options *o, const struct chain *c);
 
 /*
- * Whether raw IO through librbd is right for it: one layer, or layers that share key, data offset
- * and sector size. Else -ENOTSUP, EXIT_LAYERED, naming the layers.
- */
-int chain_check_flat(const struct chain_options *o, const struct chain *c, struct fault *f);
-
-/*
- * The store that this chain needs, or that the options choose. One that is not flat has to be
- * read-only: the caller has asked chain_check_flat() and chain_check_store(). The chain need not
- * outlive the store.
+ * The store that this chain needs, or that the options choose; the caller has asked
+ * chain_check_store(). The chain need not outlive the store.
  */
 int chain_open_store(const struct chain_options *o, const struct chain *c,
 		     const struct store_options *so, struct store **ret, struct fault *f);

@@ -136,8 +136,6 @@ static void survey(struct dry_run *d, struct fault *f)
 		note(d, chain_unlock(o, &d->chain, f), f);
 	else
 		check_sources(d, f);
-	if (!p->is_read_only)
-		note(d, chain_check_flat(o, &d->chain, f), f);
 	note(d, chain_check_store(o, &d->chain, p->is_read_only, f), f);
 	plan_judge(p);
 	if (p->size == 0)

@@ -90,8 +90,6 @@ static int start_keys(struct mapping *m, struct fault *f)
 {
 	int r = chain_unlock(&m->chain_options, &m->chain, f);
 
-	if (r == 0 && !m->state.is_read_only)
-		r = chain_check_flat(&m->chain_options, &m->chain, f);
 	return r < 0 ? r
 		     : chain_check_store(&m->chain_options, &m->chain, m->state.is_read_only, f);
 }
@@ -351,6 +349,21 @@ static void stop_service(struct mapping *m)
 
 /* ---- changes, and the state file ---- */
 
+/* The worst first: what stops writes, what the kernel did not take, what will not come back. */
+static void publish_health(struct mapping *m)
+{
+	struct store *s = m->volume->store;
+	char *health = m->state.health;
+
+	health[0] = '\0';
+	if (s->ops->health)
+		s->ops->health(s, health, sizeof(m->state.health));
+	if (!health[0] && m->resize_problem[0])
+		text_copy(health, sizeof(m->state.health), m->resize_problem);
+	if (!health[0] && m->guard)
+		text_copy(health, sizeof(m->state.health), guard_health(m->guard));
+}
+
 static void publish(void *arg)
 {
 	struct mapping *m = arg;
@@ -363,8 +376,7 @@ static void publish(void *arg)
 	if (m->volume->is_encrypted)
 		text_copy(m->state.engine, sizeof(m->state.engine), xts_engine(m->volume->xts[0]));
 	text_copy(m->state.lock, sizeof(m->state.lock), store_lock_state(m->volume->store));
-	text_copy(m->state.health, sizeof(m->state.health),
-		  m->resize_problem[0] || !m->guard ? m->resize_problem : guard_health(m->guard));
+	publish_health(m);
 	r = state_update(m->state_file, &m->state);
 	if (r < 0)
 		log_warning(m->spec, "cannot update the state file: %s", strerror(-r));

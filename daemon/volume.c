@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recrypt.h"
 #include "state.h"
 
 /* A full run directory is no reason not to serve. */
@@ -72,6 +73,10 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 	v->n_layers = n_layers;
 	v->store = *store;
 	*store = NULL;
+	if (v->is_encrypted) {
+		v->store->recrypt_arg = v;
+		v->store->recrypt = volume_recrypt;
+	}
 	if (xts) {
 		v->xts = *xts;
 		*xts = NULL;

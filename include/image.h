@@ -157,19 +157,23 @@ int store_open_file(const struct layer *l, const struct store_options *o, struct
 		    struct fault *f);
 
 /*
- * A chain whose layers differ in key, data offset or sector size, child first: read straight from
- * the objects, layer by layer. Read-only, and the caller sees to that. It keeps nothing of the
- * layers. EXIT_LAYERED where a sector would be spread over several objects.
+ * Any chain, child first, above all one whose layers differ in key, data offset or sector size:
+ * read straight from the objects, layer by layer, and written as the kernel's client does it, with
+ * the exclusive lock held from here to the end. Without is_exclusive it is handed over for
+ * maintenance by others that cannot go wrong. It keeps nothing of the layers. EXIT_LAYERED where a
+ * sector would be spread over several objects, EXIT_LOCKED, EXIT_SAFEGUARD for an image that is not
+ * safe to be written so.
  */
 struct rados_layer {
 	const struct layer *layer;
 	uint64_t data_offset; /* bytes */
 	uint32_t sector; /* bytes; 1 for a plaintext layer */
+	unsigned int key_id; /* the same number where the key is the same; 0: plaintext */
 };
 int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsigned int n,
 		     const struct store_options *o, struct store **ret, struct fault *f);
 
-/* What the store says of the lock, for status: "none", "owner", "other", "-" (no such feature). */
+/* As the store's lock_state(). */
 const char *store_lock_state(struct store *s);
 /*
  * The addresses of all clients that have the image open for writing, ours included, separated

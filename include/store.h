@@ -68,6 +68,21 @@ int store_io_add(struct store_io *io, uint64_t dev_off, uint64_t len, uint16_t l
 struct store;
 
 /*
+ * A parent's bytes on their way into the child, where an object is written for the first time:
+ * decrypted with the keys of the layers that hold them, encrypted with the child's. Whole sectors
+ * of the largest size. The store's, the daemon's from recrypt() until done runs.
+ */
+struct store_recrypt {
+	const struct store_io *io; /* of the read: its extents say which layer holds what */
+	void *buf; /* where dev_off is */
+	uint64_t dev_off;
+	size_t len;
+	int result; /* 0 or -errno: then buf must not be stored */
+	/* Runs once, on any thread, perhaps before recrypt() returns; must not block. */
+	void (*done)(struct store_recrypt *r);
+};
+
+/*
  * Every operation returns
  *   STORE_DONE  finished inside the call, io->result says how; done does not run
  *   0           under way; done will run (perhaps before the call returns)
@@ -115,6 +130,13 @@ struct store_ops {
 	 * Asks for the raw size of the image now, in bytes. Blocking; control thread. 0 or -errno.
 	 */
 	int (*raw_size)(struct store *s, uint64_t *ret);
+	/*
+	 * Who has the image's exclusive lock: "owner", "none", "other", "lost", "-" (no such
+	 * feature). NULL: "-". Blocking; control thread.
+	 */
+	const char *(*lock_state)(struct store *s);
+	/* Why writes wait or fail, in words; empty while all is well. NULL: always. */
+	void (*health)(struct store *s, char *buf, size_t len);
 	/* No call may be under way. Blocking. */
 	void (*close)(struct store *s);
 };
@@ -128,8 +150,11 @@ struct store {
 	/* A sector read never mixes two writes of that sector. */
 	bool has_atomic_sectors;
 	uint32_t optimal_io; /* bytes: object or stripe unit, 0 unknown */
+	/* Set by whoever has the keys, before the first write; NULL: nothing is encrypted. */
+	void (*recrypt)(void *arg, struct store_recrypt *r);
+	void *recrypt_arg;
 	/*
-	 * Told when the image changed under us (size, snapshots). Any thread; must
+	 * Told when the image changed under us (size, snapshots, lock, health). Any thread; must
 	 * only signal. Set after opening and cleared before closing, with store_on_change();
 	 * a call may still come until the store is closed.
 	 */

@@ -51,6 +51,18 @@ uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_objec
 	return l->stripe_unit - at;
 }
 
+uint64_t layout_image_offset(const struct layout *l, uint64_t object, uint64_t object_off)
+{
+	uint64_t units_per_object, stripe;
+
+	if (l->stripe_count == 1)
+		return object * l->object_size + object_off;
+	units_per_object = l->object_size / l->stripe_unit;
+	stripe = object / l->stripe_count * units_per_object + object_off / l->stripe_unit;
+	return (stripe * l->stripe_count + object % l->stripe_count) * l->stripe_unit +
+	       object_off % l->stripe_unit;
+}
+
 static uint64_t without(uint64_t size, uint64_t header)
 {
 	return size > header ? size - header : 0;

@@ -29,6 +29,9 @@ void layout_freeable(const struct layout *l, uint64_t raw_size, uint64_t off, ui
 uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_object,
 		       uint64_t *ret_object_off);
 
+/* The other way: the byte of the raw image that is at object_off of object. Pure. */
+uint64_t layout_image_offset(const struct layout *l, uint64_t object, uint64_t object_off);
+
 /*
  * How many bytes of the device a layer sees of its parent's device, by Reef's rule and on every
  * release: an area of data maps to the area of data, whatever the headers before them take.

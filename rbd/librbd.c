@@ -153,14 +153,13 @@ static int fill_lock(struct handle *h, void *data)
 	return 0;
 }
 
-const char *store_lock_state(struct store *s)
+static const char *op_lock_state(struct store *s)
 {
 	struct lock_facts facts = { 0 };
-	struct librbd_store *ls;
+	struct librbd_store *ls = librbd_of(s);
 
-	if (s->ops != &librbd_ops || !librbd_of(s)->has_lock_feature)
+	if (!ls->has_lock_feature)
 		return "-";
-	ls = librbd_of(s);
 	if (handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts)) < 0)
 		return "-";
 	if (facts.is_owner)
@@ -279,6 +278,7 @@ static const struct store_ops librbd_ops = {
 	.status = librbd_status,
 	.freeable = librbd_freeable,
 	.raw_size = op_raw_size,
+	.lock_state = op_lock_state,
 	.close = op_close,
 };
 

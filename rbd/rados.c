@@ -2,14 +2,15 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * The rados store: chains whose layers have different keys, read straight from their objects
- * without librbd, which would show the parent's ciphertext through holes of the child. For maps
- * that are read-only. Opened, asked and closed by the control thread; reads are in rados_io.c.
+ * The rados store: chains whose layers have different keys, read and written straight in their
+ * objects without librbd, which would show the parent's ciphertext through holes of the child, and
+ * copy it up. Opened, asked and closed by the control thread; reads are in rados_io.c, what writes
+ * need is in rados_open.c, and they are in rados_write.c and copyup.c.
  *
- * Each layer has an IO context of its own, set to its snapshot once. What librbd knows better, the
- * child's size, its changes and the settings that forbid it, is asked of a librbd store on the
- * child, which never reads. A parent is a snapshot and stays as it was; only the head's size and
- * overlap are asked for again, each time the image changed.
+ * Each layer has an IO context of its own, set to its snapshot once. A parent is a snapshot and
+ * stays as it was; only the head's size and overlap are asked for again, each time the image
+ * changed: by the owner if there is one, else of a librbd store on the child, which never reads or
+ * writes.
  */
 
 #include "layer.h"
@@ -17,59 +18,16 @@
 #include "rados.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- what a read-only store answers ---- */
-
-static int refuse(struct store_io *io)
-{
-	io->result = -EROFS;
-	return STORE_DONE;
-}
-
-static int op_write(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,
-		    size_t len)
-{
-	(void)s;
-	(void)dev_off;
-	(void)buf;
-	(void)len;
-	return refuse(io);
-}
-
-static int op_zero(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
-		   unsigned int flags)
-{
-	(void)s;
-	(void)dev_off;
-	(void)len;
-	(void)flags;
-	return refuse(io);
-}
-
-static int op_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len)
-{
-	(void)s;
-	(void)dev_off;
-	(void)len;
-	return refuse(io);
-}
 
 static int op_flush(struct store *s, struct store_io *io)
 {
 	(void)s;
+	/* What the OSDs have answered is on their disks. */
 	io->result = 0;
 	return STORE_DONE;
-}
-
-static void op_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
-			uint64_t *ret_len)
-{
-	(void)s;
-	(void)len;
-	*ret_off = dev_off;
-	*ret_len = 0;
 }
 
 /* ---- size and overlap ---- */
@@ -98,8 +56,14 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 {
 	struct rados_store *rs = rados_of(s);
 	uint64_t size, overlap = 0;
-	int r = rs->image->ops->raw_size(rs->image, &size);
+	int r;
 
+	/* Then the owner has read it, and planned for it. */
+	if (rs->writer) {
+		*ret = atomic_load(&rs->raw_size);
+		return 0;
+	}
+	r = rs->image->ops->raw_size(rs->image, &size);
 	if (r == 0)
 		r = handle_call(librbd_of(rs->image)->handle, rs->timeout_s, get_overlap, &overlap,
 				sizeof(overlap));
@@ -109,6 +73,24 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	atomic_store(&rs->raw_size, size);
 	*ret = size;
 	return 0;
+}
+
+static const char *op_lock_state(struct store *s)
+{
+	struct rados_store *rs = rados_of(s);
+
+	if (rs->writer)
+		return owner_lock_state(rs->writer->owner);
+	return rs->image->ops->lock_state(rs->image);
+}
+
+static void op_health(struct store *s, char *buf, size_t len)
+{
+	struct rados_store *rs = rados_of(s);
+
+	buf[0] = '\0';
+	if (rs->writer)
+		owner_health(rs->writer->owner, buf, len);
 }
 
 static void on_change(void *arg)
@@ -128,6 +110,7 @@ static void op_close(struct store *s)
 	if (rs->image)
 		store_on_change(rs->image, NULL, rs);
 	store_close(rs->image);
+	rados_writer_close(rs);
 	for (unsigned int i = 0; i < rs->n; i++)
 		if (rs->layers[i].io)
 			rados_ioctx_destroy(rs->layers[i].io);
@@ -137,12 +120,14 @@ static void op_close(struct store *s)
 static const struct store_ops rados_ops = {
 	.name = "rados",
 	.read = rados_store_read,
-	.write = op_write,
-	.zero = op_zero,
-	.discard = op_discard,
+	.write = rados_store_write,
+	.zero = rados_store_zero,
+	.discard = rados_store_discard,
 	.flush = op_flush,
-	.freeable = op_freeable,
+	.freeable = rados_store_freeable,
 	.raw_size = op_raw_size,
+	.lock_state = op_lock_state,
+	.health = op_health,
 	.close = op_close,
 };
 
@@ -187,6 +172,7 @@ static int open_objects(struct cluster *c, const struct rados_layer *from, struc
 	    facts.layout.object_size % facts.layout.stripe_unit)
 		return fault_set(f, EXIT_LAYERED, -EINVAL, "%s: striping that makes no sense",
 				 info->spec);
+	l->pool_id = facts.pool_id;
 	rados_ioctx_set_namespace(l->io, info->nspace);
 	if (info->snap_id != UINT64_MAX)
 		rados_ioctx_snap_set_read(l->io, info->snap_id);
@@ -229,10 +215,64 @@ static int check_sectors(const struct rados_store *rs, const struct rados_layer 
 	return 0;
 }
 
+int rados_clone_data_ioctx(struct rados_store *rs, rados_ioctx_t *ret)
+{
+	int r = rados_ioctx_create2(cluster_rados(rs->cluster), rs->layers[0].pool_id, ret);
+
+	if (r < 0)
+		*ret = NULL;
+	else
+		rados_ioctx_set_namespace(*ret, rs->nspace);
+	return r;
+}
+
+/* Whether anybody could take these bytes for something else than we do. */
+static bool is_layered(const struct rados_layer *layers, unsigned int n)
+{
+	for (unsigned int i = 1; i < n; i++)
+		if (layers[i].key_id != layers[0].key_id ||
+		    layers[i].data_offset != layers[0].data_offset ||
+		    layers[i].sector != layers[0].sector)
+			return true;
+	return false;
+}
+
+/*
+ * The child as librbd sees it, to be told of changes and of settings that forbid it. Never for
+ * writing: a raw handle that owned the lock would do what others ask for with the wrong view.
+ */
+static int open_image(struct rados_store *rs, struct cluster *c, const struct rados_layer *layers,
+		      const struct store_options *o, struct fault *f)
+{
+	struct store_options read_only = *o;
+	int r;
+
+	read_only.is_read_only = true;
+	read_only.is_exclusive = false;
+	r = store_open_librbd(c, layers[0].layer, &read_only, &rs->image, f);
+	if (r < 0)
+		return r;
+	rs->base.optimal_io = rs->image->optimal_io;
+	if (o->is_read_only) {
+		store_on_change(rs->image, on_change, rs);
+	} else {
+		store_close(rs->image);
+		rs->image = NULL;
+	}
+	return 0;
+}
+
 static int open_steps(struct rados_store *rs, struct cluster *c, const struct rados_layer *layers,
 		      const struct store_options *o, struct fault *f)
 {
-	int r = store_open_librbd(c, layers[0].layer, o, &rs->image, f);
+	const struct layer_info *top = layer_info(layers[rs->n - 1].layer);
+	int r;
+
+	/* Its holes would be zeros to us, and the parent's bytes to everybody else. */
+	if (top->has_parent)
+		return fault_set(f, EXIT_LAYERED, -ENOTSUP, "%s has a parent that was not opened",
+				 top->spec);
+	r = open_image(rs, c, layers, o, f);
 
 	for (unsigned int i = 0; r == 0 && i < rs->n; i++)
 		r = open_objects(c, &layers[i], &rs->layers[i], f);
@@ -243,9 +283,10 @@ static int open_steps(struct rados_store *rs, struct cluster *c, const struct ra
 	for (unsigned int i = 0; i < rs->n; i++)
 		set_overlap(rs, i, layer_info(layers[i].layer)->raw_overlap);
 	atomic_store(&rs->raw_size, rs->layers[0].raw_size);
-	rs->base.optimal_io = rs->image->optimal_io;
-	store_on_change(rs->image, on_change, rs);
-	return 0;
+	for (unsigned int i = 0; i < rs->n; i++)
+		if (rs->layers[i].sector > rs->sector_max)
+			rs->sector_max = rs->layers[i].sector;
+	return o->is_read_only ? 0 : rados_writer_open(rs, c, layers, o, f);
 }
 
 int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsigned int n,
@@ -264,6 +305,9 @@ int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsign
 	rs->base.has_atomic_sectors = true;
 	rs->timeout_s = o->timeout_s;
 	rs->n = n;
+	rs->cluster = c;
+	rs->is_layered = is_layered(layers, n);
+	(void)snprintf(rs->nspace, sizeof(rs->nspace), "%s", layer_info(layers[0].layer)->nspace);
 	r = open_steps(rs, c, layers, o, f);
 	if (r < 0) {
 		op_close(&rs->base);

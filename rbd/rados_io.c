@@ -40,6 +40,11 @@ struct read {
 	struct piece first;
 };
 
+void rados_object_name(const struct rados_objects *l, uint64_t object, char name[RADOS_NAME_MAX])
+{
+	(void)snprintf(name, RADOS_NAME_MAX, "%s.%016" PRIx64, l->prefix, object);
+}
+
 static unsigned char *bytes_of(const struct piece *p)
 {
 	const struct store_io *io = p->read->io;
@@ -109,12 +114,12 @@ static int piece_send(struct piece *p, uint64_t object, uint64_t object_off)
 {
 	struct rados_objects *l = &p->read->store->layers[p->layer];
 	rados_completion_t completion;
-	char name[sizeof(l->prefix) + 20];
+	char name[RADOS_NAME_MAX];
 	int r = rados_aio_create_completion2(p, on_read, &completion);
 
 	if (r < 0)
 		return r;
-	(void)snprintf(name, sizeof(name), "%s.%016" PRIx64, l->prefix, object);
+	rados_object_name(l, object, name);
 	r = rados_aio_read(l->io, name, completion, (char *)bytes_of(p), p->len, object_off);
 	/* When it was sent, its callback may have run already, and p be gone. */
 	if (r < 0)
@@ -207,8 +212,7 @@ static void on_read(rados_completion_t completion, void *arg)
 	}
 }
 
-/* Whether the child, as far as we know, still has this range. */
-static int check_range(struct rados_store *rs, uint64_t dev_off, uint64_t len)
+int rados_check_range(struct rados_store *rs, uint64_t dev_off, uint64_t len)
 {
 	uint64_t raw_size = atomic_load(&rs->raw_size), header = rs->base.data_offset;
 	uint64_t size = raw_size > header ? raw_size - header : 0;
@@ -216,21 +220,14 @@ static int check_range(struct rados_store *rs, uint64_t dev_off, uint64_t len)
 	return dev_off > size || len > size - dev_off ? -EIO : 0;
 }
 
-int rados_store_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
+/* Fills in all but the first piece's layer and limit. NULL: no memory. */
+static struct read *read_new(struct rados_store *rs, struct store_io *io, uint64_t dev_off,
+			     void *buf, size_t len)
 {
-	struct rados_store *rs = rados_of(s);
-	struct read *read;
-	int r = check_range(rs, dev_off, len);
+	struct read *read = calloc(1, sizeof(*read));
 
-	if (r < 0) {
-		io->result = r;
-		return STORE_DONE;
-	}
-	read = calloc(1, sizeof(*read));
-	if (!read) {
-		io->result = -ENOMEM;
-		return STORE_DONE;
-	}
+	if (!read)
+		return NULL;
 	io->buf = buf;
 	io->dev_off = dev_off;
 	io->len = len;
@@ -240,6 +237,33 @@ int rados_store_read(struct store *s, struct store_io *io, uint64_t dev_off, voi
 	atomic_init(&read->error, 0);
 	read->first =
 		(struct piece){ .read = read, .dev_off = dev_off, .len = len, .limit = UINT64_MAX };
+	return read;
+}
+
+int rados_store_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
+{
+	struct rados_store *rs = rados_of(s);
+	struct read *read;
+	int r = rados_check_range(rs, dev_off, len);
+
+	read = r == 0 ? read_new(rs, io, dev_off, buf, len) : NULL;
+	if (!read) {
+		io->result = r < 0 ? r : -ENOMEM;
+		return STORE_DONE;
+	}
 	piece_start(&read->first);
 	return 0;
+}
+
+void rados_read_parent(struct rados_store *rs, struct store_io *io, uint64_t dev_off, void *buf,
+		       size_t len)
+{
+	struct read *read = read_new(rs, io, dev_off, buf, len);
+
+	if (read) {
+		go_up(&read->first);
+		return;
+	}
+	io->result = -ENOMEM;
+	io->done(io);
 }

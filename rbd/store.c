@@ -7,6 +7,7 @@
  * the store_io itself; a longer list is on the heap and belongs to the store_io.
  */
 
+#include "image.h"
 #include "store.h"
 
 #include <errno.h>
@@ -70,4 +71,9 @@ int store_io_add(struct store_io *io, uint64_t dev_off, uint64_t len, uint16_t l
 		.dev_off = dev_off, .len = len, .layer = layer, .is_hole = is_hole
 	};
 	return 0;
+}
+
+const char *store_lock_state(struct store *s)
+{
+	return s->ops->lock_state ? s->ops->lock_state(s) : "-";
 }

@@ -119,7 +119,8 @@ END
 "$PROGRAM" serve --socket "$T/raw" rbd/formatted >/dev/null &&
 	nbdcopy "$T/header" "nbd+unix:///?socket=$T/raw" && "$PROGRAM" unmap rbd/formatted ||
 	fail "no formatted clone"
-refuse "a formatted clone over a plain parent" 12 'rbd/formatted.*layer 2: rbd/plain@s is plaintext' "${S[@]}" $P "$T/key" rbd/formatted
+rbd feature disable rbd/formatted object-map fast-diff exclusive-lock 2>/dev/null
+refuse "a formatted clone without exclusive lock" 7 'rbd/formatted has no exclusive-lock feature' "${S[@]}" $P "$T/key" rbd/formatted
 refuse "a formatted clone, raw" 7 'rbd/formatted is a formatted clone.*parent' "${S[@]}" rbd/formatted
 "$PROGRAM" serve --socket "$T/raw" --read-only rbd/formatted >/dev/null && "$PROGRAM" unmap "$T/raw" ||
 	fail "a formatted clone cannot be read raw"

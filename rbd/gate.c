@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Admission of changes to an image. Writes enter and leave on connection threads and
+ * librados' callback threads; the owner's thread opens, closes and drains. The order in which
+ * writes came is the order in which they are let in.
+ */
+
+#include "gate.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define SLICE_NS 100000000L
+
+void gate_init(struct gate *g)
+{
+	pthread_condattr_t attr;
+
+	*g = (struct gate){ 0 };
+	(void)pthread_mutex_init(&g->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&g->empty, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	g->tail = &g->head;
+}
+
+void gate_done(struct gate *g)
+{
+	(void)pthread_cond_destroy(&g->empty);
+	(void)pthread_mutex_destroy(&g->lock);
+}
+
+bool gate_enter(struct gate *g, struct gate_pass *p)
+{
+	bool is_in;
+	int error;
+
+	(void)pthread_mutex_lock(&g->lock);
+	error = g->error;
+	/* Nobody overtakes those who are waiting to be let in. */
+	is_in = g->is_open && !g->head;
+	if (is_in) {
+		g->inside++;
+	} else if (!error) {
+		p->next = NULL;
+		*g->tail = p;
+		g->tail = &p->next;
+	}
+	(void)pthread_mutex_unlock(&g->lock);
+	if (error)
+		p->go(p, error);
+	return is_in;
+}
+
+void gate_leave(struct gate *g)
+{
+	(void)pthread_mutex_lock(&g->lock);
+	if (--g->inside == 0 && !g->is_open)
+		(void)pthread_cond_broadcast(&g->empty);
+	(void)pthread_mutex_unlock(&g->lock);
+}
+
+void gate_close(struct gate *g)
+{
+	(void)pthread_mutex_lock(&g->lock);
+	g->is_open = false;
+	(void)pthread_mutex_unlock(&g->lock);
+}
+
+int gate_drain(struct gate *g, const struct patience *p)
+{
+	int r = 0;
+
+	(void)pthread_mutex_lock(&g->lock);
+	while (g->inside > 0 && r == 0) {
+		struct timespec until;
+
+		(void)clock_gettime(CLOCK_MONOTONIC, &until);
+		if ((p->is_over && atomic_load(p->is_over)) ||
+		    (p->deadline_ms &&
+		     (uint64_t)until.tv_sec * 1000 + (uint64_t)until.tv_nsec / 1000000 >=
+			     p->deadline_ms)) {
+			r = -ETIMEDOUT;
+			break;
+		}
+		until.tv_nsec += SLICE_NS;
+		if (until.tv_nsec >= 1000000000L) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000L;
+		}
+		(void)pthread_cond_timedwait(&g->empty, &g->lock, &until);
+	}
+	(void)pthread_mutex_unlock(&g->lock);
+	return r;
+}
+
+/* One at a time, as the gate may be closed again while they go. NULL: none may. */
+static struct gate_pass *next_in(struct gate *g)
+{
+	struct gate_pass *p = NULL;
+
+	(void)pthread_mutex_lock(&g->lock);
+	if (g->is_open && g->head) {
+		p = g->head;
+		g->head = p->next;
+		if (!g->head)
+			g->tail = &g->head;
+		g->inside++;
+	}
+	(void)pthread_mutex_unlock(&g->lock);
+	return p;
+}
+
+void gate_open(struct gate *g)
+{
+	struct gate_pass *p;
+
+	(void)pthread_mutex_lock(&g->lock);
+	g->is_open = g->error == 0;
+	(void)pthread_mutex_unlock(&g->lock);
+	while ((p = next_in(g)))
+		p->go(p, 0);
+}
+
+void gate_fail(struct gate *g, int error)
+{
+	struct gate_pass *p, *next;
+
+	(void)pthread_mutex_lock(&g->lock);
+	g->is_open = false;
+	if (!g->error)
+		g->error = error;
+	error = g->error;
+	p = g->head;
+	g->head = NULL;
+	g->tail = &g->head;
+	(void)pthread_mutex_unlock(&g->lock);
+	for (; p; p = next) {
+		next = p->next;
+		p->go(p, error);
+	}
+}
