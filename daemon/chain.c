@@ -337,8 +337,8 @@ static unsigned int key_id(const struct chain *c, unsigned int i)
 	return i + 1;
 }
 
-static int open_rados(const struct chain *c, struct cluster *cluster,
-			const struct store_options *o, struct store **ret, struct fault *f)
+static int open_rados(const struct chain *c, struct cluster *cluster, const struct store_options *o,
+		      struct store **ret, struct fault *f)
 {
 	struct rados_layer *layers = calloc(c->n, sizeof(*layers));
 	int r;
