@@ -43,6 +43,7 @@ struct chain_options {
 	const struct option_list *passphrase_files,
 		*formats; /* child first; formats may be empty */
 	enum newline_policy newline;
+	const int *passphrase_fds; /* to read each from instead, -1: none; NULL: none at all */
 	struct key_options keys; /* how the passphrase files are read */
 	const char *cookie, *fsid; /* of the volume; NULL: none. For chain_unlock(). */
 	bool is_strict; /* no plaintext ancestors */

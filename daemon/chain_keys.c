@@ -302,12 +302,16 @@ static int read_passphrase(const struct keys *k, unsigned int i, struct fault *f
 {
 	const struct key_place place = chain_place(k->o, k->c, i);
 	struct passphrase *p = k->p;
+	int passed = k->o->passphrase_fds && i < k->o->passphrase_files->n ? k->o->passphrase_fds[i]
+									   : -1;
 	int r;
 
 	/* Nobody gave a source for this layer, and the one below has it opened. */
 	if (is_header_of_below(k, i) && i >= k->o->passphrase_files->n)
 		return 0;
 	r = key_resolve(chain_source(k->o, i), &place, &p[i].file, f);
+	if (r == 0 && passed >= 0)
+		r = key_read_passed(passed, p[i].file, &place, &k->o->keys, &p[i].secret, f);
 	for (unsigned int j = i; r == 0 && !p[i].secret && j-- > 0;) {
 		if (!p[j].file || strcmp(p[j].file, p[i].file) != 0)
 			continue;

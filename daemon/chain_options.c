@@ -24,6 +24,7 @@ static void set_limits(struct luks_limits *l, const struct options *o)
 void chain_options_set(const struct options *o, struct chain_options *ret)
 {
 	ret->passphrase_files = &o->passphrase_files;
+	ret->passphrase_fds = o->key_fds;
 	ret->formats = &o->formats;
 	ret->newline = o->newline;
 	ret->is_strict = o->is_encryption_strict;

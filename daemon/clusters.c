@@ -134,6 +134,16 @@ static void unlink_entry(struct clusters *c, struct entry *e)
 		*link = e->next;
 }
 
+/* Our own command line was asked this before; words that came from elsewhere were not. */
+static int check_rest(const struct cluster_options *o, int rest, struct fault *f)
+{
+	for (int i = 1; i < rest; i++)
+		if (o->argv[i][0] == '-')
+			return fault_set(f, EXIT_USAGE, -EINVAL, "%s: Ceph knows no such option",
+					 o->argv[i]);
+	return 0;
+}
+
 /* Ceph takes words out of the array that it is given: a copy. */
 static int open_cluster(const struct entry *e, struct cluster **ret, struct fault *f)
 {
@@ -146,6 +156,8 @@ static int open_cluster(const struct entry *e, struct cluster **ret, struct faul
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a connection");
 	memcpy(o.argv, e->wish.argv, (size_t)o.argc * sizeof(*o.argv));
 	r = cluster_new(&o, &rest, &cluster, f);
+	if (r == 0)
+		r = check_rest(&o, rest, f);
 	if (r == 0)
 		r = cluster_connect(cluster, f);
 	free(o.argv);

@@ -88,6 +88,7 @@ int host_add_take(struct host *h, enum mapping_kind kind, struct options **optio
 					 .clusters = h->clusters,
 					 .pool = h->pool,
 					 .serial = ++h->serial,
+					 .is_hosted = h->o.is_hosted,
 					 .listen_fd = listen_fd,
 					 .changed_fd = h->changed.fd };
 	struct member *m = calloc(1, sizeof(*m));

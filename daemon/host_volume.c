@@ -89,6 +89,7 @@ static int start(struct host_volume *v, struct fault *f)
 				     .run_dir = v->o.run_dir,
 				     .pool = v->o.pool,
 				     .serial = v->o.serial,
+				     .is_hosted = v->o.is_hosted,
 				     .listen_fd = v->o.listen_fd,
 				     .is_interrupted = is_interrupted,
 				     .gone = on_gone,

@@ -38,6 +38,7 @@ struct host_volume_options {
 	struct clusters *clusters;
 	struct pool *pool;
 	unsigned int serial;
+	bool is_hosted; /* by the host's daemon */
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
 	int changed_fd; /* an event that is raised with every change of phase */
 };

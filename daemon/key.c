@@ -239,6 +239,18 @@ int key_read(const char *resolved, const struct key_place *place, const struct k
 	return r < 0 ? explain(kind, &q, r, f) : 0;
 }
 
+int key_read_passed(int fd, const char *resolved, const struct key_place *place,
+		    const struct key_options *o, struct secret **ret, struct fault *f)
+{
+	struct key_request q = { .source = resolved, .text = resolved, .place = place, .o = o };
+	int r;
+
+	if (o->timeout_s > 0)
+		q.deadline_ms = now_ms() + (int64_t)o->timeout_s * 1000;
+	r = key_read_fd(&q, fd, ret);
+	return r < 0 ? explain(&from_path, &q, r, f) : 0;
+}
+
 bool key_has_newline(const struct secret *s)
 {
 	size_t len = secret_len(s);

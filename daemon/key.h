@@ -56,6 +56,10 @@ int key_resolve(const char *source, const struct key_place *place, char **ret, s
 int key_read(const char *resolved, const struct key_place *place, const struct key_options *o,
 	     struct secret **ret, struct fault *f);
 
+/* The same from a descriptor that was passed in place of the source, which gives it its name. */
+int key_read_passed(int fd, const char *resolved, const struct key_place *place,
+		    const struct key_options *o, struct secret **ret, struct fault *f);
+
 /*
  * What can be said of a resolved source without reading it: that its file is missing or may not be
  * read. As key_read(); 0 for other sources.

@@ -274,6 +274,8 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 		return r;
 	k->o = *o;
 	k->chain = *o->chain;
+	/* The source itself is what is checked. */
+	k->chain.passphrase_fds = NULL;
 	k->chain.keys.is_interrupted = is_stopping;
 	k->chain.keys.arg = k;
 	k->xts = xts;

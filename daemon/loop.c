@@ -57,6 +57,16 @@ int loop_add(struct loop *l, struct watch *w)
 	return 0;
 }
 
+void loop_want(struct loop *l, struct watch *w, bool input, bool output)
+{
+	struct epoll_event e = { .events = (input ? (uint32_t)EPOLLIN : 0) |
+					   (output ? (uint32_t)EPOLLOUT : 0),
+				 .data.ptr = w };
+
+	/* What is in can be changed. */
+	(void)epoll_ctl(l->fd, EPOLL_CTL_MOD, w->fd, &e);
+}
+
 void loop_remove(struct loop *l, struct watch *w)
 {
 	if (!w->is_added)

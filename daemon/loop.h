@@ -13,7 +13,10 @@
 struct loop;
 
 struct watch {
-	/* Called by the loop when fd can be read. May remove this watch or any other. */
+	/*
+	 * Called by the loop when fd can be read, or what loop_want() said, or when its other end
+	 * is gone. May remove this watch or any other.
+	 */
 	void (*ready)(struct watch *w);
 	int fd; /* the owner's, stays open until loop_remove() */
 	bool is_added;
@@ -24,6 +27,8 @@ struct loop *loop_free(struct loop *l);
 
 /* Asks for ready when w->fd has input. 0 or -errno. */
 int loop_add(struct loop *l, struct watch *w);
+/* From now on for input, for room for output, for both, or for neither. */
+void loop_want(struct loop *l, struct watch *w, bool input, bool output);
 /* Harmless when it is not in. ready is not called any more. */
 void loop_remove(struct loop *l, struct watch *w);
 

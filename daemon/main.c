@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control_client.h"
 #include "dry_run.h"
 #include "fault.h"
 #include "image.h"
@@ -21,9 +22,11 @@
 #include "operand.h"
 #include "options.h"
 #include "run.h"
+#include "service.h"
 #include "state.h"
 #include "stats_command.h"
 #include "unmap.h"
+#include "unmap_child.h"
 
 static int finish_output(int r, struct fault *f)
 {
@@ -80,19 +83,32 @@ static int status_run(struct options *o, struct fault *f)
 	return r;
 }
 
+/* By the host's daemon if there is one, else by one for this volume alone. */
+static int start_volume(struct options *o, enum mapping_kind kind, struct fault *f)
+{
+	char run_dir[4096];
+	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+
+	if (r == 0)
+		r = client_start(o, run_dir, f);
+	return r == -ENOENT && f->error == 0 ? run_volume(o, kind, f) : r;
+}
+
 static int dispatch(struct options *o, struct fault *f)
 {
 	if (o->is_dry_run)
 		return dry_run(o, f);
 	switch (o->command) {
 	case COMMAND_MAP:
-		return run_volume(o, MAPPING_MAP, f);
+		return start_volume(o, MAPPING_MAP, f);
 	case COMMAND_ATTACH:
-		return run_volume(o, MAPPING_ATTACH, f);
+		return start_volume(o, MAPPING_ATTACH, f);
 	case COMMAND_STATS:
 		return stats_run(o, f);
 	case COMMAND_SERVE:
-		return run_volume(o, MAPPING_SERVE, f);
+		return start_volume(o, MAPPING_SERVE, f);
+	case COMMAND_DAEMON:
+		return service_run(o, f);
 	case COMMAND_UNMAP:
 		return unmap_run(o, f);
 	case COMMAND_DETACH:
@@ -119,6 +135,21 @@ static int dispatch(struct options *o, struct fault *f)
 	return fault_set(f, EXIT_USAGE, -EINVAL, "no command");
 }
 
+/* What Ceph has no use for is not kept for it: two volumes of one cluster differ in nothing else.
+ */
+static void drop_words(struct options *o, int n, const char *const *words)
+{
+	int kept = 1;
+
+	for (int i = 1, w = 1; i < o->ceph_argc; i++) {
+		if (w < n && words[w] == o->ceph_argv[i])
+			w++;
+		else
+			o->ceph_argv[kept++] = o->ceph_argv[i];
+	}
+	o->ceph_argc = kept;
+}
+
 /* The words that are neither our options nor Ceph's: the command and its operand. */
 static int settle_command(struct options *o, struct fault *f)
 {
@@ -133,6 +164,7 @@ static int settle_command(struct options *o, struct fault *f)
 		r = cluster_strip_words(n, words, &n, f);
 	if (r == 0)
 		r = options_positionals(o, n, words, f);
+	drop_words(o, n, words);
 	free(words);
 	return r;
 }
@@ -160,8 +192,9 @@ int main(int argc, char **argv)
 	struct fault f = { 0 };
 	int r;
 
-	/* First of all: we may have been started only to unlock a header. */
+	/* First of all: we may have been started only to unlock a header, or to unmap. */
 	luks_unlock_child_main(argc, argv);
+	unmap_child_main(argc, argv);
 	settle_process();
 	memset(&o, 0, sizeof(o));
 	r = options_parse(argc, argv, &o, &f);

@@ -119,6 +119,7 @@ static int start_claim(struct mapping *m, struct fault *f)
 	int r = 0;
 
 	describe_image(&m->chain_options, &m->chain, &m->state);
+	m->state.is_hosted = m->o.is_hosted;
 	m->state.io_timeout_s = o->io_timeout_s;
 	m->state.reattach_timeout_s = has_device(m) ? o->reattach_timeout_s : -1;
 	m->state.is_exclusive = o->is_exclusive;

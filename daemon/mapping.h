@@ -30,6 +30,7 @@ struct mapping_options {
 	struct loop *loop;
 	struct pool *pool;
 	unsigned int serial; /* unlike that of any other mapping of this process */
+	bool is_hosted; /* by the host's daemon */
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
 	/* Whether the user wants the start to end; asked between its steps. */
 	bool (*is_interrupted)(void *arg);

@@ -22,12 +22,13 @@
 #define C_STATUS (1u << COMMAND_STATUS)
 #define C_STATS (1u << COMMAND_STATS)
 #define C_SERVE (1u << COMMAND_SERVE)
+#define C_HOST (1u << COMMAND_DAEMON)
 #define C_DEVICE (C_MAP | C_ATTACH)
 #define C_DAEMON (C_MAP | C_ATTACH | C_SERVE)
 #define C_DRY (C_MAP | C_SERVE)
 #define C_PRINTS (C_LIST | C_STATUS | C_STATS | C_DRY)
 #define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS | C_STATS)
-#define C_ALL (C_NAMED | C_LIST)
+#define C_ALL (C_NAMED | C_LIST | C_HOST)
 
 #define AT(field) offsetof(struct options, field)
 
@@ -37,7 +38,7 @@
 
 /* clang-format off */
 const struct option_row option_rows[] = {
-	{ "conf", 'c', OPTION_STRING, GROUP_CEPH, C_ALL, OPTION_TOLERATED, AT(conf), "FILE",
+	{ "conf", 'c', OPTION_STRING, GROUP_CEPH, C_ALL, OPTION_TOLERATED | OPTION_PATH, AT(conf), "FILE",
 	  .help = "Ceph configuration file. Default: $CEPH_CONF, /etc/ceph/CLUSTER.conf, ~/.ceph/CLUSTER.conf." },
 	{ "cluster", 0, OPTION_STRING, GROUP_CEPH, C_ALL, OPTION_TOLERATED, AT(cluster), "NAME",
 	  .help = "Name of the cluster, which the default configuration file is named after. Default: ceph." },
@@ -132,9 +133,9 @@ const struct option_row option_rows[] = {
 	{ "quiesce-hook", 0, OPTION_REFUSED_VALUE, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, 0, "FILE",
 	  .help = "Not supported yet, and refused." },
 
-	{ "socket", 'U', OPTION_STRING, GROUP_SERVE, C_SERVE, 0, AT(socket), "PATH",
+	{ "socket", 'U', OPTION_STRING, GROUP_SERVE, C_SERVE, OPTION_PATH, AT(socket), "PATH",
 	  .max = 107, .help = "Unix socket to listen on. It is made with mode 0600." },
-	{ "single", 's', OPTION_FLAG, GROUP_SERVE, C_SERVE, 0, AT(is_single), NULL,
+	{ "single", 's', OPTION_FLAG, GROUP_SERVE, C_SERVE, OPTION_OWN_PROCESS, AT(is_single), NULL,
 	  .help = "Serve one client on standard input and output." },
 	{ "export-name", 0, OPTION_STRING, GROUP_SERVE, C_SERVE, OPTION_MAY_BE_EMPTY, AT(export_name), "NAME",
 	  .max = 4096, .help = "Name of the export. Default: SPEC. The empty name always works too." },
@@ -157,20 +158,24 @@ const struct option_row option_rows[] = {
 
 	{ "options", 'o', OPTION_KEYS, GROUP_PROCESS, C_ALL, 0, 0, "KEY[=VALUE],...",
 	  .help = "Other options without their dashes, separated by commas. A comma inside a value is written \\, and a backslash \\\\. Can be repeated." },
-	{ "foreground", 'f', OPTION_FLAG, GROUP_PROCESS, C_DAEMON, OPTION_TOLERATED, AT(is_foreground), NULL,
+	{ "foreground", 'f', OPTION_FLAG, GROUP_PROCESS, C_DAEMON, OPTION_TOLERATED | OPTION_OWN_PROCESS, AT(is_foreground), NULL,
 	  .help = "Stay in the foreground." },
-	{ "debug", 'd', OPTION_FLAG, GROUP_PROCESS, C_ALL, OPTION_TOLERATED | OPTION_ALSO_CEPH, AT(is_debug), NULL,
+	{ "no-daemon", 0, OPTION_FLAG, GROUP_PROCESS, C_DAEMON | C_UNMAP | C_DETACH, OPTION_OWN_PROCESS, AT(is_private), NULL,
+	  .help = "Do not ask the host's daemon although it runs: map, attach and serve start a process for this volume alone; unmap and detach act themselves." },
+	{ "control-group", 0, OPTION_STRING, GROUP_PROCESS, C_HOST, 0, AT(control_group), "GROUP",
+	  .max = 255, .help = "Group whose members may use the control socket, with some limits. Default: only root." },
+	{ "debug", 'd', OPTION_FLAG, GROUP_PROCESS, C_ALL, OPTION_TOLERATED | OPTION_ALSO_CEPH | OPTION_OWN_PROCESS, AT(is_debug), NULL,
 	  .help = "Stay in the foreground and log everything to standard error." },
-	{ "log-file", 0, OPTION_STRING, GROUP_PROCESS, C_DAEMON, OPTION_TOLERATED | OPTION_ALSO_CEPH, AT(log_file), "FILE",
+	{ "log-file", 0, OPTION_STRING, GROUP_PROCESS, C_DAEMON | C_HOST, OPTION_TOLERATED | OPTION_ALSO_CEPH | OPTION_OWN_PROCESS, AT(log_file), "FILE",
 	  .help = "Append the log to this file; Ceph's own log goes there too. Default: the journal, or syslog." },
-	{ "log-level", 0, OPTION_CHOICE, GROUP_PROCESS, C_ALL, 0, AT(log_level), "LEVEL",
+	{ "log-level", 0, OPTION_CHOICE, GROUP_PROCESS, C_ALL, OPTION_OWN_PROCESS, AT(log_level), "LEVEL",
 	  .choices = "error|warning|notice|info|debug", .fallback = "notice", .help = "How much to log." },
 	{ "open-timeout", 0, OPTION_SECONDS, GROUP_PROCESS, C_DAEMON, 0, AT(open_timeout_s), "SECONDS",
 	  .fallback = "30", .max = 86400,
 	  .help = "Time limit for reaching the cluster and opening the image. 0: none." },
-	{ "run-dir", 0, OPTION_STRING, GROUP_PROCESS, C_ALL, 0, AT(run_dir), "DIR",
+	{ "run-dir", 0, OPTION_STRING, GROUP_PROCESS, C_ALL, OPTION_OWN_PROCESS, AT(run_dir), "DIR",
 	  .max = 4000, .help = "Where the state of the volumes is kept. Every command must be told the same." },
-	{ "workers", 0, OPTION_UINT, GROUP_PROCESS, C_DAEMON, 0, AT(workers), "N",
+	{ "workers", 0, OPTION_UINT, GROUP_PROCESS, C_DAEMON | C_HOST, OPTION_OWN_PROCESS, AT(workers), "N",
 	  .min = 1, .max = 1024, .help = "Encryption threads. Default: one per processor." },
 	{ "queue-memory", 0, OPTION_BYTES, GROUP_PROCESS, C_DAEMON, 0, AT(queue_memory), "BYTES",
 	  .min = 33 * MIB, .max = 1024 * 1024 * MIB,
@@ -232,6 +237,8 @@ const struct command_row command_rows[] = {
 	{ COMMAND_STATUS, "status", "[DEVICE|SPEC|COOKIE]", "Show volumes in detail." },
 	{ COMMAND_STATS, "stats", "[DEVICE|SPEC|COOKIE]", "Show what volumes do." },
 	{ COMMAND_SERVE, "serve", "SPEC", "Serve an image or snapshot as NBD on a unix socket." },
+	{ COMMAND_DAEMON, "daemon", "",
+	  "Be the daemon of this host: one process for many volumes." },
 	{ COMMAND_HELP, "help", "[COMMAND]", "Show what a command takes." },
 	{ COMMAND_VERSION, "version", "", "Show the version." },
 };
@@ -405,6 +412,8 @@ const char *options_command_name(enum command c)
 		return "stats";
 	case COMMAND_SERVE:
 		return "serve";
+	case COMMAND_DAEMON:
+		return "daemon";
 	case COMMAND_HELP:
 		return "help";
 	case COMMAND_VERSION:

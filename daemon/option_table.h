@@ -54,6 +54,11 @@ enum option_group {
 #define OPTION_MAY_BE_EMPTY 8u
 /* Not in the help, not in the manual page. */
 #define OPTION_HIDDEN 16u
+/* About the process itself: a volume with it gets one of its own, not a place in the host's daemon.
+ */
+#define OPTION_OWN_PROCESS 32u
+/* A path, which another process would see from another folder. */
+#define OPTION_PATH 64u
 
 struct option_row {
 	const char *name; /* without the dashes */

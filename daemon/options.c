@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "log.h"
 #include "key.h"
@@ -40,6 +41,20 @@ static int no_memory(struct fault *f)
 static bool was_given(const struct options *o, const char *name)
 {
 	return o->is_given[option_find(name, strlen(name)) - option_rows];
+}
+
+/* Remembers it as another process can be told. */
+static int note_given(struct options *o, const struct option_row *row, const char *value,
+		      struct fault *f)
+{
+	cleanup_free char *setting = NULL;
+
+	o->is_given[row - option_rows] = true;
+	if (asprintf(&setting, "%s%s%s", row->name, value ? "=" : "", value ? value : "") < 0) {
+		setting = NULL;
+		return no_memory(f);
+	}
+	return option_list_add(&o->settings, setting, f);
 }
 
 /* Keeps "--key" or "--key=value" for Ceph. */
@@ -72,9 +87,10 @@ static int take_option(struct options *o, const struct option_row *row, const ch
 				 row->name);
 	}
 	r = option_store(o, row, shown, value, f);
+	if (r == 0)
+		r = note_given(o, row, value, f);
 	if (r)
 		return r;
-	o->is_given[row - option_rows] = true;
 	if (!(row->flags & OPTION_ALSO_CEPH) || (row->type == OPTION_FLAG && !*is_on))
 		return 0;
 	if (row->letter)
@@ -304,6 +320,13 @@ void options_done(struct options *o)
 {
 	option_values_done(o);
 	option_list_done(&o->words);
+	option_list_done(&o->settings);
+	for (unsigned int i = 0; i < o->n_key_fds; i++)
+		if (o->key_fds[i] >= 0)
+			(void)close(o->key_fds[i]);
+	free(o->key_fds);
+	o->key_fds = NULL;
+	o->n_key_fds = 0;
 	free(o->ceph_argv);
 	o->ceph_argv = NULL;
 	free(o->operand);
@@ -396,6 +419,7 @@ static void operand_range(const struct options *o, unsigned int *ret_min, unsign
 	case COMMAND_HELP:
 		break;
 	case COMMAND_LIST:
+	case COMMAND_DAEMON:
 	case COMMAND_VERSION:
 	case COMMAND_DUMP_OPTIONS:
 	case COMMAND_DUMP_COMPLETION:

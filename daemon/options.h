@@ -39,6 +39,7 @@ enum command {
 	COMMAND_STATUS,
 	COMMAND_STATS,
 	COMMAND_SERVE,
+	COMMAND_DAEMON,
 	COMMAND_HELP,
 	COMMAND_VERSION,
 	COMMAND_DUMP_OPTIONS, /* hidden: for the manual page's test */
@@ -98,6 +99,12 @@ struct options {
 	bool is_insecure_allowed; /* --allow-insecure-permissions */
 	int key_timeout_s; /* 0: none */
 	int key_check_interval_s; /* 0: never by itself */
+	/*
+	 * In a daemon that was asked: descriptors to read them from the first time, one for each of
+	 * passphrase_files, -1: none. Owned; NULL: none at all.
+	 */
+	int *key_fds;
+	unsigned int n_key_fds;
 	bool is_encryption_strict; /* --encryption-strict: no plaintext ancestors */
 	enum newline_policy newline;
 	unsigned int block_size; /* bytes; 0: auto */
@@ -131,6 +138,8 @@ struct options {
 
 	/* the process */
 	bool is_foreground; /* also set by is_debug */
+	bool is_private; /* --no-daemon: a process of its own although the host's daemon runs */
+	char *control_group; /* daemon: who may use its control socket; NULL: root's group */
 	bool is_debug;
 	char *log_file;
 	int log_level; /* enum log_level */
@@ -143,6 +152,7 @@ struct options {
 	enum store_choice store;
 
 	struct option_list words; /* owns what ceph_argv points to */
+	struct option_list settings; /* all that was given, in order, as "KEY" or "KEY=VALUE" */
 	bool is_given[OPTION_ROWS_MAX]; /* which rows of the table the user used */
 };
 

@@ -170,6 +170,13 @@ static int open_own_dir(const char *run_dir, int *ret_fd, struct fault *f)
 	return 0;
 }
 
+int state_make_run_dir(const char *run_dir, struct fault *f)
+{
+	cleanup_fd int fd = -1;
+
+	return open_own_dir(run_dir, &fd, f);
+}
+
 /* The turn to claim, held by the descriptor. Short: nothing slow happens under it. */
 static int lock_dir(int dir_fd, int *ret_fd)
 {

@@ -46,6 +46,7 @@ struct volume_state {
 	char key[640]; /* who it is in this directory; set by state_claim() */
 	int pid; /* of the owner, as it sees itself; set by state_claim() and state_update() */
 	uint64_t pid_namespace; /* in which it sees itself so; as pid */
+	bool is_hosted; /* its owner is the host's daemon, which has others too */
 	enum volume_status status;
 	char pool[128], nspace[128], image[256], snap[256];
 	uint64_t snap_id; /* UINT64_MAX: the head, or not known */
@@ -94,6 +95,12 @@ uint64_t state_pid_namespace(void);
  * these is there.
  */
 int state_run_dir(const char *given, char *buf, size_t len, struct fault *f);
+
+/*
+ * Makes it if it is missing, and checks that nobody else can put files of his own there.
+ * EXIT_PASSPHRASE or EXIT_NOT_FOUND.
+ */
+int state_make_run_dir(const char *run_dir, struct fault *f);
 
 /*
  * Takes the name key in run_dir (made if missing) for this process and those it forks, and writes

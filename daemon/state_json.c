@@ -46,6 +46,7 @@ static const struct field volume_fields[] = {
 	V("cookie", FIELD_TEXT, cookie),
 	V("key", FIELD_TEXT, key),
 	V("pid_namespace", FIELD_U64, pid_namespace),
+	V("hosted", FIELD_BOOL, is_hosted),
 	V("file", FIELD_TEXT, file),
 	V("socket", FIELD_TEXT, socket),
 	V("fsid", FIELD_TEXT, fsid),

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control_client.h"
 #include "nbdctl.h"
 #include "operand.h"
 #include "state.h"
@@ -113,8 +114,14 @@ static int wait_owner(const char *run_dir, const struct volume_state *v, int own
 static int end_owner(const struct options *o, const char *run_dir, const struct volume_state *v,
 		     struct fault *f)
 {
-	int fd = open_owner(run_dir, v), r = fd < 0 ? fd : 0;
+	int fd = v->is_hosted ? -ESRCH : open_owner(run_dir, v), r = fd < 0 ? fd : 0;
 
+	if (v->is_hosted) {
+		(void)fault_set(f, EXIT_USAGE, r,
+				"the host's daemon (process %d) serves it among others", v->pid);
+		fault_hint(f, "leave --no-daemon away, so that it is asked");
+		return r;
+	}
 	if (r == -EXDEV) {
 		(void)fault_set(f, EXIT_SAFEGUARD, r,
 				"the daemon (process %d there) is in another pid namespace",
@@ -280,7 +287,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	    (r < 0 || !kernel.is_connected ||
 	     (kernel.cookie[0] && strcmp(kernel.cookie, v->cookie) != 0)))
 		return state_remove(run_dir, v->key);
-	owner = is_served ? open_owner(run_dir, v) : -1;
+	owner = is_served && !v->is_hosted ? open_owner(run_dir, v) : -1;
 	r = disconnect(o, index, is_served, f);
 	if (r == 0 && is_served)
 		r = wait_owner(run_dir, v, owner, o->reattach_timeout_s, f);
@@ -302,6 +309,12 @@ static int open_list(struct options *o, char *run_dir, size_t len, struct state_
 	return r < 0 ? r : state_list(run_dir, l, f);
 }
 
+/* Whether the host's daemon serves it and does it for us. */
+static bool is_asked_for(const struct options *o, const struct volume_state *v)
+{
+	return !o->is_private && v && v->is_hosted && volume_is_alive(v);
+}
+
 int unmap_run(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
@@ -312,7 +325,9 @@ int unmap_run(struct options *o, struct fault *f)
 	if (r < 0)
 		return r;
 	r = find(o, &l, &v, &index, f);
-	if (r == 0 && index >= 0) {
+	if (r == 0 && is_asked_for(o, v)) {
+		r = client_stop(o, run_dir, v, f);
+	} else if (r == 0 && index >= 0) {
 		r = unmap_device(o, run_dir, v, index, f);
 	} else if (r == 0 && !volume_is_alive(v)) {
 		r = state_remove(run_dir, v->key);
@@ -338,6 +353,8 @@ int detach_run(struct options *o, struct fault *f)
 			      o->operand);
 	else if (r == 0 && (!v || !volume_is_alive(v)))
 		r = fault_set(f, EXIT_NOT_FOUND, -ESRCH, "/dev/nbd%d has no daemon", index);
+	else if (r == 0 && is_asked_for(o, v))
+		r = client_stop(o, run_dir, v, f);
 	else if (r == 0)
 		r = end_owner(o, run_dir, v, f);
 	state_list_done(&l);

@@ -61,13 +61,21 @@ diff -u "$work/statuses" "$work/explained" >&2 || fail "exit statuses and includ
 done >"$work/missing"
 [ -s "$work/missing" ] && fail "commands without explanation: $(tr '\n' ' ' <"$work/missing")"
 
+# What the daemon says of its interface, the other page explains.
+sed -n 's/^	"\(method\|error\) \([A-Za-z]*\).*/\2/p' "$top/daemon/control_interface.c" |
+	while read -r name; do
+		grep -q "^\.It \(Fn $name\|Er org\.rbdcrypt\.Host\.$name$\)" "$top/man/rbdcrypt-nbd-control.7" ||
+			echo "$name"
+	done >"$work/missing"
+[ -s "$work/missing" ] && fail "not in rbdcrypt-nbd-control(7): $(tr '\n' ' ' <"$work/missing")"
+
 if ! command -v mandoc >/dev/null; then
 	[ $status = 0 ] || exit $status
 	echo "man: mandoc is not installed: not linted" >&2
 	exit 77
 fi
 # Cross references to pages of other packages need not be installed here.
-mandoc -Tlint -Wstyle "$page" 2>&1 |
+mandoc -Tlint -Wstyle "$top"/man/*.[78] 2>&1 |
 	grep -v 'mandoc.db\|referenced manual not found' >"$work/lint" || :
 if [ -s "$work/lint" ]; then
 	cat "$work/lint" >&2

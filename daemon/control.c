@@ -1,0 +1,612 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Accepts clients, cuts what they send into messages, and sends the answers. A client can do
+ * nothing to us but waste a place: everything it can make us hold is bounded, one that stops in the
+ * middle of a message or does not take its answer is cut after some seconds, and when all places
+ * are taken, the one that has said nothing for longest makes room.
+ *
+ * Calls of one client are answered in order: the next is looked at when the last has its answer,
+ * and until then what it sends stays in the socket.
+ */
+
+#include "control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json_tokener.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "text.h"
+
+#define CLIENTS_MAX 64
+#define MESSAGE_MAX (256u << 10)
+#define DEPTH_MAX 16
+#define SWEEP_MS 1000
+/* For the rest of a message, and for taking an answer. */
+#define STALL_MS 10000
+
+struct control_call {
+	struct control_call *next;
+	struct control *control;
+	struct watch watch;
+	bool is_trusted;
+	uid_t uid;
+	char *in; /* MESSAGE_MAX bytes */
+	size_t in_len;
+	int fds[CONTROL_FDS_MAX]; /* of the message that is being read, or under way */
+	unsigned int n_fds;
+	char *out; /* being sent, or NULL */
+	size_t out_len, out_done;
+	long long since_ms; /* of the last byte in either direction */
+	/* The call under way: */
+	struct json_object *message; /* NULL: none */
+	struct json_object *parameters; /* inside message, or our own */
+	char method[256];
+	bool is_oneway;
+	bool is_dead; /* to be freed once nobody of ours is inside */
+};
+
+struct control {
+	struct control_options o;
+	char path[108]; /* to be removed, or "" */
+	struct watch accepting, sweep;
+	struct control_call *clients;
+	unsigned int n;
+	bool is_sweeping;
+};
+
+static long long now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- a client's end ---- */
+
+static void close_fds(struct control_call *c)
+{
+	for (unsigned int i = 0; i < c->n_fds; i++)
+		if (c->fds[i] >= 0)
+			(void)close(c->fds[i]);
+	c->n_fds = 0;
+}
+
+static void end_message(struct control_call *c)
+{
+	json_object_put(c->message);
+	c->message = NULL;
+	c->parameters = NULL;
+	close_fds(c);
+}
+
+static void drop(struct control_call *c)
+{
+	struct control *control = c->control;
+	struct control_call **link = &control->clients;
+
+	while (*link != c)
+		link = &(*link)->next;
+	*link = c->next;
+	control->n--;
+	loop_remove(control->o.loop, &c->watch);
+	if (c->message)
+		control->o.abandoned(control->o.arg, c);
+	end_message(c);
+	(void)close(c->watch.fd);
+	free(c->in);
+	free(c->out);
+	free(c);
+}
+
+/* ---- messages ---- */
+
+static struct json_object *parse(const char *text, size_t len)
+{
+	struct json_tokener *t = json_tokener_new_ex(DEPTH_MAX);
+	struct json_object *o = NULL;
+
+	if (!t)
+		return NULL;
+	json_tokener_set_flags(t, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	/* With the zero byte, so that a number at the end is seen to be whole. */
+	o = json_tokener_parse_ex(t, text, (int)len + 1);
+	if (json_tokener_get_error(t) != json_tokener_success ||
+	    json_tokener_get_parse_end(t) < len) {
+		json_object_put(o);
+		o = NULL;
+	}
+	json_tokener_free(t);
+	return o;
+}
+
+static bool get_bool(struct json_object *o, const char *key)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(o, key, &value) && json_object_get_boolean(value);
+}
+
+/* Checks the envelope. -EBADMSG: no method call. */
+static int open_message(struct control_call *c, struct json_object *o)
+{
+	struct json_object *method, *parameters;
+	const char *name;
+	size_t len;
+
+	c->message = o;
+	if (!json_object_is_type(o, json_type_object) ||
+	    !json_object_object_get_ex(o, "method", &method) ||
+	    !json_object_is_type(method, json_type_string))
+		return -EBADMSG;
+	name = json_object_get_string(method);
+	len = (size_t)json_object_get_string_len(method);
+	if (len >= sizeof(c->method) || strlen(name) != len)
+		return -EBADMSG;
+	text_copy(c->method, sizeof(c->method), name);
+	c->is_oneway = get_bool(o, "oneway");
+	if (!json_object_object_get_ex(o, "parameters", &parameters) || !parameters) {
+		parameters = json_object_new_object();
+		if (!parameters || json_object_object_add(o, "parameters", parameters) < 0) {
+			json_object_put(parameters);
+			return -ENOMEM;
+		}
+	}
+	if (!json_object_is_type(parameters, json_type_object) || get_bool(o, "upgrade"))
+		return -EBADMSG;
+	c->parameters = parameters;
+	return 0;
+}
+
+/* Takes the next whole message out of the buffer and has it done. -EAGAIN: there is none. */
+static int next_message(struct control_call *c)
+{
+	const char *end = memchr(c->in, 0, c->in_len);
+	size_t len = end ? (size_t)(end - c->in) : 0;
+	struct json_object *o;
+	int r;
+
+	if (!end)
+		return c->in_len < MESSAGE_MAX ? -EAGAIN : -EMSGSIZE;
+	o = parse(c->in, len);
+	c->in_len -= len + 1;
+	memmove(c->in, end + 1, c->in_len);
+	r = o ? open_message(c, o) : -EBADMSG;
+	if (r < 0) {
+		json_object_put(c->message);
+		c->message = NULL;
+		return r;
+	}
+	c->control->o.called(c->control->o.arg, c);
+	return 0;
+}
+
+/* ---- input ---- */
+
+static int take_fds(struct control_call *c, struct msghdr *m)
+{
+	int r = m->msg_flags & MSG_CTRUNC ? -EMFILE : 0;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+		size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+			if (c->n_fds < CONTROL_FDS_MAX) {
+				c->fds[c->n_fds++] = fd;
+			} else {
+				(void)close(fd);
+				r = -EMFILE;
+			}
+		}
+	}
+	return r;
+}
+
+/* Bytes read; -EAGAIN; -ECONNRESET at the end. */
+static int receive(struct control_call *c)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * CONTROL_FDS_MAX)];
+	} control;
+	struct iovec iov = { c->in + c->in_len, MESSAGE_MAX - c->in_len };
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(c->watch.fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	int r;
+
+	if (n < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	r = take_fds(c, &m);
+	if (r < 0)
+		return r;
+	if (n == 0)
+		return -ECONNRESET;
+	c->in_len += (size_t)n;
+	c->since_ms = now_ms();
+	return (int)n;
+}
+
+/* ---- output ---- */
+
+static int send_some(struct control_call *c)
+{
+	while (c->out) {
+		ssize_t n = send(c->watch.fd, c->out + c->out_done, c->out_len - c->out_done,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN ? 0 : -errno;
+		c->since_ms = now_ms();
+		c->out_done += (size_t)n;
+		if (c->out_done == c->out_len) {
+			free(c->out);
+			c->out = NULL;
+		}
+	}
+	return 0;
+}
+
+/* The answer to the call under way, whose end this is. */
+static void answer(struct control_call *c, const char *error, struct json_object *parameters)
+{
+	struct json_object *o = json_object_new_object();
+	const char *text = NULL;
+	size_t len = 0;
+
+	if (o && error)
+		(void)json_object_object_add(o, "error", json_object_new_string(error));
+	if (o && parameters && json_object_object_add(o, "parameters", parameters) == 0) {
+		parameters = NULL;
+		text = json_object_to_json_string_length(
+			o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+	}
+	json_object_put(parameters);
+	if (text && !c->is_oneway)
+		c->out = malloc(len + 1);
+	if (c->out) {
+		/* The zero byte is part of it. */
+		memcpy(c->out, text, len + 1);
+		c->out_len = len + 1;
+		c->out_done = 0;
+	} else if (!c->is_oneway) {
+		c->is_dead = true;
+	}
+	json_object_put(o);
+	end_message(c);
+	c->since_ms = now_ms();
+	/* The rest happens in the loop: whoever answers may be in the middle of other things. */
+	loop_want(c->control->o.loop, &c->watch, false, true);
+}
+
+void control_reply(struct control_call *call, struct json_object *parameters)
+{
+	answer(call, NULL, parameters);
+}
+
+void control_refuse(struct control_call *call, const char *error, struct json_object *parameters)
+{
+	answer(call, error, parameters);
+}
+
+/* ---- a client's turn ---- */
+
+static int take_turn(struct control_call *c)
+{
+	int r = c->is_dead ? -ENOMEM : send_some(c);
+
+	/* One whose call is under way is only looked at to see whether it is still there. */
+	if (r == 0 && c->message) {
+		struct pollfd p = { .fd = c->watch.fd };
+
+		return poll(&p, 1, 0) > 0 ? -ECONNRESET : 0;
+	}
+	while (r == 0 && !c->out && !c->message && !c->is_dead) {
+		r = next_message(c);
+		if (r == -EAGAIN) {
+			r = receive(c);
+			if (r == -EAGAIN)
+				return 0;
+			r = r < 0 ? r : 0;
+		}
+	}
+	return r;
+}
+
+static void on_client(struct watch *w)
+{
+	struct control_call *c =
+		(struct control_call *)((char *)w - offsetof(struct control_call, watch));
+	int r = take_turn(c);
+
+	if (r < 0) {
+		if (r == -EBADMSG || r == -EMSGSIZE || r == -EMFILE)
+			log_notice(NULL, "control: a client of user %u sent no message: cut",
+				   (unsigned int)c->uid);
+		drop(c);
+		return;
+	}
+	loop_want(c->control->o.loop, &c->watch, !c->out && !c->message, c->out != NULL);
+}
+
+/* ---- new clients ---- */
+
+static bool is_in_group(int fd, const struct ucred *peer, gid_t group)
+{
+	gid_t groups[256];
+	socklen_t len = sizeof(groups);
+
+	if (group == (gid_t)-1)
+		return false;
+	if (peer->gid == group)
+		return true;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
+		return false;
+	for (size_t i = 0; i < len / sizeof(groups[0]); i++)
+		if (groups[i] == group)
+			return true;
+	return false;
+}
+
+/* Places are few: who has said nothing for longest, and waits for nothing, makes room. */
+static bool make_room(struct control *control)
+{
+	struct control_call *oldest = NULL;
+
+	if (control->n < CLIENTS_MAX)
+		return true;
+	for (struct control_call *c = control->clients; c; c = c->next)
+		if (!c->message && !c->out && (!oldest || c->since_ms < oldest->since_ms))
+			oldest = c;
+	if (oldest)
+		drop(oldest);
+	return oldest != NULL;
+}
+
+static int add_client(struct control *control, int fd)
+{
+	struct control_call *c;
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return -errno;
+	if (peer.uid != 0 && peer.uid != geteuid() && !is_in_group(fd, &peer, control->o.group))
+		return -EACCES;
+	if (!make_room(control))
+		return -EBUSY;
+	c = calloc(1, sizeof(*c));
+	if (c)
+		c->in = malloc(MESSAGE_MAX);
+	if (!c || !c->in) {
+		free(c);
+		return -ENOMEM;
+	}
+	c->control = control;
+	c->uid = peer.uid;
+	c->is_trusted = peer.uid == 0 || peer.uid == geteuid();
+	c->since_ms = now_ms();
+	c->watch.fd = fd;
+	c->watch.ready = on_client;
+	if (loop_add(control->o.loop, &c->watch) < 0) {
+		free(c->in);
+		free(c);
+		return -ENOMEM;
+	}
+	c->next = control->clients;
+	control->clients = c;
+	control->n++;
+	if (!control->is_sweeping)
+		timer_set(control->sweep.fd, SWEEP_MS);
+	control->is_sweeping = true;
+	return 0;
+}
+
+static void on_accepting(struct watch *w)
+{
+	struct control *c = (struct control *)((char *)w - offsetof(struct control, accepting));
+	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+
+	if (fd < 0)
+		return;
+	r = add_client(c, fd);
+	if (r < 0) {
+		log_notice(NULL, "control: turned a client away: %s", strerror(-r));
+		(void)close(fd);
+	}
+}
+
+/* Cuts those who stopped half-way. */
+static void on_sweep(struct watch *w)
+{
+	struct control *control = (struct control *)((char *)w - offsetof(struct control, sweep));
+	long long now = now_ms();
+
+	timer_clear(w->fd);
+	for (struct control_call *c = control->clients, *next; c; c = next) {
+		next = c->next;
+		if (!c->message && (c->in_len > 0 || c->out || c->n_fds > 0) &&
+		    now - c->since_ms >= STALL_MS) {
+			log_notice(NULL, "control: a client of user %u stopped half-way: cut",
+				   (unsigned int)c->uid);
+			drop(c);
+		}
+	}
+	control->is_sweeping = control->clients != NULL;
+	if (control->is_sweeping)
+		timer_set(w->fd, SWEEP_MS);
+}
+
+/* ---- the socket ---- */
+
+static bool is_alive(const struct sockaddr_un *a)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool yes = fd >= 0 &&
+		   (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN);
+
+	if (fd >= 0)
+		(void)close(fd);
+	return yes;
+}
+
+/* Made under another name and renamed, so that it is never there with other owners or modes. */
+static int bind_socket(struct control *c, struct fault *f)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX }, temp = { .sun_family = AF_UNIX };
+	int fd, r = 0;
+
+	if (snprintf(a.sun_path, sizeof(a.sun_path), "%s/" CONTROL_NAME, c->o.run_dir) >=
+		    (int)sizeof(a.sun_path) ||
+	    snprintf(temp.sun_path, sizeof(temp.sun_path), "%s.%d", a.sun_path, (int)getpid()) >=
+		    (int)sizeof(temp.sun_path))
+		return fault_set(f, EXIT_USAGE, -ENAMETOOLONG,
+				 "run directory %s: too long a path for a socket in it",
+				 c->o.run_dir);
+	if (is_alive(&a))
+		return fault_set(f, EXIT_BUSY, -EADDRINUSE, "another daemon listens on %s",
+				 a.sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return fault_set(f, EXIT_MEMORY, -errno, "cannot make the control socket");
+	(void)unlink(temp.sun_path);
+	/* Linux makes the file with the socket's own mode; the umask is every thread's. */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&temp, sizeof(temp)) < 0 ||
+	    (c->o.group != (gid_t)-1 && chown(temp.sun_path, (uid_t)-1, c->o.group) < 0) ||
+	    chmod(temp.sun_path, 0660) < 0 || listen(fd, CLIENTS_MAX) < 0 ||
+	    rename(temp.sun_path, a.sun_path) < 0)
+		r = -errno;
+	if (r < 0) {
+		(void)unlink(temp.sun_path);
+		(void)close(fd);
+		return fault_set(f, EXIT_NOT_FOUND, r, "cannot listen on %s: %s", a.sun_path,
+				 strerror(-r));
+	}
+	text_copy(c->path, sizeof(c->path), a.sun_path);
+	return fd;
+}
+
+static int start(struct control *c, struct fault *f)
+{
+	int r = timer_new();
+
+	if (r >= 0) {
+		c->sweep.fd = r;
+		c->sweep.ready = on_sweep;
+		r = loop_add(c->o.loop, &c->sweep);
+	}
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
+	if (c->o.fd >= 0)
+		r = fcntl(c->o.fd, F_SETFL, O_NONBLOCK) < 0
+			    ? fault_set(f, EXIT_USAGE, -errno, "the control socket that was passed")
+			    : c->o.fd;
+	else
+		r = bind_socket(c, f);
+	if (r < 0)
+		return r;
+	c->accepting.fd = r;
+	c->accepting.ready = on_accepting;
+	r = loop_add(c->o.loop, &c->accepting);
+	return r < 0 ? fault_set(f, EXIT_USAGE, r, "cannot listen on the control socket: %s",
+				 strerror(-r))
+		     : 0;
+}
+
+int control_new(const struct control_options *o, struct control **ret, struct fault *f)
+{
+	struct control *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the control socket");
+	c->o = *o;
+	c->accepting.fd = c->sweep.fd = -1;
+	r = start(c, f);
+	if (r < 0) {
+		if (c->accepting.fd == o->fd)
+			c->accepting.fd = -1;
+		(void)control_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+static void forget(void *arg, struct control_call *call)
+{
+	(void)arg;
+	(void)call;
+}
+
+struct control *control_free(struct control *c)
+{
+	if (!c)
+		return NULL;
+	if (c->path[0])
+		(void)unlink(c->path);
+	c->o.abandoned = forget;
+	while (c->clients)
+		drop(c->clients);
+	loop_remove(c->o.loop, &c->accepting);
+	loop_remove(c->o.loop, &c->sweep);
+	if (c->accepting.fd >= 0)
+		(void)close(c->accepting.fd);
+	if (c->sweep.fd >= 0)
+		(void)close(c->sweep.fd);
+	free(c);
+	return NULL;
+}
+
+/* ---- what a call says ---- */
+
+const char *control_method(const struct control_call *call)
+{
+	return call->method;
+}
+
+struct json_object *control_parameters(const struct control_call *call)
+{
+	return call->parameters;
+}
+
+bool control_is_trusted(const struct control_call *call)
+{
+	return call->is_trusted;
+}
+
+uid_t control_uid(const struct control_call *call)
+{
+	return call->uid;
+}
+
+int control_take_fd(struct control_call *call, unsigned int i)
+{
+	int fd = i < call->n_fds ? call->fds[i] : -1;
+
+	if (fd < 0)
+		return -EBADF;
+	call->fds[i] = -1;
+	return fd;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_CONTROL_CLIENT_H
+#define DAEMON_CONTROL_CLIENT_H
+
+#include <json-c/json_object.h>
+
+#include "fault.h"
+#include "options.h"
+#include "state.h"
+
+/*
+ * The commands' end of the control socket. Blocking. Main thread of a command.
+ */
+
+/*
+ * A connection to the daemon of run_dir. -ENOENT, and no fault: none listens there.
+ */
+int client_connect(const char *run_dir, int *ret_fd, struct fault *f);
+
+/*
+ * Calls a method of CONTROL_INTERFACE by its short name and waits for the answer. Takes parameters.
+ * *ret_reply, the answer's parameters, is for json_object_put(). A daemon's fault comes as it was.
+ */
+int client_call(int fd, const char *method, struct json_object *parameters, const int *fds,
+		unsigned int n_fds, struct json_object **ret_reply, struct fault *f);
+
+/*
+ * map, attach and serve by the daemon of run_dir, and what they print. -ENOENT and no fault:
+ * no daemon listens, or the options ask for a process of its own. o may have paths made absolute.
+ */
+int client_start(struct options *o, const char *run_dir, struct fault *f);
+
+/* unmap and detach of v, which the daemon of run_dir serves. */
+int client_stop(const struct options *o, const char *run_dir, const struct volume_state *v,
+		struct fault *f);
+
+#endif

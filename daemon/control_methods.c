@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * From a call to a volume and back. A call that takes its time is noted with the volume it waits
+ * for and what it waits for, and answered when the host says so. A client that goes away while its
+ * volume starts takes the start back: nobody would know of the device. One that goes away while its
+ * volume ends changes nothing.
+ */
+
+#include "control_methods.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control_request.h"
+#include "state.h"
+#include "state_json.h"
+#include "unmap_child.h"
+
+#define SERVICE "org.varlink.service"
+#define HOMEPAGE "man:rbdcrypt-nbd-control(7)"
+
+struct pending {
+	struct pending *next;
+	struct methods *methods;
+	struct control_call *call; /* NULL: its client has gone */
+	struct host_volume *volume; /* it waits for, or NULL */
+	bool is_start; /* waits until it serves; else until it has ended */
+	struct unmap_child *child; /* it waits for, or NULL */
+};
+
+struct methods {
+	struct methods_options o;
+	struct pending *pending;
+};
+
+/* ---- answers ---- */
+
+static void add_text(struct json_object *o, const char *key, const char *text)
+{
+	(void)json_object_object_add(o, key, json_object_new_string(text));
+}
+
+static void fail(struct control_call *call, const struct fault *f)
+{
+	control_refuse(call, CONTROL_FAILED, control_fault_write(f));
+}
+
+static void refuse_name(struct control_call *call, const char *error, const char *key,
+			const char *name)
+{
+	struct json_object *o = json_object_new_object();
+
+	if (o)
+		add_text(o, key, name);
+	control_refuse(call, error, o);
+}
+
+static void succeed(struct control_call *call)
+{
+	control_reply(call, json_object_new_object());
+}
+
+static void announce(struct control_call *call, const struct host_volume_service *s)
+{
+	struct json_object *o = json_object_new_object();
+	char device[32];
+
+	(void)snprintf(device, sizeof(device), "/dev/nbd%d", s->device);
+	if (o && s->device >= 0) {
+		add_text(o, "device", device);
+		add_text(o, "cookie", s->cookie);
+	} else if (o) {
+		add_text(o, "socket", s->socket);
+	}
+	control_reply(call, o);
+}
+
+/* ---- what waits ---- */
+
+static struct pending *new_pending(struct methods *m, struct control_call *call)
+{
+	struct pending *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->methods = m;
+	p->call = call;
+	p->next = m->pending;
+	m->pending = p;
+	return p;
+}
+
+static void forget(struct pending *p)
+{
+	struct pending **link = &p->methods->pending;
+
+	while (*link != p)
+		link = &(*link)->next;
+	*link = p->next;
+	p->child = unmap_child_free(p->child);
+	free(p);
+}
+
+void methods_abandoned(void *arg, struct control_call *call)
+{
+	struct methods *m = arg;
+
+	for (struct pending *p = m->pending; p; p = p->next) {
+		if (p->call != call)
+			continue;
+		p->call = NULL;
+		if (p->is_start)
+			host_volume_stop(p->volume, HOST_DISCONNECT);
+	}
+}
+
+bool methods_serving(struct methods *m, struct host_volume *v)
+{
+	for (struct pending *p = m->pending; p; p = p->next) {
+		if (p->volume != v || !p->is_start)
+			continue;
+		/* Abandoned: its end is on the way. */
+		if (p->call)
+			announce(p->call, host_volume_service(v));
+		forget(p);
+		return true;
+	}
+	return false;
+}
+
+bool methods_ended(struct methods *m, struct host_volume *v)
+{
+	const struct fault *why = host_volume_fault(v);
+	struct fault f = { 0 };
+	bool was_awaited = false;
+
+	if (!why)
+		(void)fault_set(&f, EXIT_TIMED_OUT, -EINTR, "%s: ended before it could be used",
+				host_volume_spec(v));
+	for (struct pending *p = m->pending, *next; p; p = next) {
+		next = p->next;
+		if (p->volume != v)
+			continue;
+		was_awaited = true;
+		if (p->call && p->is_start)
+			fail(p->call, why ? why : &f);
+		else if (p->call)
+			succeed(p->call);
+		forget(p);
+	}
+	return was_awaited;
+}
+
+/* ---- Map, Attach, Serve ---- */
+
+static int take_fd(void *arg, unsigned int i)
+{
+	return control_take_fd(arg, i);
+}
+
+static int start(struct methods *m, struct control_call *call, enum command command,
+		 struct fault *f)
+{
+	enum mapping_kind kind = command == COMMAND_MAP	     ? MAPPING_MAP
+				 : command == COMMAND_ATTACH ? MAPPING_ATTACH
+							     : MAPPING_SERVE;
+	struct options *o = NULL;
+	struct pending *p;
+	int r = control_request_read(control_parameters(call), command, control_is_trusted(call),
+				     take_fd, call, &o, f);
+
+	if (r < 0)
+		return r;
+	if (kind == MAPPING_SERVE && !control_is_trusted(call))
+		r = fault_set(f, EXIT_PASSPHRASE, -EPERM, "Serve: only root may make a socket");
+	else if (kind == MAPPING_SERVE && !o->socket)
+		r = fault_set(f, EXIT_USAGE, -EINVAL, "Serve: needs the option socket=PATH");
+	if (r == 0) {
+		p = new_pending(m, call);
+		r = p ? host_add_take(m->o.host, kind, &o, -1, &p->volume) : -ENOMEM;
+		if (p && r == 0)
+			p->is_start = true;
+		else if (p)
+			forget(p);
+		if (r < 0)
+			(void)fault_set(f, EXIT_MEMORY, r, "cannot start a volume: %s",
+					strerror(-r));
+	}
+	if (o) {
+		options_done(o);
+		free(o);
+	}
+	return r;
+}
+
+static int map(struct methods *m, struct control_call *call, struct fault *f)
+{
+	return start(m, call, COMMAND_MAP, f);
+}
+
+static int attach(struct methods *m, struct control_call *call, struct fault *f)
+{
+	return start(m, call, COMMAND_ATTACH, f);
+}
+
+static int serve(struct methods *m, struct control_call *call, struct fault *f)
+{
+	return start(m, call, COMMAND_SERVE, f);
+}
+
+/* ---- Unmap, Detach ---- */
+
+/* The parameter "name". */
+static int get_name(struct control_call *call, const char **ret, struct fault *f)
+{
+	struct json_object *value;
+	const char *name;
+
+	if (!json_object_object_get_ex(control_parameters(call), "name", &value) ||
+	    !json_object_is_type(value, json_type_string))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"name\" must be a text");
+	name = json_object_get_string(value);
+	if (!name[0] || strlen(name) != (size_t)json_object_get_string_len(value) ||
+	    strlen(name) > 4000)
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"name\" is empty or too long");
+	*ret = name;
+	return 0;
+}
+
+struct search {
+	const char *spec, *key;
+	struct host_volume *found;
+};
+
+static void compare(void *arg, struct host_volume *v)
+{
+	struct search *s = arg;
+
+	if (host_volume_phase(v) == HOST_STARTING) {
+		if (s->spec && strcmp(host_volume_spec(v), s->spec) == 0)
+			s->found = v;
+	} else if (s->key && strcmp(host_volume_service(v)->key, s->key) == 0) {
+		s->found = v;
+	}
+}
+
+/*
+ * The volume that is meant, if it is ours: one that is starting has no name but its image's yet.
+ * *ret_device says whether it has a device. NULL and 0: it is not ours.
+ */
+static int find(struct methods *m, const char *name, struct host_volume **ret, bool *ret_device,
+		struct fault *f)
+{
+	const struct volume_state *state;
+	struct search s = { .spec = name };
+	struct state_list l;
+	int r;
+
+	*ret_device = false;
+	host_for_each(m->o.host, compare, &s);
+	*ret = s.found;
+	if (s.found)
+		return 0;
+	r = state_list(m->o.run_dir, &l, f);
+	if (r < 0)
+		return r;
+	if (state_find(&l, name, &state, NULL) == 0 && volume_is_alive(state)) {
+		s.spec = NULL;
+		s.key = state->key;
+		*ret_device = state->device >= 0;
+		host_for_each(m->o.host, compare, &s);
+	}
+	state_list_done(&l);
+	*ret = s.found;
+	return 0;
+}
+
+static int wait_end(struct methods *m, struct control_call *call, struct host_volume *v,
+		    enum host_stop how, struct fault *f)
+{
+	struct pending *p = new_pending(m, call);
+
+	if (!p)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
+	p->volume = v;
+	host_volume_stop(v, how);
+	return 0;
+}
+
+static void on_unmapped(void *arg, const struct fault *f)
+{
+	struct pending *p = arg;
+
+	if (p->call && f)
+		fail(p->call, f);
+	else if (p->call)
+		succeed(p->call);
+	forget(p);
+}
+
+static int start_child(struct methods *m, struct control_call *call, const char *name,
+		       struct fault *f)
+{
+	struct unmap_child_options o = { .loop = m->o.loop,
+					 .run_dir = m->o.run_dir,
+					 .name = name,
+					 .timeout_s = -1,
+					 .done = on_unmapped };
+	struct json_object *value;
+	struct pending *p;
+	int r;
+
+	if (json_object_object_get_ex(control_parameters(call), "force", &value) && value)
+		o.is_forced = json_object_get_boolean(value);
+	if (json_object_object_get_ex(control_parameters(call), "timeout", &value) && value)
+		o.timeout_s = json_object_get_int(value);
+	p = new_pending(m, call);
+	if (!p)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
+	o.arg = p;
+	r = unmap_child_new(&o, &p->child, f);
+	if (r < 0)
+		forget(p);
+	return r;
+}
+
+static int unmap(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct host_volume *v = NULL;
+	const char *name;
+	bool has_device;
+	int r = get_name(call, &name, f);
+
+	if (r == 0)
+		r = find(m, name, &v, &has_device, f);
+	if (r < 0)
+		return r;
+	if (v && !has_device)
+		return wait_end(m, call, v, HOST_DISCONNECT, f);
+	return start_child(m, call, name, f);
+}
+
+static int detach(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct host_volume *v = NULL;
+	const char *name;
+	bool has_device;
+	int r = get_name(call, &name, f);
+
+	if (r == 0)
+		r = find(m, name, &v, &has_device, f);
+	if (r < 0)
+		return r;
+	if (!v)
+		return fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not served by this daemon",
+				 name);
+	if (!has_device)
+		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind", name);
+	return wait_end(m, call, v, HOST_LEAVE, f);
+}
+
+/* ---- Status, Reload ---- */
+
+static int write_volumes(const struct state_list *l, const struct volume_state *one,
+			 struct json_object *array)
+{
+	for (unsigned int i = 0; i < l->n; i++) {
+		struct json_object *o;
+
+		if (one && one != &l->volumes[i])
+			continue;
+		o = state_to_json(&l->volumes[i]);
+		if (!o || json_object_array_add(array, o) < 0) {
+			json_object_put(o);
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+static int status(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct json_object *value, *o, *array;
+	const struct volume_state *one = NULL;
+	const char *name;
+	struct state_list l;
+	int r = state_list(m->o.run_dir, &l, f);
+
+	if (r < 0)
+		return r;
+	if (json_object_object_get_ex(control_parameters(call), "name", &value) && value) {
+		r = get_name(call, &name, f);
+		if (r == 0)
+			r = state_find(&l, name, &one, f);
+	}
+	o = json_object_new_object();
+	array = json_object_new_array();
+	if (r == 0 && (!o || !array || write_volumes(&l, one, array) < 0))
+		r = fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the list of volumes");
+	state_list_done(&l);
+	if (r < 0) {
+		json_object_put(array);
+		json_object_put(o);
+		return r;
+	}
+	(void)json_object_object_add(o, "volumes", array);
+	control_reply(call, o);
+	return 0;
+}
+
+static int reload(struct methods *m, struct control_call *call, struct fault *f)
+{
+	if (!control_is_trusted(call))
+		return fault_set(f, EXIT_PASSPHRASE, -EPERM, "Reload: only root may ask for it");
+	m->o.reload(m->o.arg);
+	succeed(call);
+	return 0;
+}
+
+/* ---- what every varlink service answers ---- */
+
+static int get_info(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct json_object *o = json_object_new_object(), *array = json_object_new_array();
+
+	(void)m;
+	(void)f;
+	if (o && array) {
+		add_text(o, "vendor", "rbdcrypt-nbd");
+		add_text(o, "product", "rbdcrypt-nbd");
+		add_text(o, "version", VERSION);
+		add_text(o, "url", HOMEPAGE);
+		(void)json_object_array_add(array, json_object_new_string(SERVICE));
+		(void)json_object_array_add(array, json_object_new_string(CONTROL_INTERFACE));
+		(void)json_object_object_add(o, "interfaces", array);
+	}
+	control_reply(call, o);
+	return 0;
+}
+
+static const char service_interface[] =
+	"interface org.varlink.service\n"
+	"method GetInfo() -> (vendor: string, product: string, version: string, url: string,\n"
+	"  interfaces: []string)\n"
+	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
+	"error InterfaceNotFound (interface: string)\n"
+	"error MethodNotFound (method: string)\n"
+	"error MethodNotImplemented (method: string)\n"
+	"error InvalidParameter (parameter: string)\n"
+	"error PermissionDenied ()\n"
+	"error ExpectedMore ()\n";
+
+static int get_description(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct json_object *value, *o;
+	const char *name, *text;
+
+	(void)m;
+	(void)f;
+	if (!json_object_object_get_ex(control_parameters(call), "interface", &value) ||
+	    !json_object_is_type(value, json_type_string)) {
+		refuse_name(call, SERVICE ".InvalidParameter", "parameter", "interface");
+		return 0;
+	}
+	name = json_object_get_string(value);
+	text = strcmp(name, SERVICE) == 0	      ? service_interface
+	       : strcmp(name, CONTROL_INTERFACE) == 0 ? control_interface
+						      : NULL;
+	if (!text) {
+		refuse_name(call, SERVICE ".InterfaceNotFound", "interface", name);
+		return 0;
+	}
+	o = json_object_new_object();
+	if (o)
+		add_text(o, "description", text);
+	control_reply(call, o);
+	return 0;
+}
+
+/* ---- which is which ---- */
+
+/* Each answers, or notes the call for later, or fails with the fault. */
+static const struct method {
+	const char *name;
+	int (*run)(struct methods *m, struct control_call *call, struct fault *f);
+} methods[] = {
+	{ SERVICE ".GetInfo", get_info },
+	{ SERVICE ".GetInterfaceDescription", get_description },
+	{ CONTROL_INTERFACE ".Map", map },
+	{ CONTROL_INTERFACE ".Attach", attach },
+	{ CONTROL_INTERFACE ".Serve", serve },
+	{ CONTROL_INTERFACE ".Unmap", unmap },
+	{ CONTROL_INTERFACE ".Detach", detach },
+	{ CONTROL_INTERFACE ".Status", status },
+	{ CONTROL_INTERFACE ".Reload", reload },
+};
+
+static bool has_interface(const char *method, const char *interface)
+{
+	size_t len = strlen(interface);
+
+	return strncmp(method, interface, len) == 0 && method[len] == '.' &&
+	       !strchr(method + len + 1, '.');
+}
+
+void methods_called(void *arg, struct control_call *call)
+{
+	struct methods *m = arg;
+	const char *name = control_method(call);
+	struct fault f = { 0 };
+
+	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+		if (strcmp(methods[i].name, name) != 0)
+			continue;
+		if (methods[i].run(m, call, &f) < 0)
+			fail(call, &f);
+		return;
+	}
+	if (has_interface(name, SERVICE) || has_interface(name, CONTROL_INTERFACE))
+		refuse_name(call, SERVICE ".MethodNotFound", "method", name);
+	else
+		refuse_name(call, SERVICE ".InterfaceNotFound", "interface", name);
+}
+
+int methods_new(const struct methods_options *o, struct methods **ret)
+{
+	struct methods *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	m->o = *o;
+	*ret = m;
+	return 0;
+}
+
+struct methods *methods_free(struct methods *m)
+{
+	if (!m)
+		return NULL;
+	while (m->pending)
+		forget(m->pending);
+	free(m);
+	return NULL;
+}

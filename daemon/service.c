@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * The host's daemon: the control thread with its loop, the control socket and the volumes. It never
+ * forks into the background: whoever wants that is an init system, and is told by sd_notify when
+ * the socket is there.
+ *
+ * At the end, volumes leave their devices in the kernel. A volume whose cluster does not answer
+ * cannot, and must not hold the others: after some time the process ends without it, as if it had
+ * been killed.
+ */
+
+#include "service.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "control_methods.h"
+#include "host.h"
+#include "log.h"
+#include "loop.h"
+#include "path.h"
+#include "process.h"
+#include "secret.h"
+#include "state.h"
+
+/* For all volumes to finish what is in flight. */
+#define STOP_MS 30000
+
+struct service {
+	const struct options *options;
+	char run_dir[4096];
+	int listen_fd; /* the control socket, if it was passed, or -1 */
+	struct loop *loop;
+	struct host *host;
+	struct methods *methods;
+	struct control *control;
+	struct watch signals, deadline;
+	bool is_stopping;
+};
+
+/* ---- events ---- */
+
+static void tell_status(const struct service *s)
+{
+	unsigned int n = host_n_volumes(s->host);
+
+	(void)sd_notifyf(0, "STATUS=%s%u volume%s", s->is_stopping ? "stopping, " : "", n,
+			 n == 1 ? "" : "s");
+}
+
+static void on_serving(void *arg, struct host_volume *v)
+{
+	struct service *s = arg;
+	const struct host_volume_service *service = host_volume_service(v);
+
+	if (service->device >= 0)
+		log_notice(host_volume_spec(v), "serves /dev/nbd%d", service->device);
+	else
+		log_notice(host_volume_spec(v), "serves %s", service->socket);
+	(void)methods_serving(s->methods, v);
+	tell_status(s);
+}
+
+static void on_ended(void *arg, struct host_volume *v)
+{
+	struct service *s = arg;
+	const struct fault *f = host_volume_fault(v);
+
+	if (f)
+		log_error(NULL, "%s", f->message);
+	else
+		log_notice(host_volume_spec(v), "ended");
+	(void)methods_ended(s->methods, v);
+	/* It is counted no more. */
+	tell_status(s);
+	if (s->is_stopping && host_n_volumes(s->host) == 0)
+		loop_quit(s->loop);
+}
+
+static void reload(void *arg)
+{
+	struct service *s = arg;
+
+	(void)sd_notify(0, "RELOADING=1");
+	if (s->options->log_file && log_open_file(s->options->log_file) < 0)
+		log_warning(NULL, "cannot open log file %s again", s->options->log_file);
+	(void)sd_notify(0, "READY=1");
+}
+
+static void on_deadline(struct watch *w)
+{
+	struct service *s = (struct service *)((char *)w - offsetof(struct service, deadline));
+
+	timer_clear(w->fd);
+	log_error(NULL, "%u volumes cannot finish what is in flight; ending without them",
+		  host_n_volumes(s->host));
+	/* Nothing of theirs can be freed. To the kernel and to the cluster they have died. */
+	_exit(EXIT_TIMED_OUT);
+}
+
+static void stop(struct service *s)
+{
+	if (s->is_stopping)
+		return;
+	s->is_stopping = true;
+	(void)sd_notify(0, "STOPPING=1");
+	tell_status(s);
+	/* Nobody new. */
+	s->control = control_free(s->control);
+	host_stop(s->host, HOST_LEAVE);
+	timer_set(s->deadline.fd, STOP_MS);
+	if (host_n_volumes(s->host) == 0)
+		loop_quit(s->loop);
+}
+
+static void on_signal(struct watch *w)
+{
+	struct service *s = (struct service *)((char *)w - offsetof(struct service, signals));
+	int number = process_next_signal(w->fd);
+
+	if (number == SIGHUP)
+		reload(s);
+	else if (number == SIGTERM || number == SIGINT)
+		stop(s);
+}
+
+/* ---- start ---- */
+
+static int find_group(const char *name, gid_t *ret, struct fault *f)
+{
+	struct group g, *found = NULL;
+	char buf[16384];
+
+	*ret = (gid_t)-1;
+	if (!name)
+		return 0;
+	if (getgrnam_r(name, &g, buf, sizeof(buf), &found) == 0 && found) {
+		*ret = found->gr_gid;
+		return 0;
+	}
+	(void)fault_set(f, EXIT_USAGE, -ENOENT, "--control-group: there is no group '%s'", name);
+	fault_hint(f, "groupadd --system %s", name);
+	return -ENOENT;
+}
+
+static int add_watch(struct service *s, struct watch *w, int fd, void (*ready)(struct watch *w))
+{
+	if (fd < 0)
+		return fd;
+	w->fd = fd;
+	w->ready = ready;
+	return loop_add(s->loop, w);
+}
+
+static int start_host(struct service *s, struct fault *f)
+{
+	struct host_options h = { .run_dir = s->run_dir,
+				  .workers = s->options->workers,
+				  .is_hosted = true,
+				  .serving = on_serving,
+				  .ended = on_ended,
+				  .arg = s };
+	struct methods_options m = { .run_dir = s->run_dir, .reload = reload, .arg = s };
+	int r = loop_new(&s->loop);
+
+	if (r == 0)
+		r = add_watch(s, &s->signals, process_signal_fd(), on_signal);
+	if (r == 0)
+		r = add_watch(s, &s->deadline, timer_new(), on_deadline);
+	h.loop = s->loop;
+	if (r == 0)
+		r = host_new(&h, &s->host);
+	m.loop = s->loop;
+	m.host = s->host;
+	if (r == 0)
+		r = methods_new(&m, &s->methods);
+	return r < 0 ? fault_set(f, EXIT_MEMORY, r, "cannot start the daemon: %s", strerror(-r))
+		     : 0;
+}
+
+static int start_control(struct service *s, struct fault *f)
+{
+	struct control_options c = { .loop = s->loop,
+				     .run_dir = s->run_dir,
+				     .fd = s->listen_fd,
+				     .called = methods_called,
+				     .abandoned = methods_abandoned,
+				     .arg = s->methods };
+	int r = find_group(s->options->control_group, &c.group, f);
+
+	return r < 0 ? r : control_new(&c, &s->control, f);
+}
+
+static int settle(struct service *s, struct fault *f)
+{
+	const struct options *o = s->options;
+	int r;
+
+	log_set_level(o->is_debug ? LOG_LEVEL_DEBUG : (enum log_level)o->log_level);
+	r = process_setup();
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot start the daemon: %s", strerror(-r));
+	if (o->log_file && (r = log_open_file(o->log_file)) < 0)
+		return fault_set(f, EXIT_USAGE, r, "cannot write log file %s: %s", o->log_file,
+				 strerror(-r));
+	if (process_set_io_flusher() < 0)
+		log_debug(NULL, "not an IO flusher: no privilege");
+	r = secret_protect_process();
+	return r < 0 ? fault_set(f, EXIT_MEMORY, r, "cannot keep secrets out of core dumps: %s",
+				 strerror(-r))
+		     : 0;
+}
+
+/* The socket that systemd may have passed, by its name. */
+static int find_passed(void)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names), fd = -1;
+
+	for (int i = 0; i < n; i++) {
+		if (fd < 0 && strcmp(names[i], CONTROL_NAME) == 0)
+			fd = SD_LISTEN_FDS_START + i;
+		free(names[i]);
+	}
+	free(names);
+	return fd;
+}
+
+static void finish(struct service *s)
+{
+	s->control = control_free(s->control);
+	s->methods = methods_free(s->methods);
+	s->host = host_free(s->host);
+	if (s->loop) {
+		loop_remove(s->loop, &s->signals);
+		loop_remove(s->loop, &s->deadline);
+	}
+	if (s->signals.fd >= 0)
+		(void)close(s->signals.fd);
+	if (s->deadline.fd >= 0)
+		(void)close(s->deadline.fd);
+	s->loop = loop_free(s->loop);
+}
+
+static int serve(struct service *s, struct fault *f)
+{
+	int r = start_host(s, f);
+
+	if (r == 0)
+		r = start_control(s, f);
+	if (r == 0) {
+		/* Standard error stays for those who started us by hand. */
+		if (s->options->log_file || (getenv("NOTIFY_SOCKET") && !s->options->is_debug))
+			log_to_background();
+		(void)sd_notify(0, "READY=1");
+		tell_status(s);
+		r = loop_run(s->loop);
+		if (r < 0)
+			(void)fault_set(f, EXIT_KERNEL, r, "the control loop failed: %s",
+					strerror(-r));
+	}
+	finish(s);
+	return r;
+}
+
+int service_run(struct options *o, struct fault *f)
+{
+	struct service s = { .options = o };
+	int r = path_make_absolute(&o->log_file);
+
+	s.signals.fd = s.deadline.fd = -1;
+	if (r < 0)
+		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
+				 strerror(-r));
+	s.listen_fd = find_passed();
+	r = path_make_absolute(&o->run_dir);
+	if (r == 0)
+		r = state_run_dir(o->run_dir, s.run_dir, sizeof(s.run_dir), f);
+	if (r == 0)
+		r = state_make_run_dir(s.run_dir, f);
+	if (r == 0)
+		r = settle(&s, f);
+	return r < 0 ? r : serve(&s, f);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_UNMAP_CHILD_H
+#define DAEMON_UNMAP_CHILD_H
+
+#include <stdbool.h>
+
+#include "fault.h"
+#include "loop.h"
+
+/*
+ * The unmap command as a process of its own, for a daemon. Control thread only.
+ */
+struct unmap_child;
+
+struct unmap_child_options {
+	struct loop *loop;
+	const char *run_dir, *name; /* both only until unmap_child_new() returns */
+	bool is_forced;
+	int timeout_s; /* -1: the command's default */
+	/* It has ended; f is NULL when it did what it should. unmap_child_free() may follow. */
+	void (*done)(void *arg, const struct fault *f);
+	void *arg;
+};
+
+int unmap_child_new(const struct unmap_child_options *o, struct unmap_child **ret, struct fault *f);
+/* One that still runs goes on without us. NULL is fine. Returns NULL. */
+struct unmap_child *unmap_child_free(struct unmap_child *c);
+
+/* First in main(): becomes that process and does not return, if that is what we were started for.
+ */
+void unmap_child_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,280 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# The host's daemon and its control socket: the commands by it, clients that misbehave, many
+# volumes at once, and that nothing of them stays.
+# test: heavy time=300
+#
+# LONG=1: as many rounds as a host sees in a year (four minutes more).
+
+set -u
+# shellcheck source=tests/lib/functions.sh
+. "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
+requires qemu-io cryptsetup python3
+PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
+[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+CONTROL=$(realpath "$LIB_DIR/control.py")
+
+tmpdir T
+cd "$T" || fail "no folder"
+export RBDCRYPT_NBD_RUN_DIR=$T/run
+failures=0
+printf 'correct horse' >key
+printf 'wrong' >other
+
+# case_ NAME COMMAND...: what it says is shown when it fails.
+case_() {
+	local name=$1
+	shift
+	if "$@" >said 2>&1; then
+		echo "ok $name"
+	else
+		sed 's/^/	/' said
+		tail -n 20 daemon.log | sed 's/^/	daemon: /'
+		echo "not ok $name"
+		failures=$((failures + 1))
+	fi
+}
+
+end() { ! alive "$1" || kill -KILL "$1"; }
+
+start_daemon() { # [OPTION]...
+	"$PROGRAM" daemon "$@" >/dev/null 2>>daemon.log &
+	daemon=$!
+	cleanup_fn end "$daemon"
+	wait_for 30 control Status >/dev/null
+}
+
+stop_daemon() {
+	kill -TERM "$daemon"
+	wait "$daemon" && [[ ! -e run/control ]]
+}
+
+control() { timeout 60 /usr/bin/python3 "$CONTROL" "$T/run/control" "$@"; }
+nbd() { timeout 60 "$PROGRAM" "$@"; }
+luks() { # FILE ITERATIONS
+	truncate -s 32M "$1"
+	cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations "$2" "$1" key
+}
+refused() { # STATUS TEXT COMMAND...
+	local status=$1 text=$2 rc=0
+	shift 2
+	"$@" >refusal 2>&1 || rc=$?
+	cat refusal
+	[[ $rc == "$status" ]] && grep -qF -- "$text" refusal
+}
+io() { # SOCKET
+	timeout 60 qemu-io -f raw -c 'write -P 7 1M 1M' -c 'read -P 7 1M 1M' \
+		"nbd+unix:///?socket=$T/$1" | tee io.log
+	! grep -q "failed" io.log
+}
+usage() { # descriptors and threads
+	local fds=("/proc/$daemon/fd/"*) threads=("/proc/$daemon/task/"*)
+	echo "${#fds[@]} ${#threads[@]}"
+}
+
+uses() { [[ $(usage) == "$1" ]]; }
+has_slow() { [[ $(find run -name '*slow*') ]]; }
+has_no_slow() { ! has_slow; }
+
+# ---- the commands by it ----
+
+luks disk 1000 || fail "no LUKS2 header"
+truncate -s 4M plain
+start_daemon || { cat daemon.log; fail "no daemon"; }
+
+serve_is_done_by_the_daemon() {
+	local said id
+	said=$(nbd serve --socket s --encryption-passphrase-file key file:disk) || return
+	[[ $said == "nbd+unix:///?socket=$T/s" ]] || return
+	id=$(nbd list --all --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
+	[[ $id == "$daemon" ]] && io s && nbd unmap s && [[ ! -e s ]] && alive "$daemon"
+}
+case_ serve-is-done-by-the-daemon serve_is_done_by_the_daemon
+
+passphrase_of_standard_input_travels() {
+	nbd serve --socket s --encryption-passphrase-file - file:disk <key && io s && nbd unmap file:disk
+}
+case_ passphrase-of-standard-input-travels passphrase_of_standard_input_travels
+
+faults_are_the_commands_own() {
+	refused 2 "No key available" nbd serve --socket s --encryption-passphrase-file other file:disk &&
+		refused 4 "nowhere" nbd serve --socket s file:nowhere &&
+		refused 1 "is no nbd device" nbd map --device /dev/null file:disk &&
+		refused 4 "is not mapped" nbd unmap file:disk && [[ ! -e s ]]
+}
+case_ faults-are-the-commands-own faults_are_the_commands_own
+
+options_about_the_process_get_one() {
+	local id
+	nbd serve --log-file "$T/own.log" --socket s file:plain || return
+	id=$(nbd list --all --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
+	[[ $id != "$daemon" ]] && nbd unmap file:plain &&
+		nbd serve --no-daemon --socket s file:plain && nbd unmap file:plain
+}
+case_ options-about-the-process-get-one options_about_the_process_get_one
+
+second_daemon_is_refused() { refused 5 "another daemon" "$PROGRAM" daemon; }
+case_ second-daemon-is-refused second_daemon_is_refused
+
+# ---- the socket ----
+
+service_describes_itself() {
+	control org.varlink.service.GetInfo | grep -F '"org.rbdcrypt.Host"' &&
+		control org.varlink.service.GetInterfaceDescription '{"interface": "org.rbdcrypt.Host"}' |
+		grep -F 'method Map(' &&
+		refused 1 MethodNotFound control Nothing &&
+		refused 1 InterfaceNotFound control a.b.C &&
+		refused 1 InvalidParameter control org.varlink.service.GetInterfaceDescription '{}'
+}
+case_ service-describes-itself service_describes_itself
+
+requests_are_judged() {
+	refused 1 "cannot be given to a daemon" control Serve \
+		'{"spec": "file:/x", "options": ["socket=/x", "log-file=/x"]}' &&
+		refused 1 "cannot be given to a daemon" control Serve '{"options": ["help"]}' &&
+		refused 1 "cannot be given to a daemon" control Serve '{"options": ["options=force"]}' &&
+		refused 1 "unknown option" control Map '{"options": ["bogus=1"]}' &&
+		refused 1 "absolute" control Serve '{"spec": "file:x", "options": ["socket=/x"]}' &&
+		refused 1 "absolute" control Serve '{"spec": "file:/x", "options": ["socket=x"]}' &&
+		refused 1 "socket=PATH" control Serve '{"spec": "file:/x"}' &&
+		refused 1 "must not travel as text" control Map '{"spec": "a", "ceph": ["--key=AQ=="]}' &&
+		refused 1 "did not come" control Map '{"spec": "a", "keys": [{"fd": 3}]}' &&
+		refused 1 "neither source nor fd" control Map '{"spec": "a", "keys": [{}]}' &&
+		refused 1 "no array" control Map '{"spec": "a", "keys": 5}' &&
+		refused 1 "no text" control Map '{"spec": 7}' &&
+		refused 1 '\"name\" must be' control Unmap '{}' &&
+		refused 1 "org.rbdcrypt.Host.Failed" control Map '{}'
+}
+case_ requests-are-judged requests_are_judged
+
+misbehaving_clients_are_harmless() {
+	local before
+	before=$(usage)
+	control --misbehave || return
+	control Status >/dev/null && wait_for 5 uses "$before" || return
+}
+case_ misbehaving-clients-are-harmless misbehaving_clients_are_harmless
+
+stalling_clients_are_cut() { control --stall; }
+case_ stalling-clients-are-cut stalling_clients_are_cut
+
+client_that_dies_takes_its_start_back() {
+	local client
+	luks slow 4000000 || return
+	"$PROGRAM" serve --socket slow.sock --encryption-passphrase-file key file:slow &
+	client=$!
+	wait_for 10 has_slow || return
+	# Meanwhile nobody else waits.
+	nbd serve --socket s file:plain && io_plain && nbd unmap file:plain || return
+	kill -KILL "$client"
+	wait "$client" 2>/dev/null
+	wait_for 60 has_no_slow && [[ ! -e slow.sock ]] && alive "$daemon"
+}
+io_plain() { timeout 30 qemu-io -f raw -c 'write 0 64k' "nbd+unix:///?socket=$T/s"; }
+case_ client-that-dies-takes-its-start-back client_that_dies_takes_its_start_back
+
+# ---- many ----
+
+# Four clients, 50 volumes, all served and all taken away, again and again.
+many_volumes_leave_nothing() {
+	local round=2 before after client pids=() i
+	[[ ! ${LONG:-} ]] || round=20
+	for ((i = 0; i < 50; i++)); do truncate -s 1M "v$i"; done
+	some_volumes 0 13 1 || return
+	before=$(usage)
+	for client in 0 1 2 3; do
+		some_volumes "$client" 50 "$round" &
+		pids+=($!)
+	done
+	for client in "${pids[@]}"; do wait "$client" || return; done
+	wait_for 10 uses "$before"
+	after=$(usage)
+	[[ $after == "$before" ]] || { echo "descriptors and threads: $before, then $after"; return 1; }
+	[[ $(control Status) == '{"volumes":[]}' ]]
+	[[ -z $(find run -name '*.json*') ]]
+}
+some_volumes() { # FIRST END ROUNDS
+	local r i
+	for ((r = 0; r < $3; r++)); do
+		for ((i = $1; i < $2; i += 4)); do
+			nbd serve --queue-memory 33M --socket "v$i.sock" "file:v$i" >/dev/null || return
+		done
+		for ((i = $1; i < $2; i += 4)); do
+			nbd unmap "v$i.sock" || return
+		done
+	done
+}
+case_ many-volumes-leave-nothing many_volumes_leave_nothing
+
+daemon_ends_cleanly() {
+	nbd serve --socket s file:plain || return
+	stop_daemon && [[ ! -e s ]]
+}
+case_ daemon-ends-cleanly daemon_ends_cleanly
+
+# ---- what a daemon finds ----
+
+# From inside the run directory, because others cannot walk through the folders above it.
+as_member() { # OPTION METHOD [PARAMETERS]
+	local option=$1
+	shift
+	(cd run && exec setpriv --reuid 65534 --regid 65534 "$option" /usr/bin/python3 - control "$@" <"$CONTROL")
+}
+only_its_group_may_speak() {
+	[[ $EUID == 0 ]] || { echo "# SKIP needs root"; return 0; }
+	start_daemon --control-group games || return
+	! as_member --clear-groups Status || return
+	as_member --groups=games Status &&
+		refused 1 "only root may name a file" as_member --groups=games Map '{"spec": "file:/etc/hostname"}' &&
+		refused 1 "only root" as_member --groups=games Reload &&
+		refused 1 "only root" as_member --groups=games Map '{"spec": "a/b", "options": ["conf=/etc/x"]}' &&
+		refused 1 "only root" as_member --groups=games Map '{"spec": "a/b", "ceph": ["--mon-host=x"]}' &&
+		refused 1 "only root" as_member --groups=games Serve '{"spec": "a/b"}' &&
+		refused 1 "must pass an open descriptor" as_member --groups=games Map \
+			'{"spec": "a/b", "keys": [{"source": "/etc/shadow"}]}' &&
+		stop_daemon
+}
+case_ only-its-group-may-speak only_its_group_may_speak
+
+# The process that its state file names is another by now.
+reused_pid_is_left_alone() {
+	local other
+	start_daemon && nbd serve --socket s file:plain || return
+	kill -KILL "$daemon"
+	wait "$daemon" 2>/dev/null
+	sleep 300 &
+	other=$!
+	cleanup_fn end "$other"
+	sed -i "s/\"id\": *[0-9]*/\"id\":$other/" run/*plain*.json
+	start_daemon && nbd serve --socket s file:plain && io_plain && nbd unmap file:plain &&
+		alive "$other" || return
+	kill "$other"
+	stop_daemon
+}
+case_ reused-pid-is-left-alone reused_pid_is_left_alone
+
+full_run_directory_is_told() {
+	[[ $EUID == 0 ]] || { echo "# SKIP needs root"; return 0; }
+	local rc=0
+	mkdir small && mount -t tmpfs -o size=64k,mode=755 tmpfs small || return
+	cleanup_fn umount -q -l "$T/small"
+	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
+	daemon=$!
+	cleanup_fn end "$daemon"
+	wait_for 30 test -S small/control || return
+	dd if=/dev/zero of=small/fill bs=4k 2>/dev/null
+	export RBDCRYPT_NBD_RUN_DIR=$T/small
+	refused 2 "No space left" nbd serve --socket s file:plain || rc=1
+	rm small/fill
+	nbd serve --socket s file:plain && nbd unmap file:plain || rc=1
+	export RBDCRYPT_NBD_RUN_DIR=$T/run
+	kill -TERM "$daemon"
+	wait "$daemon" || rc=1
+	umount small
+	return "$rc"
+}
+case_ full-run-directory-is-told full_run_directory_is_told
+
+exit $((failures > 0))

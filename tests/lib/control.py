@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# control.py SOCKET METHOD [PARAMETERS]   one call; prints the answer, exit 1 if it is an error
+# control.py SOCKET --misbehave           clients as nobody wants them; the daemon must not care
+# control.py SOCKET --stall               clients that stop half-way; exit 0 when they are cut
+
+import json
+import os
+import random
+import select
+import socket
+import sys
+import time
+
+
+def connect(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.settimeout(50)
+    return s
+
+
+def answer(s):
+    data = b""
+    while not data.endswith(b"\0"):
+        more = s.recv(65536)
+        if not more:
+            sys.exit("the daemon hung up")
+        data += more
+    return data[:-1].decode()
+
+
+def call(path, method, parameters):
+    if "." not in method:
+        method = "org.rbdcrypt.Host." + method
+    s = connect(path)
+    s.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
+    text = answer(s)
+    said = json.loads(text)
+    if "error" in said:
+        print(said["error"])
+        print(json.dumps(said["parameters"]))
+        sys.exit(1)
+    print(json.dumps(said["parameters"], separators=(",", ":")))
+
+
+def send_quietly(s, data, fds=()):
+    try:
+        socket.send_fds(s, [data], list(fds))
+    except OSError:
+        pass
+
+
+def misbehave(path):
+    rnd = random.Random(5)
+    status = b'{"method":"org.rbdcrypt.Host.Status"}\0'
+    shapes = [
+        b"", b"\0", b"{}\0", b"[]\0", b"null\0", b'"x"\0', b"{", b'{"method":7}\0',
+        b'{"method":"x","parameters":[]}\0', b'{"method":"' + b"x" * 1000 + b'"}\0',
+        b'{"method":"a\\u0000b"}\0', b'{"method":"a.B","upgrade":true}\0',
+        b"[" * 100000 + b"\0", b'{"a":' * 5000 + b"\0", b"x" * 300000,
+        b'{"method":"\xff\xfe.X"}\0', status[:-1] + b" trailing\0",
+        b'{"method":"org.rbdcrypt.Host.Status","oneway":true}\0',
+    ]
+    for data in shapes + [rnd.randbytes(rnd.randrange(1, 4000)) for _ in range(100)]:
+        s = connect(path)
+        send_quietly(s, data)
+        if rnd.random() < 0.5:
+            s.shutdown(socket.SHUT_WR)
+        s.close()
+    # Descriptors that nobody asked for, as many as the kernel lets us.
+    null = os.open("/dev/null", os.O_RDONLY)
+    for count in (1, 16, 17, 253):
+        s = connect(path)
+        send_quietly(s, status, [null] * count)
+        s.close()
+    # More clients than there is room for: the silent ones make room.
+    crowd = [connect(path) for _ in range(200)]
+    call(path, "Status", {})
+    for s in crowd:
+        s.close()
+    # Many calls at once, and one that half-closes, get their answers; oneway gets none.
+    s = connect(path)
+    s.sendall(status * 50 + b'{"method":"org.rbdcrypt.Host.Status","oneway":true}\0' + status)
+    s.shutdown(socket.SHUT_WR)
+    data = b""
+    while True:
+        more = s.recv(65536)
+        if not more:
+            break
+        data += more
+    assert data.count(b"\0") == 51, data.count(b"\0")
+    # A message in small pieces is one all the same.
+    s = connect(path)
+    for byte in status:
+        s.sendall(bytes([byte]))
+    answer(s)
+
+
+def stall(path):
+    status = b'{"method":"org.rbdcrypt.Host.Status"}\0'
+    half = connect(path)
+    half.sendall(status[:10])
+    deaf = connect(path)
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    deaf.setblocking(False)
+    sent = 0
+    try:
+        while sent < 50 << 20:
+            sent += deaf.send(status * 1000)
+    except BlockingIOError:
+        pass
+    idle = connect(path)
+    start = time.monotonic()
+    assert half.recv(1) == b"", "not cut"
+    waited = time.monotonic() - start
+    assert 5 < waited < 20, waited
+    poll = select.poll()
+    poll.register(deaf, 0)
+    assert poll.poll(20000), "not cut"
+    # Silence is no offence.
+    idle.sendall(status)
+    answer(idle)
+
+
+def main():
+    path, what = sys.argv[1:3]
+    if what == "--misbehave":
+        misbehave(path)
+    elif what == "--stall":
+        stall(path)
+    else:
+        call(path, what, json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})
+
+
+main()
