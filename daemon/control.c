@@ -21,13 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "text.h"
+#include "unix_socket.h"
 
 #define CLIENTS_MAX 64
 #define MESSAGE_MAX (256u << 10)
@@ -460,50 +459,23 @@ static void on_sweep(struct watch *w)
 
 /* ---- the socket ---- */
 
-static bool is_alive(const struct sockaddr_un *a)
+static int open_socket(struct control *c, struct fault *f)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool yes = fd >= 0 &&
-		   (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN);
+	char path[sizeof(c->path)];
+	int fd = -ENAMETOOLONG;
 
-	if (fd >= 0)
-		(void)close(fd);
-	return yes;
-}
-
-/* Made under another name and renamed, so that it is never there with other owners or modes. */
-static int bind_socket(struct control *c, struct fault *f)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX }, temp = { .sun_family = AF_UNIX };
-	int fd, r = 0;
-
-	if (snprintf(a.sun_path, sizeof(a.sun_path), "%s/" CONTROL_NAME, c->o.run_dir) >=
-		    (int)sizeof(a.sun_path) ||
-	    snprintf(temp.sun_path, sizeof(temp.sun_path), "%s.%d", a.sun_path, (int)getpid()) >=
-		    (int)sizeof(temp.sun_path))
-		return fault_set(f, EXIT_USAGE, -ENAMETOOLONG,
+	if (snprintf(path, sizeof(path), "%s/" CONTROL_NAME, c->o.run_dir) < (int)sizeof(path))
+		fd = unix_socket_listen(path, 0660, c->o.group, CLIENTS_MAX);
+	if (fd == -ENAMETOOLONG)
+		return fault_set(f, EXIT_USAGE, fd,
 				 "run directory %s: too long a path for a socket in it",
 				 c->o.run_dir);
-	if (is_alive(&a))
-		return fault_set(f, EXIT_BUSY, -EADDRINUSE, "another daemon listens on %s",
-				 a.sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd == -EADDRINUSE)
+		return fault_set(f, EXIT_BUSY, fd, "another daemon listens on %s", path);
 	if (fd < 0)
-		return fault_set(f, EXIT_MEMORY, -errno, "cannot make the control socket");
-	(void)unlink(temp.sun_path);
-	/* Linux makes the file with the socket's own mode; the umask is every thread's. */
-	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&temp, sizeof(temp)) < 0 ||
-	    (c->o.group != (gid_t)-1 && chown(temp.sun_path, (uid_t)-1, c->o.group) < 0) ||
-	    chmod(temp.sun_path, 0660) < 0 || listen(fd, CLIENTS_MAX) < 0 ||
-	    rename(temp.sun_path, a.sun_path) < 0)
-		r = -errno;
-	if (r < 0) {
-		(void)unlink(temp.sun_path);
-		(void)close(fd);
-		return fault_set(f, EXIT_NOT_FOUND, r, "cannot listen on %s: %s", a.sun_path,
-				 strerror(-r));
-	}
-	text_copy(c->path, sizeof(c->path), a.sun_path);
+		return fault_set(f, EXIT_NOT_FOUND, fd, "cannot listen on %s: %s", path,
+				 strerror(-fd));
+	text_copy(c->path, sizeof(c->path), path);
 	return fd;
 }
 
@@ -523,7 +495,7 @@ static int start(struct control *c, struct fault *f)
 			    ? fault_set(f, EXIT_USAGE, -errno, "the control socket that was passed")
 			    : c->o.fd;
 	else
-		r = bind_socket(c, f);
+		r = open_socket(c, f);
 	if (r < 0)
 		return r;
 	c->accepting.fd = r;

@@ -13,11 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "conn.h"
+#include "unix_socket.h"
 
 #define CLIENTS_MAX 64
 #define PREFERRED_BLOCK 4096
@@ -148,61 +148,20 @@ static void on_ended(struct watch *w)
 
 /* ---- the socket ---- */
 
-/* Whether somebody listens there. */
-static bool is_alive(const struct sockaddr_un *a)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool yes = fd >= 0 &&
-		   (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN);
-
-	if (fd >= 0)
-		(void)close(fd);
-	return yes;
-}
-
-/* Bound with mode 0600 from its first moment. The fd, or -errno. */
-static int bind_private(const struct sockaddr_un *a)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r = 0;
-
-	if (fd < 0)
-		return -errno;
-	/* Linux makes the file with the socket's own mode; the umask is every thread's. */
-	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 ||
-	    listen(fd, CLIENTS_MAX) < 0)
-		r = -errno;
-	if (r < 0) {
-		(void)close(fd);
-		return r;
-	}
-	return fd;
-}
-
 static int open_path(struct listener *l, struct fault *f)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	const char *path = l->o.path;
-	struct stat st;
-	int fd;
+	int fd = unix_socket_listen(path, 0600, (gid_t)-1, CLIENTS_MAX);
 
-	if (strlen(path) >= sizeof(a.sun_path))
-		return fault_set(f, EXIT_USAGE, -ENAMETOOLONG,
-				 "socket path %s is longer than %zu bytes", path,
-				 sizeof(a.sun_path) - 1);
-	(void)strcpy(a.sun_path, path);
-	fd = bind_private(&a);
-	if (fd == -EADDRINUSE && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-		if (is_alive(&a))
-			return fault_set(f, EXIT_BUSY, -EADDRINUSE, "another server listens on %s",
-					 path);
-		/* Left behind by one that was killed. */
-		if (unlink(path) == 0)
-			fd = bind_private(&a);
-	}
+	if (fd == -ENAMETOOLONG)
+		return fault_set(f, EXIT_USAGE, fd, "socket path %s is longer than %zu bytes", path,
+				 sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
+	if (fd == -EADDRINUSE)
+		return fault_set(f, EXIT_BUSY, fd, "another server listens on %s", path);
 	if (fd < 0) {
-		(void)fault_set(f, fd == -EADDRINUSE ? EXIT_BUSY : EXIT_NOT_FOUND, fd,
+		(void)fault_set(f, fd == -EEXIST ? EXIT_BUSY : EXIT_NOT_FOUND, fd,
 				"cannot listen on %s: %s", path, strerror(-fd));
-		if (fd == -EADDRINUSE)
+		if (fd == -EEXIST)
 			fault_hint(f, "a file that is no socket is in the way");
 		return fd;
 	}
