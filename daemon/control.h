@@ -13,7 +13,7 @@
 
 /*
  * The control socket: who may speak, and messages in varlink's form, each a JSON object with a zero
- * byte behind it (https://varlink.org/Method-Call). Control thread only; never blocks on a client.
+ * byte behind it. Control thread only; never blocks on a client.
  * What the messages mean is control_methods.c's.
  */
 struct control;

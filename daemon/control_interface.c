@@ -3,7 +3,7 @@
 
 /*
  * What the daemon tells of its own interface, in varlink's language
- * (https://varlink.org/Interface-Definition). rbdcrypt-nbd-control(7) says the same at more length.
+ *. rbdcrypt-nbd-control(7) says the same at more length.
  */
 
 #include "control_request.h"
