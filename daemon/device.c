@@ -434,13 +434,6 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 	}
 	if (r == 0)
 		r = read_back(d, f);
-	if (r == 0 && o->waits_for_udev) {
-		r = nbd_udev_settle(d->index, UDEV_MS);
-		if (r < 0)
-			(void)fault_set(f, EXIT_TIMED_OUT, r,
-					"udev did not finish with /dev/nbd%d: %s", d->index,
-					strerror(-r));
-	}
 	if (r < 0)
 		goto fail;
 	*ret = d;
@@ -449,6 +442,15 @@ fail:
 	/* An attached device was there before us and stays. */
 	(void)device_stop(d, !o->is_attach);
 	return r;
+}
+
+int device_settle(const struct device *d, struct fault *f)
+{
+	int r = d->o.waits_for_udev ? nbd_udev_settle(d->index, UDEV_MS) : 0;
+
+	return r < 0 ? fault_set(f, EXIT_TIMED_OUT, r, "udev did not finish with /dev/nbd%d: %s",
+				 d->index, strerror(-r))
+		     : 0;
 }
 
 int device_index(const struct device *d)

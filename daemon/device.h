@@ -33,9 +33,11 @@ struct device_options {
 	void *gone_arg;
 };
 
-/* Connects or attaches, reads back what the kernel took, waits for udev. On failure nothing is
- * left. */
+/* Connects or attaches, and reads back what the kernel took. On failure nothing is left. */
 int device_start(const struct device_options *o, struct device **ret, struct fault *f);
+
+/* Waits until udev has seen the device and its partitions. EXIT_TIMED_OUT. */
+int device_settle(const struct device *d, struct fault *f);
 
 int device_index(const struct device *d);
 unsigned int device_connections(const struct device *d);

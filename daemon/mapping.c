@@ -288,10 +288,16 @@ static int start_device(struct mapping *m, struct fault *f)
 		return r;
 	m->state.device = device_index(m->device);
 	m->state.connections = device_connections(m->device);
-	m->state.status = VOLUME_MAPPED;
 	(void)nbd_sysfs_read(m->state.device, &m->state.kernel);
 	claim_forget(m->o.run_dir, m->state.device);
-	return 0;
+	/* udev makes the device's names from it. */
+	r = state_update(m->state_file, &m->state);
+	if (r < 0)
+		log_warning(m->spec, "cannot update the state file: %s", strerror(-r));
+	r = device_settle(m->device, f);
+	if (r == 0)
+		m->state.status = VOLUME_MAPPED;
+	return r;
 }
 
 static int start_listener(struct mapping *m, struct fault *f)

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/prctl.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,9 +58,26 @@ int process_next_signal(int fd)
 	return read(fd, &s, sizeof(s)) == (ssize_t)sizeof(s) ? (int)s.ssi_signo : 0;
 }
 
+/* For now and for what is started later. */
+static int drop_capability(unsigned int capability)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	struct __user_cap_data_struct *d = &data[CAP_TO_INDEX(capability)];
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return -errno;
+	d->effective &= ~CAP_TO_MASK(capability);
+	d->permitted &= ~CAP_TO_MASK(capability);
+	d->inheritable &= ~CAP_TO_MASK(capability);
+	return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
+}
+
 int process_set_io_flusher(void)
 {
-	return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0 ? -errno : 0;
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+		return -errno;
+	return drop_capability(CAP_SYS_RESOURCE);
 }
 
 /* Waits for the child's word on fd, or its end; never returns. */

@@ -36,7 +36,7 @@ int process_next_signal(int fd);
 /*
  * This process writes to a block device that the kernel may need written to free memory: its
  * threads must not wait for such memory themselves. Inherited by threads made later. 0 or -errno
- * (no privilege).
+ * (no privilege). That takes CAP_SYS_RESOURCE, which is given up afterwards.
  */
 int process_set_io_flusher(void);
 

@@ -97,8 +97,9 @@ int nbd_in_use(int index, char *who, size_t len);
 /* Writes back what the kernel holds for it, filesystems included. 0, -ENODEV or -errno. */
 int nbd_sync(int index);
 /*
- * Triggers a synthetic "change" event and waits until udev has processed it for this device (and
- * the node exists). Without udev running: only until the node exists. -ETIMEDOUT.
+ * Triggers a synthetic "change" event and waits until udev has processed it, for this device (and
+ * the node exists) and then for each of its partitions. Without udev running: only until the node
+ * exists. -ETIMEDOUT.
  */
 int nbd_udev_settle(int index, int timeout_ms);
 

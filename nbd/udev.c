@@ -5,13 +5,14 @@
  * "Connected" is not "usable": udev still has to probe the device, make its
  * links, and let go of it. We ask the kernel for one more "change" event that
  * carries a number only we know, and wait until udev announces to have finished
- * exactly that one. Where no udev runs (containers, small systems) the node is
- * all there is to wait for. Blocking until the deadline; control thread or command
+ * exactly that one; then the same of each partition. Where no udev runs (containers, small systems)
+ * the node is all there is to wait for. Blocking until the deadline; control thread or command
  * line, never a thread that serves IO, because probing is IO.
  */
 
 #include "internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libudev.h>
@@ -89,17 +90,17 @@ static int trigger(int dir_fd, const char *uuid)
 	return write(fd, text, (size_t)n) < 0 ? -errno : 0;
 }
 
-static bool is_ours(struct udev_device *d, int index, const char *uuid)
+/* name is "nbd3" or, for a partition of it, "nbd3p1". */
+static bool is_ours(struct udev_device *d, const char *name, const char *uuid)
 {
-	const char *name = udev_device_get_sysname(d);
+	const char *got_name = udev_device_get_sysname(d);
 	const char *got = udev_device_get_property_value(d, "SYNTH_UUID");
-	char want[32];
 
-	(void)snprintf(want, sizeof(want), "nbd%d", index);
-	return name && got && strcmp(name, want) == 0 && strcmp(got, uuid) == 0;
+	return got_name && got && strcmp(got_name, name) == 0 && strcmp(got, uuid) == 0;
 }
 
-static int wait_for_event(struct udev_monitor *m, int index, const char *uuid, int64_t deadline_ms)
+static int wait_for_event(struct udev_monitor *m, const char *name, const char *uuid,
+			  int64_t deadline_ms)
 {
 	for (;;) {
 		struct udev_device *d;
@@ -110,18 +111,63 @@ static int wait_for_event(struct udev_monitor *m, int index, const char *uuid, i
 			return r;
 		/* NULL: a message that the filter let through only as far as here. */
 		d = udev_monitor_receive_device(m);
-		found = d && is_ours(d, index, uuid);
+		found = d && is_ours(d, name, uuid);
 		udev_device_unref(d);
 		if (found)
 			return 0;
 	}
 }
 
+static int trigger_and_wait(struct udev_monitor *m, int dir_fd, const char *name,
+			    int64_t deadline_ms)
+{
+	char uuid[37];
+	int r = make_uuid(uuid);
+
+	if (r == 0)
+		r = trigger(dir_fd, uuid);
+	return r < 0 ? r : wait_for_event(m, name, uuid, deadline_ms);
+}
+
+/*
+ * The kernel found the partitions while the disk was being probed for the first time, when its
+ * names were not known yet; theirs are made from them.
+ */
+static int settle_partitions(struct udev_monitor *m, int dir_fd, int index, int64_t deadline_ms)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	char prefix[32];
+	int len = snprintf(prefix, sizeof(prefix), "nbd%dp", index);
+
+	if (!dir) {
+		r = -errno;
+		if (fd >= 0)
+			(void)close(fd);
+		return r;
+	}
+	while (r == 0 && (entry = readdir(dir))) {
+		scope_fd int partition = -1;
+
+		if (strncmp(entry->d_name, prefix, (size_t)len) != 0)
+			continue;
+		partition = openat(dir_fd, entry->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		/* One that is gone again needs no name. */
+		if (partition >= 0)
+			r = trigger_and_wait(m, partition, entry->d_name, deadline_ms);
+		if (r == -ENOENT || r == -ENODEV)
+			r = 0;
+	}
+	(void)closedir(dir);
+	return r;
+}
+
 static int settle(int dir_fd, int index, int64_t deadline_ms)
 {
 	scope_udev struct udev *udev = udev_new();
 	scope_monitor struct udev_monitor *m = NULL;
-	char uuid[37];
+	char name[32];
 	int r;
 
 	if (!udev)
@@ -133,11 +179,10 @@ static int settle(int dir_fd, int index, int64_t deadline_ms)
 	/* Listen before asking, or the answer may be missed. */
 	if (r >= 0)
 		r = udev_monitor_enable_receiving(m);
+	(void)snprintf(name, sizeof(name), "nbd%d", index);
 	if (r >= 0)
-		r = make_uuid(uuid);
-	if (r >= 0)
-		r = trigger(dir_fd, uuid);
-	return r < 0 ? r : wait_for_event(m, index, uuid, deadline_ms);
+		r = trigger_and_wait(m, dir_fd, name, deadline_ms);
+	return r < 0 ? r : settle_partitions(m, dir_fd, index, deadline_ms);
 }
 
 /* 1: the node is there and is our device; 0: not yet. */
