@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "guard_socket.h"
 #include "key_check.h"
 #include "log.h"
 #include "text.h"
@@ -24,8 +25,13 @@
 struct guard {
 	struct guard_options o;
 	struct key_check *check;
+	struct guard_socket *socket; /* NULL: nobody can ask */
 	struct watch timer;
 	struct fault fault; /* of the last check */
+	bool is_checking;
+	/* Somebody asked while a check was under way, which may have looked too early for them. */
+	bool is_asked_again, is_accepting_again;
+	bool is_asked; /* the check under way is not the timer's */
 };
 
 static bool can_be_checked(const struct guard *g)
@@ -61,12 +67,56 @@ static void publish(struct guard *g)
 	}
 }
 
+static int start_check(struct guard *g, bool is_asked, bool is_accepting)
+{
+	int r = key_check_start(g->check, is_accepting);
+
+	if (r == 0) {
+		g->is_checking = true;
+		g->is_asked = is_asked;
+	}
+	return r;
+}
+
+static void answer(struct guard *g, const struct fault *f)
+{
+	if (g->socket)
+		guard_socket_answer(g->socket, f);
+}
+
+static void refuse(struct guard *g, int error)
+{
+	struct fault f = { 0 };
+
+	(void)fault_set(&f, EXIT_SAFEGUARD, error, "the keys cannot be checked: %s",
+			strerror(-error));
+	answer(g, &f);
+}
+
+/* Whoever wants to take the volume away may think that all of its keys were seen. */
+static void tell_unseen(const struct guard *g)
+{
+	for (unsigned int i = 0; i < g->o.state->n_layers; i++)
+		if (key_check_layer(g->check, i)->health == KEY_ONCE_ONLY)
+			log_notice(g->o.spec, "layer %u: its passphrase was not checked: %s", i + 1,
+				   key_check_layer(g->check, i)->reason);
+}
+
 static void on_checked(void *arg)
 {
 	struct guard *g = arg;
 	struct fault f = { 0 };
 	bool was_bad = g->fault.error != 0;
+	int r;
 
+	g->is_checking = false;
+	if (g->is_asked_again) {
+		g->is_asked_again = false;
+		r = start_check(g, true, g->is_accepting_again);
+		if (r < 0)
+			refuse(g, r);
+		return;
+	}
 	(void)key_check_result(g->check, &f);
 	if (f.error && strcmp(f.message, g->fault.message) != 0)
 		log_error(g->o.spec, "%s (%s)", f.message, f.hint);
@@ -75,7 +125,26 @@ static void on_checked(void *arg)
 	g->fault = f;
 	publish(g);
 	g->o.changed(g->o.arg);
+	if (g->is_asked)
+		tell_unseen(g);
+	answer(g, &g->fault);
 	set_timer(g);
+}
+
+static void on_asked(void *arg, bool is_accepting)
+{
+	struct guard *g = arg;
+	int r;
+
+	if (g->is_checking) {
+		g->is_accepting_again = is_accepting ||
+					(g->is_asked_again && g->is_accepting_again);
+		g->is_asked_again = true;
+		return;
+	}
+	r = start_check(g, true, is_accepting);
+	if (r < 0)
+		refuse(g, r);
 }
 
 static void on_timer(struct watch *w)
@@ -84,7 +153,7 @@ static void on_timer(struct watch *w)
 	int r;
 
 	timer_clear(w->fd);
-	r = key_check_start(g->check, false);
+	r = g->is_checking ? 0 : start_check(g, false, false);
 	if (r < 0) {
 		log_warning(g->o.spec, "cannot check the keys: %s", strerror(-r));
 		set_timer(g);
@@ -98,6 +167,11 @@ int guard_start(const struct guard_options *o, const struct chain *c, struct gua
 	struct key_check_options k = {
 		.chain = o->chain_options, .loop = o->loop, .done = on_checked, .arg = g
 	};
+	struct guard_socket_options s = { .loop = o->loop,
+					  .run_dir = o->run_dir,
+					  .key = o->state->key,
+					  .asked = on_asked,
+					  .arg = g };
 	int r;
 
 	if (!g)
@@ -116,6 +190,10 @@ int guard_start(const struct guard_options *o, const struct chain *c, struct gua
 		(void)guard_stop(g);
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch the keys: %s", strerror(-r));
 	}
+	/* A run directory that is full is no reason not to serve. */
+	r = guard_socket_new(&s, &g->socket);
+	if (r < 0)
+		log_warning(o->spec, "nobody can ask for its keys to be checked: %s", strerror(-r));
 	publish(g);
 	set_timer(g);
 	*ret = g;
@@ -127,6 +205,7 @@ struct guard *guard_stop(struct guard *g)
 {
 	if (!g)
 		return NULL;
+	g->socket = guard_socket_free(g->socket);
 	loop_remove(g->o.loop, &g->timer);
 	if (g->timer.fd >= 0)
 		(void)close(g->timer.fd);

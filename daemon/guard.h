@@ -17,6 +17,7 @@ struct guard;
 
 struct guard_options {
 	struct loop *loop;
+	const char *run_dir;
 	const char *spec; /* for the log; outlives the guard, as all below */
 	const struct chain_options *chain_options;
 	struct xts *const *xts; /* of the volume; NULL: nothing is encrypted */

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -115,9 +116,23 @@ int key_check(const char *resolved, struct fault *f)
 			 strerror(-r));
 }
 
-enum key_repeat key_repeat(const char *source)
+/* A path that leads to a pipe, or to whatever a descriptor of ours is. */
+static bool is_stream(const char *path)
 {
-	return kind_of(source)->repeat;
+	static const char *const links[] = { "/dev/fd/", "/dev/std", "/proc/self/fd/" };
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+		if (strncmp(path, links[i], strlen(links[i])) == 0)
+			return true;
+	return stat(path, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode));
+}
+
+enum key_repeat key_repeat(const char *resolved)
+{
+	const struct kind *kind = kind_of(resolved);
+
+	return kind == &from_path && is_stream(resolved) ? KEY_ONCE : kind->repeat;
 }
 
 bool key_is_none(const char *source)

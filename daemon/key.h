@@ -66,7 +66,7 @@ int key_read_passed(int fd, const char *resolved, const struct key_place *place,
  */
 int key_check(const char *resolved, struct fault *f);
 
-enum key_repeat key_repeat(const char *source);
+enum key_repeat key_repeat(const char *resolved);
 
 /* Whether it is "none": no passphrase at all, not even a default one. */
 bool key_is_none(const char *source);

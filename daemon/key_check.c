@@ -76,6 +76,7 @@ static bool has_source(const struct key_check *k, unsigned int i)
 static void set(struct key_check_layer *l, enum key_health health, const char *reason)
 {
 	l->health = health;
+	l->can_be_accepted = false;
 	text_copy(l->reason, sizeof(l->reason), reason);
 }
 
@@ -84,25 +85,20 @@ static void set_fault(struct key_check_layer *l, const struct fault *f)
 	set(l, KEY_FAILED, f->message[0] ? f->message : strerror(-f->error));
 }
 
-/* The key that layer i can be opened with now. */
-static int find_key(struct key_check *k, struct chain *c, unsigned int i, struct secret **ret,
-		    struct fault *f)
+/* The key that layer i can be opened with now, from its resolved source. */
+static int find_key(struct key_check *k, struct chain *c, unsigned int i, const char *source,
+		    struct secret **ret, struct fault *f)
 {
 	const struct key_place place = chain_place(&k->chain, c, i);
 	struct secret *passphrase = NULL;
-	char *source = NULL;
-	int r = key_resolve(chain_source(&k->chain, i), &place, &source, f);
+	int r = key_read(source, &place, &k->chain.keys, &passphrase, f);
 
 	if (r == 0) {
-		text_copy(k->found[i].source, sizeof(k->found[i].source), source);
-		r = key_read(source, &place, &k->chain.keys, &passphrase, f);
-	}
-	if (r == 0)
 		r = chain_try_passphrase(&k->chain, &c->layers[i], passphrase, source, ret, f);
+		if (r == -EPERM)
+			fault_prefix(f, "%s", source);
+	}
 	(void)secret_free(passphrase);
-	if (r == -EPERM)
-		fault_prefix(f, "%s", source);
-	free(source);
 	return r;
 }
 
@@ -128,18 +124,20 @@ static void check_changed(struct key_check *k, const struct chain_layer *now, un
 	if (!k->is_accepting && !is_same_but_for_magic(&was->luks, &now->luks)) {
 		set(l, KEY_FAILED,
 		    "the header has changed since it was loaded; it opens, with the same key");
+		l->can_be_accepted = true;
 		return;
 	}
 	was->luks = now->luks;
 	set(l, KEY_OK, "");
 }
 
-static void check_key(struct key_check *k, struct chain *c, unsigned int i, bool is_same)
+static void check_key(struct key_check *k, struct chain *c, unsigned int i, const char *source,
+		      bool is_same)
 {
 	struct key_check_layer *l = &k->found[i];
 	struct secret *key = NULL;
 	struct fault f = { 0 };
-	int r = find_key(k, c, i, &key, &f);
+	int r = find_key(k, c, i, source, &key, &f);
 
 	if (r < 0)
 		set_fault(l, &f);
@@ -153,11 +151,45 @@ static void check_key(struct key_check *k, struct chain *c, unsigned int i, bool
 	(void)secret_free(key);
 }
 
+/* Where the passphrase of layer i comes from; the caller frees it. */
+static int resolve(const struct key_check *k, const struct chain *c, unsigned int i, char **ret,
+		   struct fault *f)
+{
+	const struct key_place place = chain_place(&k->chain, c, i);
+
+	return key_resolve(chain_source(&k->chain, i), &place, ret, f);
+}
+
+static void check_source(struct key_check *k, struct chain *c, unsigned int i, bool is_same)
+{
+	struct key_check_layer *l = &k->found[i];
+	struct fault f = { 0 };
+	char *source;
+	enum key_repeat repeat;
+
+	if (resolve(k, c, i, &source, &f) < 0) {
+		set_fault(l, &f);
+		return;
+	}
+	text_copy(l->source, sizeof(l->source), source);
+	repeat = key_repeat(source);
+	if (repeat == KEY_REPEATS)
+		check_key(k, c, i, source, is_same);
+	else if (!is_same)
+		set(l, KEY_FAILED,
+		    "the header has changed since it was loaded, and its passphrase "
+		    "cannot be read again");
+	else
+		set(l, KEY_ONCE_ONLY,
+		    repeat == KEY_ASKS ? "it is typed; only whoever knows it can tell"
+				       : "its source could be read only once");
+	free(source);
+}
+
 static void check_layer(struct key_check *k, struct chain *c, unsigned int i)
 {
 	const struct loaded *was = &k->loaded[i];
 	struct key_check_layer *l = &k->found[i];
-	enum key_repeat repeat;
 	bool is_same;
 
 	l->checked = (uint64_t)time(NULL);
@@ -182,17 +214,7 @@ static void check_layer(struct key_check *k, struct chain *c, unsigned int i)
 			set(l, KEY_FAILED, "the header has changed since it was loaded");
 		return;
 	}
-	repeat = key_repeat(chain_source(&k->chain, i));
-	if (repeat == KEY_REPEATS)
-		check_key(k, c, i, is_same);
-	else if (!is_same)
-		set(l, KEY_FAILED,
-		    "the header has changed since it was loaded, and its passphrase "
-		    "cannot be read again");
-	else
-		set(l, KEY_ONCE_ONLY,
-		    repeat == KEY_ASKS ? "it is typed; only whoever knows it can tell"
-				       : "its source could be read only once");
+	check_source(k, c, i, is_same);
 }
 
 static void *check(void *arg)
@@ -247,6 +269,9 @@ int key_check_start(struct key_check *k, bool is_accepting)
 /* The chain was opened a moment ago: what its sources gave then is what is known. */
 static void remember(struct key_check *k, const struct chain *c)
 {
+	struct fault f = { 0 };
+	char *source;
+
 	for (unsigned int i = 0; i < k->n; i++) {
 		const struct chain_layer *from = &c->layers[i];
 		struct key_check_layer *l = &k->layers[i];
@@ -258,9 +283,13 @@ static void remember(struct key_check *k, const struct chain *c)
 			  layer_info(from->layer)->spec);
 		if (!from->is_encrypted || !has_source(k, i))
 			continue;
-		text_copy(l->source, sizeof(l->source), chain_source(&k->chain, i));
-		l->health = key_repeat(l->source) == KEY_REPEATS ? KEY_OK : KEY_ONCE_ONLY;
+		/* It was there a moment ago; a source that is gone again is for the first check. */
+		if (resolve(k, c, i, &source, &f) < 0)
+			continue;
+		text_copy(l->source, sizeof(l->source), source);
+		l->health = key_repeat(source) == KEY_REPEATS ? KEY_OK : KEY_ONCE_ONLY;
 		l->checked = (uint64_t)time(NULL);
+		free(source);
 	}
 }
 
@@ -342,6 +371,11 @@ int key_check_result(const struct key_check *k, struct fault *f)
 		(void)fault_set(f, EXIT_SAFEGUARD, -EKEYREJECTED,
 				"layer %u: %s might not open again: %s", i + 1, k->loaded[i].spec,
 				k->layers[i].reason);
+		if (k->layers[i].can_be_accepted)
+			fault_hint(f,
+				   "if you have changed its passphrases, that is why: rbdcrypt-nbd "
+				   "check-keys --accept-header; else make a copy of the data "
+				   "while it is in use. --force does not look");
 		fault_hint(f, "while it is in use its data can be read: put the passphrase or the "
 			      "header back, or copy the data to another image, before it is "
 			      "unmapped; --force does not look");

@@ -14,6 +14,7 @@
 
 #include "control_client.h"
 #include "dry_run.h"
+#include "check_keys.h"
 #include "fault.h"
 #include "image.h"
 #include "list.h"
@@ -105,6 +106,8 @@ static int dispatch(struct options *o, struct fault *f)
 		return start_volume(o, MAPPING_ATTACH, f);
 	case COMMAND_STATS:
 		return stats_run(o, f);
+	case COMMAND_CHECK_KEYS:
+		return check_keys_run(o, f);
 	case COMMAND_SERVE:
 		return start_volume(o, MAPPING_SERVE, f);
 	case COMMAND_DAEMON:

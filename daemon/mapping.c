@@ -490,6 +490,7 @@ static void stop_watch(struct mapping *m)
 static int start_guard(struct mapping *m, struct fault *f)
 {
 	struct guard_options g = { .loop = m->o.loop,
+				   .run_dir = m->o.run_dir,
 				   .spec = m->spec,
 				   .chain_options = &m->chain_options,
 				   .xts = m->volume->xts,
@@ -511,9 +512,10 @@ static const struct step {
 	int (*start)(struct mapping *m, struct fault *f);
 	void (*stop)(struct mapping *m);
 } steps[] = {
-	{ start_chain, stop_chain }, { start_claim, stop_claim },   { start_keys, stop_nothing },
-	{ start_store, stop_store }, { start_volume, stop_volume }, { start_service, stop_service },
-	{ start_watch, stop_watch }, { start_guard, stop_guard },
+	{ start_chain, stop_chain },	 { start_claim, stop_claim },
+	{ start_keys, stop_nothing },	 { start_store, stop_store },
+	{ start_volume, stop_volume },	 { start_guard, stop_guard },
+	{ start_service, stop_service }, { start_watch, stop_watch },
 };
 #define N_STEPS ((int)(sizeof(steps) / sizeof(steps[0])))
 

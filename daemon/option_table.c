@@ -21,13 +21,14 @@
 #define C_LIST (1u << COMMAND_LIST)
 #define C_STATUS (1u << COMMAND_STATUS)
 #define C_STATS (1u << COMMAND_STATS)
+#define C_CHECK_KEYS (1u << COMMAND_CHECK_KEYS)
 #define C_SERVE (1u << COMMAND_SERVE)
 #define C_HOST (1u << COMMAND_DAEMON)
 #define C_DEVICE (C_MAP | C_ATTACH)
 #define C_DAEMON (C_MAP | C_ATTACH | C_SERVE)
 #define C_DRY (C_MAP | C_SERVE)
-#define C_PRINTS (C_LIST | C_STATUS | C_STATS | C_DRY)
-#define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS | C_STATS)
+#define C_PRINTS (C_LIST | C_STATUS | C_STATS | C_CHECK_KEYS | C_DRY)
+#define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS | C_STATS | C_CHECK_KEYS)
 #define C_ALL (C_NAMED | C_LIST | C_HOST)
 
 #define AT(field) offsetof(struct options, field)
@@ -122,7 +123,7 @@ const struct option_row option_rows[] = {
 	  .min = 1, .max = 255,
 	  .help = "Partitions per device, if the kernel module has to be loaded." },
 	{ "force", 0, OPTION_FLAG, GROUP_DEVICE, C_UNMAP, 0, AT(is_forced), NULL,
-	  .help = "Unmap although the device is in use. What its users have not written yet is lost." },
+	  .help = "Unmap although the device is in use, or might not open again (see LOSS PROTECTION). What its users have not written yet is lost." },
 	{ "wait", 0, OPTION_SECONDS, GROUP_DEVICE, C_UNMAP, 0, AT(wait_s), "SECONDS",
 	  .fallback = "0", .max = 86400,
 	  .help = "How long to wait for those who use the device before refusing." },
@@ -150,6 +151,8 @@ const struct option_row option_rows[] = {
 	  .min = OUTPUT_JSON, .help = "The same as --format json." },
 	{ "pretty-format", 0, OPTION_FLAG, GROUP_OUTPUT, C_PRINTS, OPTION_TOLERATED, AT(is_pretty), NULL,
 	  .help = "Lay json and xml out for people." },
+	{ "accept-header", 0, OPTION_FLAG, GROUP_OUTPUT, C_CHECK_KEYS, 0, AT(is_header_accepted), NULL,
+	  .help = "A header that has changed, but still opens with the same key, is the one to expect from now on: after a passphrase was changed." },
 	{ "interval", 0, OPTION_SECONDS, GROUP_OUTPUT, C_STATS, 0, AT(interval_s), "SECONDS",
 	  .fallback = "1", .max = 86400,
 	  .help = "How long to measure. 0: only what was counted so far." },
@@ -236,6 +239,8 @@ const struct command_row command_rows[] = {
 	  "List the volumes of this machine." },
 	{ COMMAND_STATUS, "status", "[DEVICE|SPEC|COOKIE]", "Show volumes in detail." },
 	{ COMMAND_STATS, "stats", "[DEVICE|SPEC|COOKIE]", "Show what volumes do." },
+	{ COMMAND_CHECK_KEYS, "check-keys", "[DEVICE|SPEC|COOKIE]",
+	  "Make sure that volumes could be opened again." },
 	{ COMMAND_SERVE, "serve", "SPEC", "Serve an image or snapshot as NBD on a unix socket." },
 	{ COMMAND_DAEMON, "daemon", "",
 	  "Be the daemon of this host: one process for many volumes." },
@@ -410,6 +415,8 @@ const char *options_command_name(enum command c)
 		return "status";
 	case COMMAND_STATS:
 		return "stats";
+	case COMMAND_CHECK_KEYS:
+		return "check-keys";
 	case COMMAND_SERVE:
 		return "serve";
 	case COMMAND_DAEMON:

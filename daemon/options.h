@@ -38,6 +38,7 @@ enum command {
 	COMMAND_LIST,
 	COMMAND_STATUS,
 	COMMAND_STATS,
+	COMMAND_CHECK_KEYS,
 	COMMAND_SERVE,
 	COMMAND_DAEMON,
 	COMMAND_HELP,
@@ -133,6 +134,7 @@ struct options {
 	/* list, status, and with is_dry_run */
 	enum output_format format;
 	bool is_pretty;
+	bool is_header_accepted; /* check-keys --accept-header */
 	int interval_s; /* stats: how long to measure */
 	bool is_all; /* list: also sockets, and devices whose daemon is gone */
 

@@ -162,6 +162,7 @@ int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeo
  * -ENAMETOOLONG.
  */
 #define STATE_STATS ".stats" /* stats.h */
+#define STATE_KEYS ".keys" /* guard_socket.h */
 int state_beside(const char *run_dir, const char *key, const char *suffix, char *buf, size_t len);
 
 /* Removes the file of a dead owner, for unmap after its device is gone. -EBUSY if it lives. */

@@ -271,7 +271,7 @@ int state_file_replace(int dir_fd, const char *name, const struct volume_state *
 
 int state_file_unlink(int dir_fd, const char *name)
 {
-	static const char *const suffixes[] = { STATE_STATS };
+	static const char *const suffixes[] = { STATE_STATS, STATE_KEYS };
 	int stem = (int)(strlen(name) - strlen(".json"));
 	char beside[STATE_NAME_BYTES];
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "control_client.h"
+#include "guard_socket.h"
 #include "nbdctl.h"
 #include "operand.h"
 #include "state.h"
@@ -245,14 +246,27 @@ static int sync_within(int index, int held, int timeout_s)
 	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 }
 
-static int disconnect(const struct options *o, int index, bool is_served, struct fault *f)
+/* While it is in use its data can still be saved; so it is not taken away when it is all there is.
+ */
+static int check_keys(const struct options *o, const char *run_dir, const struct volume_state *v,
+		      struct fault *f)
 {
+	return o->is_forced ? 0 : guard_ask(run_dir, v, false, f);
+}
+
+static int disconnect(const struct options *o, const char *run_dir, const struct volume_state *v,
+		      int index, struct fault *f)
+{
+	bool is_served = v && volume_is_alive(v);
 	struct nbdctl *ctl = NULL;
 	int fd, r = hold(o, index, &fd, f);
 
 	if (r < 0)
 		return r;
-	r = nbdctl_open(&ctl, f);
+	if (is_served)
+		r = check_keys(o, run_dir, v, f);
+	if (r == 0)
+		r = nbdctl_open(&ctl, f);
 	/* Without a daemon nothing can be written back, and trying would wait. */
 	if (r == 0 && is_served) {
 		r = sync_within(index, fd, o->reattach_timeout_s);
@@ -288,7 +302,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	     (kernel.cookie[0] && strcmp(kernel.cookie, v->cookie) != 0)))
 		return state_remove(run_dir, v->key);
 	owner = is_served && !v->is_hosted ? open_owner(run_dir, v) : -1;
-	r = disconnect(o, index, is_served, f);
+	r = disconnect(o, run_dir, v, index, f);
 	if (r == 0 && is_served)
 		r = wait_owner(run_dir, v, owner, o->reattach_timeout_s, f);
 	else if (r == 0 && v)
@@ -332,7 +346,9 @@ int unmap_run(struct options *o, struct fault *f)
 	} else if (r == 0 && !volume_is_alive(v)) {
 		r = state_remove(run_dir, v->key);
 	} else if (r == 0) {
-		r = end_owner(o, run_dir, v, f);
+		r = check_keys(o, run_dir, v, f);
+		if (r == 0)
+			r = end_owner(o, run_dir, v, f);
 	}
 	state_list_done(&l);
 	return r;

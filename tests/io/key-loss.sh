@@ -31,24 +31,30 @@ l = v['layers'][0]
 print($1)"
 }
 is() { [[ $(state "$1") == "$2" ]]; }
-checked_since() { (($(state "l['key_checked']") > $1)); }
 
-up() { "$PROGRAM" serve --socket "$T/s" --key-check-interval 1 --log-file "$T/log" "$@" file:image >out; }
+up() { "$PROGRAM" serve --socket "$T/s" --log-file "$T/log" "$@" file:image >out; }
 down() { "$PROGRAM" unmap "$T/s"; }
-# becomes HEALTH PATTERN: within a few seconds, and says it in the log
-becomes() {
-	local now
-	wait_for 15 is "l['key']" "$1" || { "$PROGRAM" status "$T/s"; return 1; }
-	[[ $1 == ok ]] && { is "v['health']" ''; return; }
-	now=$(state "l['key_reason']")
-	[[ $now =~ $2 ]] || { echo "reason: $now"; return 1; }
-	grep -E "error: file:image: layer 1: file:image might not open again: .*$2" log &&
-		"$PROGRAM" status "$T/s" | grep -E "health .*$2"
+exits() { # STATUS COMMAND...: without a word on standard output if it fails
+	local want=$1 rc
+	shift
+	"$PROGRAM" "$@" >out 2>err
+	rc=$?
+	cat out err
+	[[ $rc == "$want" ]]
+}
+# lost PATTERN: check-keys and unmap say so with status 7, the state and the log too; it stays.
+lost() {
+	: >log
+	exits 7 check-keys "$T/s" && grep -E "layer 1: failed, from .*$1" out && grep -qE "^rbdcrypt-nbd: layer 1: .* might not open again: .*$1" err &&
+		sed -n 2p err | grep -q '^hint: .*data' && exits 7 unmap "$T/s" && [[ ! -s out ]] &&
+		grep -E "error: file:image: layer 1: file:image might not open again: .*$1" log &&
+		is "l['key']" failed && "$PROGRAM" status "$T/s" | grep -E "health .*$1"
 }
 restored() {
 	cp key.saved key
 	cat image.saved >image
-	becomes ok '' && grep 'notice: file:image: all layers can be opened again' log && : >log
+	exits 0 check-keys "$T/s" && grep -q 'layer 1: ok' out && [[ ! -s err ]] && is "l['key']" ok && is "v['health']" '' &&
+		grep 'notice: file:image: all layers can be opened again' log
 }
 claim() { # FUNCTION
 	local log
@@ -61,49 +67,112 @@ claim() { # FUNCTION
 	fi
 }
 
-a_key_that_is_there_stays_ok() {
-	local start
-	is "l['key']" ok && is "l['key_source']" "$T/key" || return
-	start=$(state "l['key_checked']")
-	wait_for 15 checked_since "$start" && is "l['key']" ok && is "v['health']" '' && [[ ! -s log ]]
+a_key_that_is_there_is_ok() {
+	is "l['key']" ok && is "l['key_source']" "$T/key" && exits 0 check-keys && [[ ! -s err ]] && is "v['health']" '' && [[ ! -s log ]]
 }
-a_lost_passphrase_file() { rm key && becomes failed 'No such file' && restored; }
-another_passphrase() { printf wrong >key && becomes failed "$T/key: no keyslot opens" && restored; }
+a_lost_passphrase_file() { rm key && lost 'No such file' && restored; }
+another_passphrase() { printf wrong >key && lost "$T/key: no keyslot opens" && restored; }
 a_header_that_was_overwritten() {
 	dd if=/dev/zero of=image bs=64k count=1 conv=notrunc status=none
-	becomes failed 'no LUKS header' && restored
+	lost 'no LUKS header' && restored
 }
 a_header_that_is_another_ones() {
 	cryptsetup luksFormat --type luks2 "${FAST[@]}" image key
-	becomes failed 'with another key than the data has' && restored
+	lost 'with another key than the data has' && restored
 }
-a_header_whose_keyslots_changed() {
+a_header_whose_keyslots_changed_can_be_accepted() {
 	cryptsetup luksAddKey "${FAST[@]}" --key-file key image image.saved --new-keyfile-size 20
-	becomes failed 'has changed since it was loaded; it opens' && restored
+	lost 'has changed since it was loaded; it opens' && grep -- --accept-header err &&
+		exits 0 check-keys --accept-header && exits 0 check-keys && is "l['key']" ok || return
+	# What was accepted is the one to expect.
+	cat image.saved >image
+	lost 'has changed since it was loaded; it opens' && exits 0 check-keys --accept-header
 }
-what_can_be_read_once_only_its_header_is_watched() {
+a_header_that_is_gone_is_not_accepted() {
+	cryptsetup luksFormat --type luks2 "${FAST[@]}" image key
+	exits 7 check-keys --accept-header && restored
+}
+ten_ask_at_once() {
+	local pids=() rc=0 i
+	for ((i = 0; i < 10; i++)); do
+		"$PROGRAM" check-keys "$T/s" >"out.$i" &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do wait "$i" || rc=1; done
+	[[ $(cat out.* | grep -c 'layer 1: ok') == 10 ]] && return $rc
+}
+silent_clients_take_nothing_from_others() {
+	python3 - "$T/run" <<'END' &
+import glob, os, socket, sys, time
+os.chdir(sys.argv[1])
+path = glob.glob("*.keys")[0]
+all = []
+for i in range(12):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.connect(path)
+    if i % 3 == 0:
+        s.send(b"\0garbage" * 100)
+    all.append(s)
+open("../silent", "w").close()
+time.sleep(3)
+END
+	wait_for 10 test -e silent && exits 0 check-keys
+	local rc=$?
+	wait $!
+	return $rc
+}
+the_timer_finds_it_too() {
 	local rc=0
-	up --encryption-passphrase-file - <key || return
-	sleep 1.5
-	is "l['key']" once && is "v['health']" '' || rc=1
-	printf 'XX' | dd of=image bs=1 seek=30 conv=notrunc status=none
-	becomes failed 'cannot be read again' || rc=1
-	down && cat image.saved >image && return $rc
+	up --encryption-passphrase-file key --key-check-interval 1 || return
+	: >log
+	rm key
+	wait_for 20 is "l['key']" failed || rc=1
+	grep "error: file:image: layer 1" log || rc=1
+	cp key.saved key
+	wait_for 20 is "l['key']" ok || rc=1
+	down && return $rc
+}
+force_does_not_look() { up --encryption-passphrase-file key && rm key && exits 0 unmap --force "$T/s" && cp key.saved key; }
+what_can_be_read_once_is_said_so() { # -, a substituted process: only the header is watched
+	local rc=0 source
+	for source in - <(cat key.saved); do
+		: >log
+		up --encryption-passphrase-file "$source" <key || return
+		exits 0 check-keys && grep -q 'layer 1: once, from .*: its source could be read only once' out || rc=1
+		grep 'notice: file:image: layer 1: its passphrase was not checked' log || rc=1
+		printf 'XX' | dd of=image bs=1 seek=30 conv=notrunc status=none
+		lost 'cannot be read again' || rc=1
+		cat image.saved >image
+		down || return
+	done
+	return $rc
 }
 an_image_without_encryption_has_no_key_to_lose() {
 	up --encryption-passphrase-file none || return
-	sleep 1.5
-	is "l['key']" none && is "v['health']" ''
+	exits 0 check-keys && [[ ! -s out ]] && is "l['key']" none && down
+}
+a_daemon_that_is_killed_has_no_key_to_lose() {
+	up --encryption-passphrase-file key && kill -KILL "$(state "v['id']")" && rm key || return
+	wait_for 10 is "v['state']" dead || [[ $("$PROGRAM" status --json) == '[]' ]]
+	exits 0 unmap "file:$T/image" || exits 4 unmap "file:$T/image"
 	local rc=$?
-	down && return $rc
+	cp key.saved key
+	rm -f s
+	return $rc
 }
 
 up --encryption-passphrase-file key || fail "cannot serve"
-for c in a_key_that_is_there_stays_ok a_lost_passphrase_file another_passphrase \
-	a_header_that_was_overwritten a_header_that_is_another_ones a_header_whose_keyslots_changed; do
+for c in a_key_that_is_there_is_ok a_lost_passphrase_file another_passphrase \
+	a_header_that_was_overwritten a_header_that_is_another_ones \
+	a_header_whose_keyslots_changed_can_be_accepted a_header_that_is_gone_is_not_accepted \
+	ten_ask_at_once silent_clients_take_nothing_from_others; do
 	claim $c
 done
 down || fail "cannot stop"
-claim what_can_be_read_once_only_its_header_is_watched
+[[ -z $(ls run/*.keys 2>/dev/null) ]] || fail "a socket is left"
+claim the_timer_finds_it_too
+claim force_does_not_look
+claim what_can_be_read_once_is_said_so
 claim an_image_without_encryption_has_no_key_to_lose
+claim a_daemon_that_is_killed_has_no_key_to_lose
 [[ $failures -eq 0 ]]

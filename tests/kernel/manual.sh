@@ -22,11 +22,12 @@ example() { # NAME: stops at the first command that fails
 example_filesystem() { example filesystem; }
 example_serve() { example serve; }
 example_file() { cd $T && example file; }
+example_check_keys() { cd $T && example check-keys; }
 example_keys() { cd $T && example keys; }
 example_list() { example list; }
 
 every_example_is_tried() {
-	same examples "filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
+	same examples "check-keys filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
 }
 
 guest_cluster memstore || fail "no cluster"
@@ -38,6 +39,7 @@ claim every-example-is-tried
 claim example-filesystem
 claim example-serve
 claim example-file
+claim example-check-keys
 claim example-keys
 claim example-list
 guest_end

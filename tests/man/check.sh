@@ -56,7 +56,7 @@ sed -n '/^\.Sh EXIT STATUS/,/^\.El/s/^\.It \([0-9]*\)$/\1/p' "$page" | sort -n >
 diff -u "$work/statuses" "$work/explained" >&2 || fail "exit statuses and include/fault.h differ"
 
 # Every command is explained.
-"$program" --help | sed -n 's/^  \([a-z]*\) .*[A-Z].*\.$/\1/p' | while read -r command; do
+"$program" --help | sed -n 's/^  \([a-z-]*\) .*[A-Z].*\.$/\1/p' | while read -r command; do
 	grep -q "^\.It Cm $command" "$page" || echo "$command"
 done >"$work/missing"
 [ -s "$work/missing" ] && fail "commands without explanation: $(tr '\n' ' ' <"$work/missing")"

@@ -168,6 +168,12 @@ static void some_sources_can_be_read_only_once(void **state)
 	assert_int_equal(key_repeat("/key"), KEY_REPEATS);
 	assert_int_equal(key_repeat("cred:a"), KEY_REPEATS);
 	assert_int_equal(key_repeat("default:"), KEY_REPEATS);
+	assert_int_equal(key_repeat("/dev/fd/63"), KEY_ONCE);
+	assert_int_equal(key_repeat("/proc/self/fd/0"), KEY_ONCE);
+	assert_int_equal(key_repeat("/dev/null"), KEY_ONCE);
+	assert_int_equal(mkfifo("fifo", 0600), 0);
+	assert_int_equal(key_repeat("fifo"), KEY_ONCE);
+	assert_int_equal(unlink("fifo"), 0);
 }
 
 /* ---- reading ---- */

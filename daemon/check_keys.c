@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Asks the daemons of the volumes, one after the other, and shows what they have written into their
+ * state files by the time they answer. Main thread of a command.
+ */
+
+#include "check_keys.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "guard_socket.h"
+#include "list.h"
+#include "operand.h"
+#include "state.h"
+#include "state_json.h"
+
+static void print_layers(const struct volume_state *v)
+{
+	char spec[1024];
+
+	volume_state_spec(v, spec, sizeof(spec));
+	for (unsigned int i = 0; i < v->n_layers; i++) {
+		const struct layer_state *l = &v->layers[i];
+
+		if (!l->key_source[0])
+			continue;
+		printf("%s: layer %u: %s, from %s%s%s\n", spec, i + 1, l->key_health, l->key_source,
+		       l->key_reason[0] ? ": " : "", l->key_reason);
+	}
+}
+
+static int add_layers(struct json_object *array, const struct volume_state *v, struct fault *f)
+{
+	struct json_object *one = state_to_json(v);
+
+	if (one && json_object_array_add(array, one) == 0)
+		return 0;
+	json_object_put(one);
+	return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the answer");
+}
+
+/* v as it is after the check; the same when it has ended. */
+static const struct volume_state *find_now(const struct state_list *now,
+					   const struct volume_state *v)
+{
+	for (unsigned int i = 0; i < now->n; i++)
+		if (strcmp(now->volumes[i].key, v->key) == 0)
+			return &now->volumes[i];
+	return NULL;
+}
+
+static int show(const struct options *o, const char *run_dir, const struct volume_state *v,
+		unsigned int n, struct fault *f)
+{
+	const struct list_options how = { .format = o->format, .is_pretty = o->is_pretty };
+	struct json_object *array = json_object_new_array();
+	struct state_list now;
+	int r = array ? state_list(run_dir, &now, f) : -ENOMEM;
+
+	if (r < 0) {
+		json_object_put(array);
+		return r;
+	}
+	for (unsigned int i = 0; r == 0 && i < n; i++) {
+		const struct volume_state *is = find_now(&now, &v[i]);
+
+		if (is && o->format == OUTPUT_PLAIN)
+			print_layers(is);
+		else if (is)
+			r = add_layers(array, is, f);
+	}
+	if (r == 0 && o->format != OUTPUT_PLAIN &&
+	    list_print_object(stdout, "devices", array, &how) < 0)
+		r = fault_set(f, EXIT_MEMORY, -ENOMEM, "the answer cannot be written");
+	if (r == 0 && fflush(stdout) != 0)
+		r = fault_set(f, EXIT_USAGE, -EIO, "standard output cannot be written");
+	state_list_done(&now);
+	json_object_put(array);
+	return r;
+}
+
+int check_keys_run(struct options *o, struct fault *f)
+{
+	const struct volume_state *one = NULL;
+	struct fault first = { 0 };
+	struct state_list l;
+	char run_dir[4096], name[4096];
+	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+
+	if (r == 0)
+		r = state_list(run_dir, &l, f);
+	if (r < 0)
+		return r;
+	r = operand_name(o, name, sizeof(name), f);
+	if (r == 0 && name[0])
+		r = state_find(&l, name, &one, f);
+	if (r == 0) {
+		const struct volume_state *v = one ? one : l.volumes;
+		unsigned int n = one ? 1 : l.n;
+
+		for (unsigned int i = 0; i < n; i++) {
+			struct fault found = { 0 };
+
+			(void)guard_ask(run_dir, &v[i], o->is_header_accepted, &found);
+			if (found.error && !first.error)
+				first = found;
+		}
+		r = show(o, run_dir, v, n, f);
+	}
+	state_list_done(&l);
+	if (r == 0 && first.error) {
+		*f = first;
+		r = first.error;
+	}
+	return r;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * Both ends of the guard's socket. It carries packets: one byte that asks, and one answer
+ *
+ *	exit status, newline, message, newline, hint
+ *
+ * with nothing behind the newlines when all is well. Only the volume's own user and root can
+ * connect, by the mode of the file. A client that says nothing costs a place until it goes; when
+ *all places are taken, the next one is cut off and told so by that.
+ */
+
+#include "guard_socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "text.h"
+
+#define CLIENTS_MAX 16
+#define ANSWER_MAX 2048
+#define ASK_CHECK 'c'
+#define ASK_ACCEPT 'a'
+
+struct client {
+	struct watch watch; /* fd -1: free */
+	struct guard_socket *socket;
+	bool is_waiting;
+};
+
+struct guard_socket {
+	struct guard_socket_options o;
+	char path[4400];
+	struct watch accepting;
+	struct client clients[CLIENTS_MAX];
+};
+
+/*
+ * The names of state files are longer than a socket's address may be. So the socket is made under a
+ * short name and renamed, and connected to through a descriptor of its file.
+ */
+static void address_at(int fd, const char *name, struct sockaddr_un *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->sun_family = AF_UNIX;
+	(void)snprintf(ret->sun_path, sizeof(ret->sun_path), "/proc/self/fd/%d%s%s", fd,
+		       name ? "/" : "", name ? name : "");
+}
+
+/* ---- the daemon's end ---- */
+
+static void forget(struct client *c)
+{
+	loop_remove(c->socket->o.loop, &c->watch);
+	if (c->watch.fd >= 0)
+		(void)close(c->watch.fd);
+	c->watch.fd = -1;
+	c->is_waiting = false;
+}
+
+static void on_client(struct watch *w)
+{
+	struct client *c = (struct client *)((char *)w - offsetof(struct client, watch));
+	char ask = 0;
+	ssize_t n = recv(w->fd, &ask, 1, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	/* The end, a second question, or none that we know. */
+	if (n <= 0 || c->is_waiting || (ask != ASK_CHECK && ask != ASK_ACCEPT)) {
+		forget(c);
+		return;
+	}
+	c->is_waiting = true;
+	c->socket->o.asked(c->socket->o.arg, ask == ASK_ACCEPT);
+}
+
+static void on_accept(struct watch *w)
+{
+	struct guard_socket *s =
+		(struct guard_socket *)((char *)w - offsetof(struct guard_socket, accepting));
+	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	for (unsigned int i = 0; fd >= 0 && i < CLIENTS_MAX; i++) {
+		struct client *c = &s->clients[i];
+
+		if (c->watch.fd >= 0)
+			continue;
+		c->watch.fd = fd;
+		if (loop_add(s->o.loop, &c->watch) < 0)
+			forget(c);
+		return;
+	}
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+void guard_socket_answer(struct guard_socket *s, const struct fault *f)
+{
+	char text[ANSWER_MAX];
+	int n = snprintf(text, sizeof(text), "%d\n%s\n%s", f->error ? (int)f->status : EXIT_OK,
+			 f->message, f->hint);
+
+	for (unsigned int i = 0; n > 0 && i < CLIENTS_MAX; i++) {
+		struct client *c = &s->clients[i];
+
+		if (c->watch.fd < 0 || !c->is_waiting)
+			continue;
+		(void)!send(c->watch.fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		forget(c);
+	}
+}
+
+/* Makes fd's file and gives it its name. */
+static int bind_file(int fd, const char *run_dir, const char *path)
+{
+	int dir = open(run_dir, O_PATH | O_DIRECTORY | O_CLOEXEC), r = 0;
+	struct sockaddr_un a;
+	char name[48];
+
+	if (dir < 0)
+		return -errno;
+	/* Unlike all others that live: the number of the socket is ours. */
+	(void)snprintf(name, sizeof(name), ".keys-%d-%d", (int)getpid(), fd);
+	address_at(dir, name, &a);
+	if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+		r = -errno;
+	/* Before bind(): the file gets this mode at once. */
+	if (r == 0 &&
+	    (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&a, sizeof(a)) < 0))
+		r = -errno;
+	if (r == 0 && renameat(dir, name, AT_FDCWD, path) < 0) {
+		r = -errno;
+		(void)unlinkat(dir, name, 0);
+	}
+	(void)close(dir);
+	return r;
+}
+
+static int listen_at(const struct guard_socket *s)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
+
+	if (fd < 0)
+		return -errno;
+	r = bind_file(fd, s->o.run_dir, s->path);
+	if (r == 0 && listen(fd, CLIENTS_MAX) < 0) {
+		r = -errno;
+		(void)unlink(s->path);
+	}
+	if (r < 0)
+		(void)close(fd);
+	return r < 0 ? r : fd;
+}
+
+int guard_socket_new(const struct guard_socket_options *o, struct guard_socket **ret)
+{
+	struct guard_socket *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	s->o = *o;
+	s->accepting.fd = -1;
+	for (unsigned int i = 0; i < CLIENTS_MAX; i++) {
+		s->clients[i].watch.fd = -1;
+		s->clients[i].watch.ready = on_client;
+		s->clients[i].socket = s;
+	}
+	r = state_beside(o->run_dir, o->key, STATE_KEYS, s->path, sizeof(s->path));
+	if (r == 0)
+		r = listen_at(s);
+	if (r >= 0) {
+		s->accepting.fd = r;
+		s->accepting.ready = on_accept;
+		r = loop_add(o->loop, &s->accepting);
+	}
+	if (r < 0) {
+		(void)guard_socket_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+struct guard_socket *guard_socket_free(struct guard_socket *s)
+{
+	if (!s)
+		return NULL;
+	for (unsigned int i = 0; i < CLIENTS_MAX; i++)
+		forget(&s->clients[i]);
+	loop_remove(s->o.loop, &s->accepting);
+	if (s->accepting.fd >= 0) {
+		(void)unlink(s->path);
+		(void)close(s->accepting.fd);
+	}
+	free(s);
+	return NULL;
+}
+
+/* ---- the commands' end ---- */
+
+static bool has_keys(const struct volume_state *v)
+{
+	for (unsigned int i = 0; i < v->n_layers; i++)
+		if (v->layers[i].key_health[0] && strcmp(v->layers[i].key_health, "none") != 0)
+			return true;
+	return false;
+}
+
+static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
+{
+	int file = open(path, O_PATH | O_CLOEXEC), fd, r = 0;
+	struct sockaddr_un a;
+	ssize_t n = 0;
+
+	if (file < 0)
+		return -errno;
+	address_at(file, NULL, &a);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0 ||
+	    send(fd, &ask, 1, MSG_NOSIGNAL) < 0)
+		r = -errno;
+	(void)close(file);
+	while (r == 0 && (n = recv(fd, answer, ANSWER_MAX - 1, 0)) < 0)
+		if (errno != EINTR)
+			r = -errno;
+	if (r == 0 && n == 0)
+		r = -ECONNRESET;
+	if (r == 0)
+		answer[n] = '\0';
+	if (fd >= 0)
+		(void)close(fd);
+	return r;
+}
+
+/* From text to fault; -EBADMSG. */
+static int read_answer(char *answer, struct fault *f)
+{
+	char *message = strchr(answer, '\n'), *hint = message ? strchr(message + 1, '\n') : NULL;
+	int status;
+
+	if (!hint)
+		return -EBADMSG;
+	*message++ = '\0';
+	*hint++ = '\0';
+	status = atoi(answer);
+	if (status == EXIT_OK)
+		return 0;
+	(void)fault_set(f, EXIT_SAFEGUARD, -EKEYREJECTED, "%s", message);
+	fault_hint(f, "%s", hint);
+	return -EKEYREJECTED;
+}
+
+int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepting, struct fault *f)
+{
+	char path[4400], answer[ANSWER_MAX], spec[1024];
+	int r;
+
+	if (!volume_is_alive(v) || v->status == VOLUME_STARTING || !has_keys(v))
+		return 0;
+	r = state_beside(run_dir, v->key, STATE_KEYS, path, sizeof(path));
+	if (r == 0)
+		r = exchange(path, is_accepting ? ASK_ACCEPT : ASK_CHECK, answer);
+	if (r == 0)
+		r = read_answer(answer, f);
+	/* It ended in the meantime. */
+	if (r < 0 && r != -EKEYREJECTED && state_wait_gone(run_dir, v, 0) == 0)
+		return 0;
+	volume_state_spec(v, spec, sizeof(spec));
+	if (r < 0 && r != -EKEYREJECTED) {
+		(void)fault_set(f, EXIT_SAFEGUARD, r,
+				"%s: its daemon (process %d) does not say whether it could be "
+				"opened again: %s",
+				spec, v->pid, strerror(-r));
+		fault_hint(f, "--force does not look");
+	}
+	return r;
+}

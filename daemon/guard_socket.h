@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_GUARD_SOCKET_H
+#define DAEMON_GUARD_SOCKET_H
+
+#include <stdbool.h>
+
+#include "fault.h"
+#include "loop.h"
+#include "state.h"
+
+/*
+ * Where commands ask a volume's guard for a check: a socket beside its state file, for its own user
+ * and root. It is there without the host's daemon, too.
+ */
+struct guard_socket;
+
+struct guard_socket_options {
+	struct loop *loop;
+	const char *run_dir, *key; /* of the volume; outlive the socket */
+	/* Somebody asks; guard_socket_answer() must follow, from here or later. */
+	void (*asked)(void *arg, bool is_accepting);
+	void *arg;
+};
+
+/* The volume's thread, as all below. 0 or -errno. */
+int guard_socket_new(const struct guard_socket_options *o, struct guard_socket **ret);
+/* Answers all who wait: f->error 0 when all is well. */
+void guard_socket_answer(struct guard_socket *s, const struct fault *f);
+/* Who waits is cut off. The file goes. NULL is fine. Returns NULL. */
+struct guard_socket *guard_socket_free(struct guard_socket *s);
+
+/*
+ * The commands' end: has the keys of v checked by its daemon and waits for the result, seconds. 0
+ * at once when nothing of it is encrypted or its daemon is gone. EXIT_SAFEGUARD when a layer might
+ * not open again, or when that cannot be found out.
+ */
+int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepting,
+	      struct fault *f);
+
+#endif
