@@ -296,6 +296,12 @@ static void on_unmapped(void *arg, const struct fault *f)
 {
 	struct pending *p = arg;
 
+	/* Only its keys were looked at: now it may go. */
+	if (!f && p->volume) {
+		p->child = unmap_child_free(p->child);
+		host_volume_stop(p->volume, HOST_DISCONNECT);
+		return;
+	}
 	if (p->call && f)
 		fail(p->call, f);
 	else if (p->call)
@@ -303,8 +309,17 @@ static void on_unmapped(void *arg, const struct fault *f)
 	forget(p);
 }
 
+static bool is_forced(struct control_call *call)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(control_parameters(call), "force", &value) && value &&
+	       json_object_get_boolean(value);
+}
+
+/* volume: one without a device, whose keys are looked at before it is stopped; or NULL. */
 static int start_child(struct methods *m, struct control_call *call, const char *name,
-		       struct fault *f)
+		       struct host_volume *volume, struct fault *f)
 {
 	struct unmap_child_options o = { .loop = m->o.loop,
 					 .run_dir = m->o.run_dir,
@@ -315,14 +330,15 @@ static int start_child(struct methods *m, struct control_call *call, const char 
 	struct pending *p;
 	int r;
 
-	if (json_object_object_get_ex(control_parameters(call), "force", &value) && value)
-		o.is_forced = json_object_get_boolean(value);
+	o.is_forced = is_forced(call);
+	o.is_check = volume != NULL;
 	if (json_object_object_get_ex(control_parameters(call), "timeout", &value) && value)
 		o.timeout_s = json_object_get_int(value);
 	p = new_pending(m, call);
 	if (!p)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
 	o.arg = p;
+	p->volume = volume;
 	r = unmap_child_new(&o, &p->child, f);
 	if (r < 0)
 		forget(p);
@@ -340,9 +356,9 @@ static int unmap(struct methods *m, struct control_call *call, struct fault *f)
 		r = find(m, name, &v, &has_device, f);
 	if (r < 0)
 		return r;
-	if (v && !has_device)
+	if (v && !has_device && (is_forced(call) || host_volume_phase(v) != HOST_SERVING))
 		return wait_end(m, call, v, HOST_DISCONNECT, f);
-	return start_child(m, call, name, f);
+	return start_child(m, call, name, has_device ? NULL : v, f);
 }
 
 static int detach(struct methods *m, struct control_call *call, struct fault *f)

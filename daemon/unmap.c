@@ -376,3 +376,19 @@ int detach_run(struct options *o, struct fault *f)
 	state_list_done(&l);
 	return r;
 }
+
+int unmap_check(struct options *o, struct fault *f)
+{
+	const struct volume_state *v;
+	struct state_list l;
+	char run_dir[4096];
+	int index, r = open_list(o, run_dir, sizeof(run_dir), &l, f);
+
+	if (r < 0)
+		return r;
+	r = find(o, &l, &v, &index, f);
+	if (r == 0 && v)
+		r = check_keys(o, run_dir, v, f);
+	state_list_done(&l);
+	return r;
+}

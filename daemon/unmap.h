@@ -18,4 +18,9 @@ int unmap_run(struct options *o, struct fault *f);
  * 0 or -errno. */
 int detach_run(struct options *o, struct fault *f);
 
+/*
+ * Only what unmap asks first: whether the volume's keys are safe (guard_ask()). As unmap_run().
+ */
+int unmap_check(struct options *o, struct fault *f);
+
 #endif

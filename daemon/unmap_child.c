@@ -26,6 +26,8 @@
 #include "unmap.h"
 
 #define CHILD_NAME "rbdcrypt-nbd-unmap"
+#define WORD_FORCE "force"
+#define WORD_CHECK "check"
 /* A fault as JSON, with all its characters escaped, is shorter. */
 #define ANSWER_MAX 16384
 
@@ -82,7 +84,9 @@ static int spawn(const struct unmap_child_options *o, int out, pid_t *ret)
 	char *const argv[] = { (char[]){ CHILD_NAME },
 			       (char *)(uintptr_t)o->run_dir,
 			       timeout,
-			       (char *)(uintptr_t)(o->is_forced ? "force" : ""),
+			       (char *)(uintptr_t)(o->is_check	  ? WORD_CHECK
+						   : o->is_forced ? WORD_FORCE
+								  : ""),
 			       (char *)(uintptr_t)o->name,
 			       NULL };
 	sigset_t none;
@@ -163,7 +167,7 @@ static int set_options(char **argv, struct options *o, struct fault *f)
 	(void)snprintf(timeout, sizeof(timeout), "--reattach-timeout=%s", argv[2]);
 	if (atoi(argv[2]) >= 0)
 		words[n++] = timeout;
-	if (argv[3][0])
+	if (strcmp(argv[3], WORD_FORCE) == 0)
 		words[n++] = (char *)(uintptr_t) "--force";
 	r = options_parse(n, words, o, f);
 	if (r == 0)
@@ -183,7 +187,7 @@ void unmap_child_main(int argc, char **argv)
 		return;
 	r = set_options(argv, &o, &f);
 	if (r == 0)
-		r = unmap_run(&o, &f);
+		r = strcmp(argv[3], WORD_CHECK) == 0 ? unmap_check(&o, &f) : unmap_run(&o, &f);
 	options_done(&o);
 	if (r == 0)
 		exit(EXIT_OK);

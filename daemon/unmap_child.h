@@ -18,6 +18,7 @@ struct unmap_child_options {
 	struct loop *loop;
 	const char *run_dir, *name; /* both only until unmap_child_new() returns */
 	bool is_forced;
+	bool is_check; /* only whether its keys are safe */
 	int timeout_s; /* -1: the command's default */
 	/* It has ended; f is NULL when it did what it should. unmap_child_free() may follow. */
 	void (*done)(void *arg, const struct fault *f);

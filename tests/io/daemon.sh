@@ -93,6 +93,16 @@ serve_is_done_by_the_daemon() {
 }
 case_ serve-is-done-by-the-daemon serve_is_done_by_the_daemon
 
+a_lost_key_keeps_the_volume() {
+	local rc=0
+	nbd serve --socket s --encryption-passphrase-file key file:disk && mv key away || return
+	refused 7 "might not open again" nbd unmap s || rc=1
+	refused 7 "might not open again" nbd check-keys s || rc=1
+	io s && alive "$daemon" || rc=1
+	nbd unmap --force s && mv away key && [[ ! -e s ]] && return $rc
+}
+case_ a-lost-key-keeps-the-volume a_lost_key_keeps_the_volume
+
 passphrase_of_standard_input_travels() {
 	nbd serve --socket s --encryption-passphrase-file - file:disk <key && io s && nbd unmap file:disk
 }
