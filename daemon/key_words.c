@@ -10,6 +10,7 @@
 #include "key_kind.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,8 +113,13 @@ int key_words_expand(const char *text, const struct key_place *place, char **ret
 		put_word(out, word);
 		free(word);
 	}
-	if (out && (ferror(out) != 0) | (fclose(out) != 0) && r == 0)
-		r = -ENOMEM;
+	if (out) {
+		bool is_bad = ferror(out) != 0;
+
+		is_bad = fclose(out) != 0 || is_bad;
+		if (is_bad && r == 0)
+			r = -ENOMEM;
+	}
 	(void)key_words_free(words);
 	if (r < 0)
 		free(bytes);
