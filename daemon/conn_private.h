@@ -40,6 +40,7 @@ struct conn {
 	struct buffers_waiter waiter;
 	unsigned int turn; /* of the statistics' sample */
 	unsigned int corked; /* replies of this batch that wait to go out together */
+	size_t corked_bytes; /* and their data */
 
 	/* Stacks that any thread pushes to and one takes whole. */
 	_Atomic(struct request *) returned; /* answered; the reader takes */

@@ -28,8 +28,12 @@
 #define GATHER 64
 /* A thread of librbd sends so much for others before it passes the job on. */
 #define TURN_BYTES (8u << 20)
-/* So many replies of one batch wait for each other at most. */
+/*
+ * So many replies of one batch wait for each other at most, and so many bytes: what is sent at once
+ * is still in the cache, and so is its buffer when the next request takes it.
+ */
 #define CORK_MAX 32
+#define CORK_BYTES (64u << 10)
 
 static void push(_Atomic(struct request *) *stack, struct request *req)
 {
@@ -285,6 +289,7 @@ void reply_give_up(struct conn *c)
 void reply_uncork(struct conn *c)
 {
 	c->corked = 0;
+	c->corked_bytes = 0;
 	if (atomic_load(&c->ready) && !atomic_load(&c->is_blocked))
 		send_ready(c, SIZE_MAX);
 }
@@ -297,12 +302,16 @@ void conn_reply(struct request *req)
 	(void)atomic_fetch_add(&c->visitors, 1);
 	compose(req);
 	count(req);
+	if (is_reader)
+		c->corked_bytes += req->data_len;
 	push(&c->ready, req);
 	/* From here on req is the sender's. */
-	if (is_reader && ++c->corked < CORK_MAX)
+	if (is_reader && ++c->corked < CORK_MAX && c->corked_bytes < CORK_BYTES)
 		goto out;
-	if (is_reader)
+	if (is_reader) {
 		c->corked = 0;
+		c->corked_bytes = 0;
+	}
 	/* A full socket is the reader's business; it takes what was pushed before it cleared the
 	 * flag. */
 	if (!atomic_load(&c->is_blocked))
