@@ -11,8 +11,8 @@
 
 /*
  * The size from which sharing a request with a worker pays here: half of its AES has
- * to take longer than waking the worker. Measured, about ten milliseconds. Bytes, a multiple of
- * 4096; SIZE_MAX when it never pays (one processor). x is used on memory of our own only.
+ * to take twice as long as waking the worker. Measured, about ten milliseconds. Bytes, a multiple
+ * of 4096; SIZE_MAX when it never pays (one processor). x is used on memory of our own only.
  */
 size_t calibrate_threshold(struct pool *p, struct xts *x);
 

@@ -216,6 +216,8 @@ static int start_volume(struct mapping *m, struct fault *f)
 		.inline_threshold = SIZE_MAX,
 		.run_dir = m->o.run_dir,
 		.key = m->state.key,
+		/* Two for each worker keep them as busy uncut, with fewer wake-ups. */
+		.share_limit = 2 * pool_threads(m->o.pool),
 	};
 	int r;
 

@@ -143,7 +143,7 @@ static int crypt(struct request *req, bool is_encrypt)
 	atomic_store(&req->job_error, 0);
 	if (!v->is_encrypted)
 		return GO_ON;
-	if (req->window_len <= v->inline_threshold) {
+	if (!volume_shares(v, req->window_len)) {
 		atomic_store(&req->job_error, crypt_part(req, is_encrypt, 0, req->window_len));
 		return GO_ON;
 	}

@@ -62,6 +62,7 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 	v->has_trim = o->has_trim && !o->is_read_only;
 	v->block_size = o->block_size;
 	v->inline_threshold = o->inline_threshold;
+	v->share_limit = o->share_limit;
 	v->sector = 1;
 	for (unsigned int i = 0; xts && *xts && i < n_layers; i++) {
 		if (!(*xts)[i])
@@ -124,6 +125,12 @@ uint16_t volume_flags(const struct volume *v)
 	if (v->has_trim)
 		flags |= WIRE_FLAG_SEND_TRIM;
 	return flags;
+}
+
+bool volume_shares(const struct volume *v, size_t len)
+{
+	return len > v->inline_threshold &&
+	       atomic_load_explicit(&v->stats->in_flight, memory_order_relaxed) <= v->share_limit;
 }
 
 int volume_decrypt(const struct volume *v, const struct store_io *io, void *buf, uint64_t from,

@@ -35,6 +35,7 @@ struct volume {
 	uint32_t sector; /* bytes: what store IO is aligned to; 1 when nothing is encrypted */
 	uint32_t block_size; /* bytes: what is announced to the kernel */
 	size_t inline_threshold; /* bytes: larger requests are shared with the workers */
+	unsigned int share_limit; /* but none while more requests than this are under way */
 	atomic_ullong size; /* bytes of the plain device */
 	struct range_lock ranges;
 	struct buffers *buffers; /* owned */
@@ -47,6 +48,7 @@ struct volume_options {
 	bool has_trim;
 	uint32_t block_size;
 	size_t inline_threshold;
+	unsigned int share_limit;
 	size_t memory; /* bytes for IO */
 	const char *run_dir, *key; /* where statistics are published; NULL: nowhere */
 };
@@ -76,6 +78,12 @@ int volume_read(void *v, uint64_t dev_off, void *buf, size_t len);
  */
 int volume_decrypt(const struct volume *v, const struct store_io *io, void *buf, uint64_t from,
 		   uint64_t to);
+
+/*
+ * Whether AES over len bytes is shared with the workers: not what is small, and nothing while
+ * there are requests enough to keep the processors busy uncut. Any thread.
+ */
+bool volume_shares(const struct volume *v, size_t len);
 
 /* NBD transmission flags of this volume. */
 uint16_t volume_flags(const struct volume *v);

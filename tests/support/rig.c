@@ -11,6 +11,7 @@
 #undef NDEBUG
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,6 +133,7 @@ void rig_start(const struct rig_options *o, struct rig *ret)
 				     .block_size = 512,
 				     .inline_threshold = o->inline_threshold ? o->inline_threshold
 									     : THRESHOLD,
+				     .share_limit = UINT_MAX,
 				     .memory = o->memory ? o->memory : BUFFERS_LARGEST };
 	struct store *s = o->file ? open_file_store(o) : open_sim(o);
 	struct xts **xts = o->sector ? make_keys(o, n) : NULL;
