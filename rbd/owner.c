@@ -470,6 +470,7 @@ struct owner *owner_stop(struct owner *o)
 		owner_notify(o, NOTICE_RELEASED_LOCK);
 	}
 	owner_unwatch(o, &p);
+	owner_wait_notified(o, &p);
 	return owner_free(o);
 }
 

@@ -59,6 +59,7 @@ struct owner {
 	/* Header updates that are acknowledged once we have drained and read again. */
 	uint64_t deferred[OWNER_DEFERRED];
 	unsigned int n_deferred;
+	unsigned int n_notifying; /* notifications of ours that are under way */
 	char why[512];
 };
 
@@ -69,6 +70,8 @@ uint64_t owner_now_ms(void);
 int owner_watch(struct owner *o, const struct patience *p);
 void owner_unwatch(struct owner *o, const struct patience *p);
 void owner_notify(struct owner *o, enum notice_op op);
+/* Until all of ours are through: librados uses the IO context for that long. Else abandoned. */
+void owner_wait_notified(struct owner *o, const struct patience *p);
 /* Acknowledges what was put off. */
 void owner_acknowledge_deferred(struct owner *o);
 

@@ -211,6 +211,17 @@ void owner_unwatch(struct owner *o, const struct patience *p)
 		o->is_abandoned = true;
 }
 
+static void on_notified(rados_completion_t completion, void *arg)
+{
+	struct owner *o = arg;
+
+	rados_aio_release(completion);
+	(void)pthread_mutex_lock(&o->lock);
+	o->n_notifying--;
+	(void)pthread_cond_broadcast(&o->more);
+	(void)pthread_mutex_unlock(&o->lock);
+}
+
 /* Nobody has to hear it, and we do not wait: whoever missed it finds out by himself. */
 void owner_notify(struct owner *o, enum notice_op op)
 {
@@ -219,13 +230,29 @@ void owner_notify(struct owner *o, enum notice_op op)
 	struct client_id us;
 	size_t len;
 
+	if (rados_aio_create_completion2(o, on_notified, &completion) < 0)
+		return;
 	(void)pthread_mutex_lock(&o->lock);
 	us = o->us;
+	o->n_notifying++;
 	(void)pthread_mutex_unlock(&o->lock);
 	len = notice_encode(op, &us, buf);
-	if (rados_aio_create_completion2(NULL, NULL, &completion) < 0)
-		return;
-	(void)rados_aio_notify(o->io, o->object, completion, (const char *)buf, (int)len,
-			       REQUEST_TIMEOUT_MS, NULL, NULL);
-	rados_aio_release(completion);
+	if (rados_aio_notify(o->io, o->object, completion, (const char *)buf, (int)len,
+			     REQUEST_TIMEOUT_MS, NULL, NULL) < 0)
+		on_notified(completion, o);
+}
+
+void owner_wait_notified(struct owner *o, const struct patience *p)
+{
+	const struct timespec end = { .tv_sec = (time_t)(p->deadline_ms / 1000),
+				      .tv_nsec = (long)(p->deadline_ms % 1000) * 1000000L };
+	int r = 0;
+
+	(void)pthread_mutex_lock(&o->lock);
+	while (o->n_notifying > 0 && r == 0)
+		r = p->deadline_ms ? pthread_cond_timedwait(&o->more, &o->lock, &end)
+				   : pthread_cond_wait(&o->more, &o->lock);
+	if (o->n_notifying > 0)
+		o->is_abandoned = true;
+	(void)pthread_mutex_unlock(&o->lock);
 }
