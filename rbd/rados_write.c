@@ -279,7 +279,11 @@ static void choose_action(struct part *p)
 	} else if (!p->is_backed) {
 		p->action = REMOVE;
 	} else {
-		p->action = c->is_hint ? TRUNCATE : EMPTY;
+		/*
+		 * Made without a copy-up it would be missing in the snapshots when a deep-flatten
+		 * takes their parent away: that copies only what does not exist.
+		 */
+		p->action = c->is_hint || c->rs->writer->plan.n_snaps > 0 ? TRUNCATE : EMPTY;
 	}
 }
 
