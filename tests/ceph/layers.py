@@ -8,6 +8,7 @@ encryption format" would, with the magics of formatted clones. Passphrase x is i
 DIR/pass-x. Making them works with any release's librbd, loading only with Reef's.
 """
 import contextlib
+import os
 import subprocess
 
 import rados
@@ -37,14 +38,17 @@ def format_number(name):
 
 def passphrase(name):
     path = f"{world.folder}/pass-{name}"
-    with open(path, "w", encoding="ascii") as f:
+    new = f"{path}.{os.getpid()}"
+    with open(new, "w", encoding="ascii") as f:
+        os.chmod(new, 0o600)
         f.write(f"passphrase {name}")
+    os.rename(new, path)
     return path
 
 
 def make_header(form, secret, offset, sector=4096):
     """The bytes before the data of a new volume with a key of its own."""
-    path = f"{world.folder}/header"
+    path = f"{world.folder}/header.{os.getpid()}"
     with open(path, "wb") as f:
         f.truncate(offset + MIB)
     more = []
@@ -90,13 +94,14 @@ class Layer:
         return self
 
 
-def create(name, size, order=20, unit=0, count=0):
+def create(name, size, order=20, unit=0, count=0, data_pool=None):
     rbd.RBD().create(world.pool, name, size, order=order, old_format=False, stripe_unit=unit,
-                     stripe_count=count)
+                     stripe_count=count, data_pool=data_pool)
     return Layer(name)
 
 
-def clone(parent, name, order=20, unit=0, count=0, snap=None, features=0):
+def clone(parent, name, order=20, unit=0, count=0, snap=None, features=0,
+          data_pool=None):
     snap = snap or f"for-{name}"
     with parent.open() as image:
         image.create_snap(snap)
@@ -104,7 +109,7 @@ def clone(parent, name, order=20, unit=0, count=0, snap=None, features=0):
     # A clone takes its parent's striping unless told, which need not fit.
     features |= rbd.RBD_FEATURE_LAYERING | (rbd.RBD_FEATURE_STRIPINGV2 if count > 1 else 0)
     rbd.RBD().clone(world.pool, parent.name, snap, world.pool, name, features, order=order,
-                    stripe_unit=unit or 1 << order, stripe_count=count or 1)
+                    stripe_unit=unit or 1 << order, stripe_count=count or 1, data_pool=data_pool)
     return Layer(name, parent)
 
 
@@ -117,3 +122,42 @@ def opened(layer, snap=None, read_only=False):
     if layer.secrets:
         load(image, ["luks"] * len(layer.secrets), layer.secrets)
     return image
+
+
+def scribble(layer, rnd, n):
+    with opened(layer) as image:
+        size = image.size()
+        for _ in range(n):
+            at = rnd.randrange(size)
+            length = min(size - at, rnd.choice((512, 4096, 70000, 300000, 1500000)))
+            if rnd.randrange(2):
+                at -= at % 4096
+            what = rnd.randrange(8)
+            if what == 0:
+                image.discard(at, length)
+            elif what == 1:
+                image.write_zeroes(at, length)
+            else:
+                image.write(rnd.randbytes(length), at)
+
+
+def random_layout(rnd, encrypted):
+    """Order, stripe unit and count, stripe period.
+
+    No striping under encryption: Reef encrypts a run of bytes of an object with the tweaks of one
+    range of the image, which it then is not, and reads back its own data only in the pieces in
+    which it was written.
+    """
+    order = rnd.choice((17, 18, 19, 20, 21, 22))
+    if encrypted or rnd.randrange(2):
+        return order, 0, 0, 1 << order
+    unit, count = (1 << order) >> rnd.choice((1, 2, 3)), rnd.choice((2, 3, 4))
+    return order, unit, count, count << order
+
+
+def random_format(layer, rnd, period):
+    form = rnd.choice(("luks1", "luks2"))
+    offset = rnd.choice((3, 4, 6)) * MIB
+    offset = (offset + period - 1) // period * period
+    layer.format(form, rnd.choice("uvw"), offset, rnd.choice((512, 4096)))
+    return form
