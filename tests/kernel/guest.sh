@@ -63,8 +63,8 @@ guest_cluster() {
 		mount -o loop $T/disk $T/cluster || return 1
 	fi
 	cluster_start $T/cluster "$1" "${2:-none}" || return 1
-	printf 'first secret' >$T/pass
-	printf 'another secret\n' >$T/other
+	# In files that others could read they would be refused.
+	(umask 077 && printf 'first secret' >$T/pass && printf 'another secret\n' >$T/other)
 	say "a cluster on $1 after $((SECONDS - start)) s"
 }
 
