@@ -122,10 +122,13 @@ static int plan(struct owner *o, struct image_facts *f, const struct patience *p
 	int r;
 
 	why[0] = '\0';
+	/* Only what was planned for is not planned for again. */
+	o->is_planned = false;
 	facts_done(&o->facts);
 	o->facts = *f;
 	*f = (struct image_facts){ 0 };
 	r = o->o.ops.take(o->o.ops.arg, &o->facts, o->cookie, p, why, len);
+	o->is_planned = r == 0;
 	(void)pthread_mutex_lock(&o->lock);
 	o->raw_size = o->facts.size;
 	(void)pthread_mutex_unlock(&o->lock);
@@ -259,7 +262,7 @@ static void refresh(struct owner *o)
 			return;
 	}
 	r = facts_read(o->io, o->image_id, &p, &f);
-	if (r == 0 && !is_same(&f, &o->facts)) {
+	if (r == 0 && !(o->is_planned && is_same(&f, &o->facts))) {
 		gate_close(o->o.gate);
 		r = gate_drain(o->o.gate, &p);
 		if (r == 0)

@@ -40,6 +40,7 @@ struct owner {
 	uint64_t next_try_ms;
 	uint64_t released_ms; /* when the lock was last handed over; 0: never */
 	struct image_facts facts;
+	bool is_planned; /* for these facts */
 	pthread_t thread;
 	bool has_thread;
 	atomic_bool is_over; /* stop waiting for the cluster */
