@@ -74,6 +74,8 @@ static void lose(struct owner *o, const char *why)
 	set_state(o, OWNER_LOST, why);
 	log_error(o->spec, "writing has stopped: %s", why);
 	gate_fail(o->o.gate, -EIO);
+	/* Nothing old can follow any more. */
+	owner_acknowledge_deferred(o);
 }
 
 static void lose_by(struct owner *o, const char *doing, int error)
@@ -176,6 +178,7 @@ static int acquire(struct owner *o, const struct patience *p, char *why, size_t 
 	if (o->o.has_lock)
 		owner_notify(o, NOTICE_ACQUIRED_LOCK);
 	open_gate(o);
+	owner_acknowledge_deferred(o);
 	return 0;
 }
 

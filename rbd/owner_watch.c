@@ -75,7 +75,7 @@ static bool note(struct owner *o, uint64_t id, uint64_t sender, const struct not
 	if (a->todo & NOTICE_DO_REFRESH) {
 		o->todo |= TODO_REFRESH;
 		/* Without a lock, who made a snapshot waits until no old write can follow. */
-		if (!o->o.has_lock && o->n_deferred < OWNER_DEFERRED) {
+		if (!o->o.has_lock && o->state != OWNER_LOST && o->n_deferred < OWNER_DEFERRED) {
 			o->deferred[o->n_deferred++] = id;
 			is_deferred = true;
 		}

@@ -96,6 +96,12 @@ void owner_notify(struct owner *o, enum notice_op op)
 	(void)op;
 }
 
+void owner_wait_notified(struct owner *o, const struct patience *p)
+{
+	(void)o;
+	(void)p;
+}
+
 void owner_acknowledge_deferred(struct owner *o)
 {
 	(void)pthread_mutex_lock(&o->lock);
@@ -275,11 +281,31 @@ static void a_plan_that_failed_is_made_again_before_anybody_writes(void **state)
 	assert_int_equal(world.planned, 2 << 20);
 }
 
+/* Without a lock, whoever made a snapshot waits until no old write can follow. */
+static void who_waits_for_a_refresh_is_answered_in_every_state(void **state)
+{
+	(void)state;
+	start(false);
+	say(TODO_REFRESH, true);
+	EXPECT_SOON(world.n_acks == 1);
+	/* While the watch is made again, all is read again too. */
+	say(TODO_REFRESH | TODO_REWATCH, true);
+	EXPECT_SOON(world.n_acks == 2);
+	assert_true(is_open());
+	/* The image was removed: then there is nothing to wait for. */
+	set(1 << 20, 0, -ENOENT);
+	say(TODO_REFRESH | TODO_REWATCH, true);
+	EXPECT_SOON(world.n_acks == 3);
+	assert_string_equal(owner_lock_state(owner), "lost");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 			a_plan_that_failed_is_made_again_before_anybody_writes, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_waits_for_a_refresh_is_answered_in_every_state,
+						setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
