@@ -15,6 +15,7 @@
 #include "control_client.h"
 #include "dry_run.h"
 #include "check_keys.h"
+#include "doctor.h"
 #include "fault.h"
 #include "image.h"
 #include "list.h"
@@ -108,6 +109,8 @@ static int dispatch(struct options *o, struct fault *f)
 		return stats_run(o, f);
 	case COMMAND_CHECK_KEYS:
 		return check_keys_run(o, f);
+	case COMMAND_DOCTOR:
+		return doctor_run(o, f);
 	case COMMAND_SERVE:
 		return start_volume(o, MAPPING_SERVE, f);
 	case COMMAND_DAEMON:

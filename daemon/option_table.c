@@ -22,13 +22,14 @@
 #define C_STATUS (1u << COMMAND_STATUS)
 #define C_STATS (1u << COMMAND_STATS)
 #define C_CHECK_KEYS (1u << COMMAND_CHECK_KEYS)
+#define C_DOCTOR (1u << COMMAND_DOCTOR)
 #define C_SERVE (1u << COMMAND_SERVE)
 #define C_HOST (1u << COMMAND_DAEMON)
 #define C_DEVICE (C_MAP | C_ATTACH)
 #define C_DAEMON (C_MAP | C_ATTACH | C_SERVE)
 #define C_DRY (C_MAP | C_SERVE)
-#define C_PRINTS (C_LIST | C_STATUS | C_STATS | C_CHECK_KEYS | C_DRY)
-#define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS | C_STATS | C_CHECK_KEYS)
+#define C_PRINTS (C_LIST | C_STATUS | C_STATS | C_CHECK_KEYS | C_DOCTOR | C_DRY)
+#define C_NAMED (C_DAEMON | C_UNMAP | C_DETACH | C_STATUS | C_STATS | C_CHECK_KEYS | C_DOCTOR)
 #define C_ALL (C_NAMED | C_LIST | C_HOST)
 
 #define AT(field) offsetof(struct options, field)
@@ -62,14 +63,14 @@ const struct option_row option_rows[] = {
 	  .min = 1, .max = UINT64_MAX - 2,
 	  .help = "Snapshot by its number instead of its name. Not together with a name." },
 
-	{ "encryption-format", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON, OPTION_TOLERATED, AT(formats), "FORMAT",
+	{ "encryption-format", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, OPTION_TOLERATED, AT(formats), "FORMAT",
 	  .choices = "luks|luks1|luks2",
 	  .help = "Encryption format that the layer must have: luks (either), luks1 or luks2. Once per passphrase file, in the same order, or not at all." },
-	{ "encryption-passphrase-file", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON, OPTION_TOLERATED, AT(passphrase_files), "SOURCE",
+	{ "encryption-passphrase-file", 0, OPTION_LIST, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, OPTION_TOLERATED, AT(passphrase_files), "SOURCE",
 	  .help = "Where the passphrase is: a file, which counts byte for byte, or another source, see PASSPHRASES. Repeat it for a chain of clones: the image first, then its parent, and so on; the last one is also tried on what lies further up. none: serve the image as it is, also if there is a default." },
-	{ "allow-insecure-permissions", 0, OPTION_FLAG, GROUP_ENCRYPTION, C_DAEMON, 0, AT(is_insecure_allowed), NULL,
+	{ "allow-insecure-permissions", 0, OPTION_FLAG, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, 0, AT(is_insecure_allowed), NULL,
 	  .help = "Accept passphrase files that other users can read." },
-	{ "key-timeout", 0, OPTION_SECONDS, GROUP_ENCRYPTION, C_DAEMON, 0, AT(key_timeout_s), "SECONDS",
+	{ "key-timeout", 0, OPTION_SECONDS, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, 0, AT(key_timeout_s), "SECONDS",
 	  .fallback = "90", .max = 86400,
 	  .help = "Time limit for getting one passphrase: from whoever is asked, a program, a socket or a pipe. 0: none." },
 	{ "key-check-interval", 0, OPTION_SECONDS, GROUP_ENCRYPTION, C_DAEMON, 0, AT(key_check_interval_s), "SECONDS",
@@ -83,7 +84,7 @@ const struct option_row option_rows[] = {
 
 	{ "device", 0, OPTION_STRING, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, AT(device), "/dev/nbdN",
 	  .help = "The device to use. Default: a free one. attach needs it." },
-	{ "read-only", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_read_only), NULL,
+	{ "read-only", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON | C_DOCTOR, OPTION_TOLERATED, AT(is_read_only), NULL,
 	  .help = "Refuse writes." },
 	{ "exclusive", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_exclusive), NULL,
 	  .help = "Take the image's exclusive lock now and keep it: writes by other clients block." },
@@ -173,7 +174,7 @@ const struct option_row option_rows[] = {
 	  .help = "Append the log to this file; Ceph's own log goes there too. Default: the journal, or syslog." },
 	{ "log-level", 0, OPTION_CHOICE, GROUP_PROCESS, C_ALL, OPTION_OWN_PROCESS, AT(log_level), "LEVEL",
 	  .choices = "error|warning|notice|info|debug", .fallback = "notice", .help = "How much to log." },
-	{ "open-timeout", 0, OPTION_SECONDS, GROUP_PROCESS, C_DAEMON, 0, AT(open_timeout_s), "SECONDS",
+	{ "open-timeout", 0, OPTION_SECONDS, GROUP_PROCESS, C_DAEMON | C_DOCTOR, 0, AT(open_timeout_s), "SECONDS",
 	  .fallback = "30", .max = 86400,
 	  .help = "Time limit for reaching the cluster and opening the image. 0: none." },
 	{ "run-dir", 0, OPTION_STRING, GROUP_PROCESS, C_ALL, OPTION_OWN_PROCESS, AT(run_dir), "DIR",
@@ -241,6 +242,8 @@ const struct command_row command_rows[] = {
 	{ COMMAND_STATS, "stats", "[DEVICE|SPEC|COOKIE]", "Show what volumes do." },
 	{ COMMAND_CHECK_KEYS, "check-keys", "[DEVICE|SPEC|COOKIE]",
 	  "Make sure that volumes could be opened again." },
+	{ COMMAND_DOCTOR, "doctor", "[SPEC]",
+	  "Look at what a volume stands on, and say what to do about what is wrong." },
 	{ COMMAND_SERVE, "serve", "SPEC", "Serve an image or snapshot as NBD on a unix socket." },
 	{ COMMAND_DAEMON, "daemon", "",
 	  "Be the daemon of this host: one process for many volumes." },
@@ -417,6 +420,8 @@ const char *options_command_name(enum command c)
 		return "stats";
 	case COMMAND_CHECK_KEYS:
 		return "check-keys";
+	case COMMAND_DOCTOR:
+		return "doctor";
 	case COMMAND_SERVE:
 		return "serve";
 	case COMMAND_DAEMON:

@@ -417,6 +417,7 @@ static void operand_range(const struct options *o, unsigned int *ret_min, unsign
 	case COMMAND_STATUS:
 	case COMMAND_STATS:
 	case COMMAND_CHECK_KEYS:
+	case COMMAND_DOCTOR:
 	case COMMAND_HELP:
 		break;
 	case COMMAND_LIST:

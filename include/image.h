@@ -90,6 +90,10 @@ void image_spec_done(struct image_spec *s);
 
 #define LAYER_FEATURE_EXCLUSIVE_LOCK UINT64_C(4)
 
+/* Of layer_info.features: as librbd numbers them. */
+#define IMAGE_FEATURE_EXCLUSIVE_LOCK UINT64_C(4)
+#define IMAGE_FEATURE_OBJECT_MAP UINT64_C(8)
+
 struct layer_info {
 	char spec[4608]; /* "rbd/golden@v1" or "file:PATH", for messages */
 	char pool[128], nspace[128], image[4096], snap[256];

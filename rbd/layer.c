@@ -21,6 +21,10 @@
 /* A header is at most 4 MiB, but keyslot areas may be larger; nobody reads images this way. */
 #define READ_CHUNK (1u << 20)
 
+_Static_assert(IMAGE_FEATURE_EXCLUSIVE_LOCK == RBD_FEATURE_EXCLUSIVE_LOCK &&
+		       IMAGE_FEATURE_OBJECT_MAP == RBD_FEATURE_OBJECT_MAP,
+	       "layer_info has librbd's numbers");
+
 const struct layer_info *layer_info(const struct layer *l)
 {
 	return &l->info;
