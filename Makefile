@@ -112,7 +112,7 @@ EXAMPLES := $(sort $(wildcard systemd/examples/*))
 
 # Units: as they are, or with our paths and what all services have in common put in.
 UNITS_IN := $(sort $(wildcard systemd/*.in))
-UNITS := $(sort $(wildcard systemd/*.service systemd/*.target systemd/*.path)) \
+UNITS := $(sort $(wildcard systemd/*.service systemd/*.target systemd/*.path systemd/*.socket)) \
 	$(UNITS_IN:%.in=$(O)/%)
 # What the units and the generator give to "map".
 MAP_OPTIONS := --foreground --resume --reattach-timeout 300

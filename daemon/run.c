@@ -26,6 +26,7 @@
 #include "resume.h"
 #include "secret.h"
 #include "state.h"
+#include "watchdog.h"
 
 struct run {
 	struct options *options; /* until the volume has them */
@@ -37,6 +38,7 @@ struct run {
 	struct loop *loop;
 	struct host *host;
 	struct watch signals;
+	struct watchdog watchdog;
 	bool is_announced, is_interrupted;
 	struct fault fault; /* why the command failed */
 };
@@ -165,9 +167,13 @@ static int start(struct run *r, struct fault *f)
 		r->signals.ready = on_signal;
 		e = loop_add(r->loop, &r->signals);
 	}
+	if (e == 0)
+		e = watchdog_start(&r->watchdog, r->loop);
 	h.loop = r->loop;
 	if (e == 0)
 		e = host_new(&h, &r->host);
+	if (e == 0)
+		(void)sd_notifyf(0, "STATUS=opening and unlocking %s", r->options->operand ?: "");
 	if (e == 0)
 		e = host_add_take(r->host, r->kind, &r->options, r->listen_fd, NULL);
 	return e < 0 ? fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e))
@@ -188,6 +194,7 @@ static int serve(struct run *r, struct fault *f)
 		e = f->error;
 	}
 	r->host = host_free(r->host);
+	watchdog_stop(&r->watchdog, r->loop);
 	if (r->loop)
 		loop_remove(r->loop, &r->signals);
 	if (r->signals.fd >= 0)
@@ -227,7 +234,7 @@ int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 	bool is_left = false;
 	int e = image_spec_parse(o->operand, &o->spec, f);
 
-	r.signals.fd = -1;
+	r.signals.fd = r.watchdog.timer.fd = -1;
 	if (e < 0)
 		return e;
 	r.options = malloc(sizeof(*r.options));

@@ -31,6 +31,7 @@
 #include "process.h"
 #include "secret.h"
 #include "state.h"
+#include "watchdog.h"
 
 /* For all volumes to finish what is in flight. */
 #define STOP_MS 30000
@@ -44,6 +45,7 @@ struct service {
 	struct methods *methods;
 	struct control *control;
 	struct watch signals, deadline;
+	struct watchdog watchdog;
 	bool is_stopping;
 };
 
@@ -176,6 +178,8 @@ static int start_host(struct service *s, struct fault *f)
 		r = add_watch(s, &s->signals, process_signal_fd(), on_signal);
 	if (r == 0)
 		r = add_watch(s, &s->deadline, timer_new(), on_deadline);
+	if (r == 0)
+		r = watchdog_start(&s->watchdog, s->loop);
 	h.loop = s->loop;
 	if (r == 0)
 		r = host_new(&h, &s->host);
@@ -240,6 +244,7 @@ static void finish(struct service *s)
 	s->control = control_free(s->control);
 	s->methods = methods_free(s->methods);
 	s->host = host_free(s->host);
+	watchdog_stop(&s->watchdog, s->loop);
 	if (s->loop) {
 		loop_remove(s->loop, &s->signals);
 		loop_remove(s->loop, &s->deadline);
@@ -277,7 +282,7 @@ int service_run(struct options *o, struct fault *f)
 	struct service s = { .options = o };
 	int r = path_make_absolute(&o->log_file);
 
-	s.signals.fd = s.deadline.fd = -1;
+	s.signals.fd = s.deadline.fd = s.watchdog.timer.fd = -1;
 	if (r < 0)
 		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
 				 strerror(-r));

@@ -257,6 +257,9 @@ static int check_option(struct tab_entry *e, const char *key, const char *value,
 {
 	const struct option_row *row = option_find(key, strlen(key));
 
+	if (key[0] == '-' || key[0] == '=')
+		return fault_set(f, EXIT_USAGE, -EINVAL,
+				 "option %s; expected options without dashes, as in a=b,c", key);
 	/* Ceph might know it. What "map" makes of it, its log says. */
 	if (!row)
 		return 0;
@@ -266,7 +269,7 @@ static int check_option(struct tab_entry *e, const char *key, const char *value,
 				 "[POOL/[NAMESPACE/]]IMAGE[@SNAP]",
 				 key);
 	if (!(row->commands & (1u << COMMAND_MAP)) || row->type == OPTION_COMMAND ||
-	    row->type == OPTION_KEYS)
+	    row->type == OPTION_KEYS || row->group == GROUP_OUTPUT || !strcmp(row->name, "dry-run"))
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "option %s; expected an option of 'rbdcrypt-nbd map' or of "
 				 "rbdcrypttab(5)",

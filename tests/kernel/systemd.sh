@@ -210,7 +210,7 @@ service_is_what_its_unit_says() {
 	same oom -900 "$(</proc/$pid/oom_score_adj)"
 	[[ $(sed -n 's/^VmLck:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$pid/status) -gt 10000 ]]
 	# PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, what PR_SET_IO_FLUSHER sets.
-	for task in /proc/$pid/task/*; do
+	for task in /proc/"$pid"/task/*; do
 		read -r _ _ _ _ _ _ flags _ < <(sed 's/.*) //' $task/stat)
 		[[ $((flags & 0x180000)) == $((0x180000)) ]] ||
 			{ echo "$(<$task/comm): flags $flags"; return 1; }
@@ -223,6 +223,7 @@ restart_and_kill_are_not_seen() {
 	fio --name=verify --filename=/srv/vol/fio --size=16M --rw=randwrite --bs=4k --iodepth=8 \
 		--ioengine=libaio --direct=1 --verify=crc32c --verify_backlog=64 --time_based \
 		--runtime=15 --output=$T/fio &
+	# shellcheck disable=SC2031
 	fio=$!
 	sleep 2
 	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
