@@ -25,6 +25,7 @@ PREFIX ?= /usr
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/rbdcrypt-nbd
+SYSCONFDIR ?= /etc
 DESTDIR ?=
 CFLAGS ?= -O2 -g
 
@@ -199,11 +200,14 @@ install: all
 		to=$${file#*:}; mode=$${to##*:}; \
 		install -D -m $$mode "$${file%%:*}" "$(DESTDIR)$${to%:*}"; \
 	done
+	$(Q)install -d $(DESTDIR)$(SYSCONFDIR)/rbdcrypt/rbdcrypttab.d
 
 uninstall:
 	$(say) REMOVE $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
 	$(Q)for file in $(INSTALLED); do to=$${file#*:}; rm -f "$(DESTDIR)$${to%:*}"; done
 	$(Q)rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) 2>/dev/null || true
+	$(Q)rmdir $(DESTDIR)$(SYSCONFDIR)/rbdcrypt/rbdcrypttab.d $(DESTDIR)$(SYSCONFDIR)/rbdcrypt \
+		2>/dev/null || true
 
 format:
 	$(Q)clang-format-14 -i $(CFILES)

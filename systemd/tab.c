@@ -269,7 +269,7 @@ static int check_option(struct tab_entry *e, const char *key, const char *value,
 				 "[POOL/[NAMESPACE/]]IMAGE[@SNAP]",
 				 key);
 	if (!(row->commands & (1u << COMMAND_MAP)) || row->type == OPTION_COMMAND ||
-	    row->type == OPTION_KEYS || row->group == GROUP_OUTPUT || !strcmp(row->name, "dry-run"))
+	    row->type == OPTION_KEYS || row->group == GROUP_OUTPUT)
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "option %s; expected an option of 'rbdcrypt-nbd map' or of "
 				 "rbdcrypttab(5)",

@@ -88,16 +88,16 @@ ASAN := abort_on_error=0:exitcode=99:detect_leaks=1
 UBSAN := print_stacktrace=1
 TSAN := exitcode=99:halt_on_error=1:second_deadlock_stack=1
 
-.check: $(PROGRAM) $(TESTBIN) $(TOOLBIN)
+.check: all $(TESTBIN) $(TOOLBIN)
 	$(Q)$(run) $(TESTBIN) $(call scripts,$(SCRIPT_FOLDERS))
-.check-fast: $(PROGRAM) $(TESTBIN)
+.check-fast: all $(TESTBIN)
 	$(Q)$(run) $(TESTBIN)
-.check-kernel .check-ceph .check-interop: $(PROGRAM) $(TESTBIN) $(TOOLBIN)
+.check-kernel .check-ceph .check-interop: all $(TESTBIN) $(TOOLBIN)
 	$(Q)$(run) $(call scripts,$(@:.check-%=%))
-.lint: $(PROGRAM)
+.lint: all
 	$(Q)$(run) $(call scripts,lint)
 # Where everything is slower, and what only looks at files has nothing to see.
-.sanitized: $(PROGRAM) $(TESTBIN) $(TOOLBIN)
+.sanitized: all $(TESTBIN) $(TOOLBIN)
 	$(Q)$(run) --label $(LABEL) --slower 5 $(TESTBIN) $(call scripts,io bad)
 
 .fuzz:

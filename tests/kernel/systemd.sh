@@ -70,7 +70,7 @@ prepare() {
 	printf 'a wrong one' >/etc/keys/wrong.key
 	chmod 600 /etc/keys/*
 	echo 'vol rbd/vol /etc/keys/vol.key' >/etc/rbdcrypt/rbdcrypttab
-	mkdir /etc/rbdcrypt/rbdcrypttab.d
+	mkdir -p /etc/rbdcrypt/rbdcrypttab.d
 	[[ $BOOT == second ]] || cat >/etc/rbdcrypt/rbdcrypttab.d/more <<-'END'
 		# The second line is wrong.
 		broken

@@ -17,7 +17,7 @@ packages_of() { # PURPOSE...
 		build)
 			echo gcc make pkg-config libc6-dev librbd-dev librados-dev libnl-3-dev \
 				libnl-genl-3-dev libcryptsetup-dev libssl-dev libjson-c-dev libudev-dev \
-				libblkid-dev libmount-dev libseccomp-dev libsystemd-dev
+				libblkid-dev libmount-dev libseccomp-dev libsystemd-dev 'systemd-dev?'
 			;;
 		test)
 			echo ceph-mon ceph-osd ceph-common python3-rbd libcmocka-dev libnbd-bin 'python3-libnbd?' \
@@ -31,7 +31,7 @@ packages_of() { # PURPOSE...
 			;;
 		lint)
 			# The formatter's release decides the format.
-			echo clang llvm 'clang-format-14?' shellcheck mandoc codespell binutils git
+			echo clang llvm 'clang-format-14?' shellcheck mandoc codespell binutils git systemd
 			# Clang's sanitizers have the release in their name.
 			case $(. /etc/os-release && echo "$VERSION_ID") in
 			12) echo libclang-rt-14-dev ;;

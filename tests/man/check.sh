@@ -75,7 +75,7 @@ if ! command -v mandoc >/dev/null; then
 	exit 77
 fi
 # Cross references to pages of other packages need not be installed here.
-mandoc -Tlint -Wstyle "$top"/man/*.[78] 2>&1 |
+mandoc -Tlint -Wstyle "$top"/man/*.[578] 2>&1 |
 	grep -v 'mandoc.db\|referenced manual not found' >"$work/lint" || :
 if [ -s "$work/lint" ]; then
 	cat "$work/lint" >&2
