@@ -93,7 +93,7 @@ def _others(results):
 
 
 def _volumes(results):
-    ours = results.get("volumes", {}).get("ours", {})
+    ours = results.get("volumes", {}).get("ours-daemon", {})
     peer = results.get("guest-volumes", {}).get("rbd-nbd", {})
     for what in ("memory", "threads"):
         a, b = ours.get("100", {}).get(what), peer.get("100", {}).get(what)

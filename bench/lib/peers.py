@@ -13,6 +13,7 @@ from lib import client, images, volumes
 # What a server is called in tables and goals.
 LABELS = {
     "ours": "rbdcrypt-nbd",
+    "ours-daemon": "rbdcrypt-nbd, one daemon",
     "ours-plain": "rbdcrypt-nbd, no encryption",
     "qemu-librbd": "qemu-nbd, librbd's encryption",
     "qemu-luks": "qemu-nbd, QEMU's LUKS",
@@ -82,6 +83,21 @@ class Server:
                 self.process.wait()
 
 
+class Daemon(Server):
+    """Our daemon of a host, which serves many volumes."""
+
+    def __init__(self, program, key, folder):
+        self.key, self.folder = key, folder
+        super().__init__("ours-daemon", [program, "daemon"], folder + "/control", 0,
+                         {"RBDCRYPT_NBD_RUN_DIR": folder})
+
+    def serve(self, spec, i):
+        socket = f"{self.folder}/{i}.sock"
+        images.call("env", f"RBDCRYPT_NBD_RUN_DIR={self.folder}", self.argv[0], "serve",
+                    "--socket", socket, "--encryption-passphrase-file", self.key, spec)
+        images.call("nbdinfo", "--size", f"nbd+unix:///?socket={socket}")
+
+
 class FioRbd:
     """fio's rbd engine: librbd with nothing around it."""
 
@@ -130,6 +146,11 @@ class Maker:
         return self._server(
             name, lambda s: [self.program, "serve", "--foreground", "--socket", s] +
             list(options) + [spec], {"RBDCRYPT_NBD_RUN_DIR": os.path.join(self.work, "run")})
+
+    def daemon(self):
+        folder = os.path.join(self.work, "daemon")
+        os.makedirs(folder)
+        return Daemon(self.program, self.key, folder)
 
     def _qemu(self, name, options):
         return self._server(

@@ -15,13 +15,13 @@ def proportional_bytes(pid):
     return 0
 
 
-def cost(servers):
-    return {"memory": sum(s.memory() for s in servers), "processes": len(servers),
-            "threads": sum(s.threads() for s in servers)}
+def cost(processes):
+    return {"memory": sum(p.memory() for p in processes), "processes": len(processes),
+            "threads": sum(p.threads() for p in processes)}
 
 
 def grow(make, counts, at_once=4):
-    """Costs of the first n servers, for each n of counts."""
+    """Costs of the first n servers, a process each, for each n of counts."""
     servers, got = [], {}
     try:
         with ThreadPoolExecutor(at_once) as pool:
@@ -37,8 +37,24 @@ def grow(make, counts, at_once=4):
     return got
 
 
+def grow_daemon(daemon, counts):
+    """The same for one process that serves them all."""
+    got, n_served = {}, 0
+    try:
+        daemon.start()
+        for n in counts:
+            for i in range(n_served, n):
+                daemon.serve(f"rbd/volume-{i}", i)
+            n_served = n
+            got[str(n)] = cost([daemon])
+    finally:
+        daemon.stop()
+    return got
+
+
 def measure(maker, counts):
     return {
+        "ours-daemon": grow_daemon(maker.daemon(), counts),
         "ours": grow(lambda i: maker.ours(f"rbd/volume-{i}"), counts),
         "qemu-librbd": grow(lambda i: maker.qemu_librbd(f"volume-{i}"), counts),
     }
