@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 
-from lib import client, goals, guest, images, peers, plot, rounds, table, volumes
+from lib import client, goals, guest, images, layers, peers, plot, rounds, table, volumes
 from lib.client import case
 
 TOP = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..")
-PARTS = ["xts", "file", "rbd", "growth", "volumes", "guest"]
+PARTS = ["xts", "file", "rbd", "growth", "layers", "volumes", "guest"]
 
 K, M = 1024, 1 << 20
 RBD_CASES = [
@@ -85,7 +85,9 @@ class Bench:
     # ---- rounds ----
 
     def interleave(self, group, name, servers, measure):
-        got = rounds.interleave(servers, self.rounds, measure)
+        self.record(group, name, rounds.interleave(servers, self.rounds, measure))
+
+    def record(self, group, name, got):
         self.results["groups"].setdefault(group, {})[name] = got
         table.print_case(group, name, got)
 
@@ -139,6 +141,8 @@ class Bench:
         for name in ("ours", "librbd") + (("luks",) if form == "luks1" else ()):
             images.import_image(raw, f"{form}-{name}")
         servers = [m.ours(f"rbd/{form}-ours"), m.qemu_librbd(f"{form}-librbd", form)]
+        images.import_image(raw, f"{form}-rados")
+        servers.append(m.ours(f"rbd/{form}-rados", "ours-rados", ["--store", "rados"]))
         if form == "luks1":
             servers.append(m.qemu_luks("luks1-luks"))
             for name in ("ours", "fio"):
@@ -156,7 +160,7 @@ class Bench:
         self.start(servers)
         self.compare_content(servers, self.digest)
         self.load_all("rbd-luks1", servers, RBD_CASES)
-        self.count_calls("rbd-luks1", servers[:3], case("randread", 4 * K, 32))
+        self.count_calls("rbd-luks1", servers[:4], case("randread", 4 * K, 32))
         self.stop()
         if self.args.quick:
             return
@@ -183,6 +187,12 @@ class Bench:
         self.load_all("size", servers, [case("randread", s * K, 8) for s in sizes])
         self.load_all("connections", servers, [case("randread", 4 * K, 64, j) for j in jobs])
         self.stop()
+
+    def layers(self):
+        if self.args.quick:
+            return
+        say("chains of layers")
+        layers.run(self)
 
     def volumes(self):
         say("many volumes")
@@ -259,6 +269,8 @@ def main():
     p.add_argument("--seconds", type=float, help="of load in a round")
     p.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     args = p.parse_args()
+    # The program refuses passphrase files that others may read.
+    os.umask(0o077)
     args.program = os.path.realpath(args.program)
     bench = Bench(args)
     try:

@@ -48,6 +48,12 @@ _ratios("rbd-luks1", "128k-read-qd16", "encryption tax, 128 KiB",
 for _case, _title in (("4k-randread-qd32", "kernel, 4 KiB reads"),
                       ("128k-read-qd16", "kernel, 128 KiB reads")):
     _ratios("kernel", _case, _title, ("iops", "ours", "rbd-nbd", ">=", 2))
+for _case, _title in (("4k-randread-qd32", "4 KiB"), ("128k-read-qd16", "128 KiB")):
+    for _n in (2, 4):
+        _ratios("layers", _case, f"{_n} layers, {_title} reads",
+                ("iops", f"ours-{_n}", "ours", ">=", 0.9))
+_ratios("first-write", "touch", "first write to an object, 2 layers",
+        ("iops", "ours", "reef", ">=", 1))
 
 
 def _value(results, group, case, figure, subject, reference):

@@ -38,7 +38,7 @@ def run(args, n_rounds):
     script = '. "$1/uml.sh"; shift; uml_run "$@"'
     p = subprocess.run(
         ["bash", "-c", script, "bench", images.TESTS_LIB, "--mem", mem, "--time", limit,
-         "--nbds", "8" if args.quick else "110", "--result", result, "python3",
+         "--nbds", "8" if args.quick else "110", "--result", result, "/usr/bin/python3",
          os.path.join(HERE, "guest.py")],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     try:
@@ -78,7 +78,12 @@ class Device:
         return self
 
     def cpu(self):
-        return client.cpu_seconds(self.pid)
+        try:
+            return client.cpu_seconds(self.pid)
+        except OSError as e:
+            with open(f"{WORK}/log", encoding="utf-8") as f:
+                raise client.Failed(f"{self.name}: its process is gone; our log: "
+                                    f"{f.read()[-2000:]}") from e
 
     def fio_target(self):
         return ["--ioengine=libaio", "--direct=1", f"--filename={self.device}"]

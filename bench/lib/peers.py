@@ -22,6 +22,10 @@ LABELS = {
     "nbdkit-luks": "nbdkit, luks filter",
     "nbdkit-plain": "nbdkit, no encryption",
     "nbdkit-null": "nbdkit, null plugin",
+    "ours-rados": "rbdcrypt-nbd, rados store",
+    "ours-2": "rbdcrypt-nbd, 2 layers",
+    "ours-4": "rbdcrypt-nbd, 4 layers",
+    "reef": "qemu-nbd, Reef's librbd",
     "rbd-nbd": "rbd-nbd, librbd's encryption",
 }
 
@@ -143,9 +147,18 @@ class Maker:
     def ours(self, spec, name="ours", options=()):
         if name != "ours-plain":
             options = ["--encryption-passphrase-file", self.key] + list(options)
+        return self._ours(name, spec, options)
+
+    def _ours(self, name, spec, options):
         return self._server(
             name, lambda s: [self.program, "serve", "--foreground", "--socket", s] +
             list(options) + [spec], {"RBDCRYPT_NBD_RUN_DIR": os.path.join(self.work, "run")})
+
+    def layered(self, spec, options):
+        return self._ours("ours", spec, options)
+
+    def other(self, name, argv_of):
+        return self._server(name, argv_of)
 
     def daemon(self):
         folder = os.path.join(self.work, "daemon")

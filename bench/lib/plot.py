@@ -15,6 +15,7 @@ COLOURS = {
     "ours": "#0b6e4f", "ours-plain": "#8fd0b5", "qemu-librbd": "#c1440e", "qemu-luks": "#e8a33d",
     "qemu-plain": "#f3d9a4", "fio-rbd": "#3b5b92", "nbdkit-luks": "#7b4fa3",
     "nbdkit-plain": "#b9a3d0", "nbdkit-null": "#9aa0a6", "rbd-nbd": "#c1440e",
+    "ours-rados": "#4c9f7f", "ours-2": "#4c9f7f", "ours-4": "#8fd0b5", "reef": "#c1440e",
 }
 FONT = 'font-family="sans-serif" font-size="12"'
 LINES = {"depth": "requests in flight", "size": "KiB of a request", "connections": "connections"}
@@ -75,6 +76,8 @@ def bars(group, cases, path):
         for server, figures in servers.items():
             svg.text(LEFT - 8, y + BAR - 5, LABELS[server], "end", 'font-size="11"')
             for i, (key, _) in enumerate(FIGURES):
+                if key not in figures:
+                    continue
                 # Each case has a scale of its own: what counts is within it.
                 most = max(s[key] for s in servers.values())
                 w = (PANEL - 60) * figures[key] / most

@@ -12,6 +12,8 @@ TITLES = {
     "depth": "Growth with depth: 4 KiB random reads, RBD image, LUKS1",
     "size": "Growth with request size: random reads at depth 8, RBD image, LUKS1",
     "connections": "Growth with connections: 4 KiB random reads, 64 in all, RBD image, LUKS1",
+    "layers": "Chains of clones with keys of their own, written in the child",
+    "first-write": "The first write to each object of a clone: two layers, LUKS1",
     "kernel": "/dev/nbdX on a kernel in a process (User Mode Linux), RBD image, LUKS1",
 }
 COLUMNS = [("iops", "IOPS", "{:.0f}"), ("mbps", "MB/s", "{:.1f}"), ("p50_us", "p50 us", "{:.0f}"),
