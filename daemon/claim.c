@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "nbdctl.h"
+#include "text.h"
 
 void claim_identity(const struct volume_state *s, char *buf, size_t len)
 {
@@ -189,4 +190,28 @@ void claim_forget(const char *run_dir, int index)
 		if (l.volumes[i].device == index && !volume_is_alive(&l.volumes[i]))
 			(void)state_remove(run_dir, l.volumes[i].key);
 	state_list_done(&l);
+}
+
+bool claim_dead_client(const char *run_dir, const struct volume_state *mine, char *buf, size_t len)
+{
+	struct state_list l;
+	char id[600], other_id[600];
+	bool is_found = false;
+
+	if (mine->is_read_only || state_list(run_dir, &l, NULL) < 0)
+		return false;
+	claim_identity(mine, id, sizeof(id));
+	for (unsigned int i = 0; i < l.n && !is_found; i++) {
+		const struct volume_state *v = &l.volumes[i];
+
+		claim_identity(v, other_id, sizeof(other_id));
+		/* One that detached has finished and closed. */
+		if (strcmp(other_id, id) != 0 || strcmp(v->fsid, mine->fsid) != 0 ||
+		    volume_is_alive(v) || v->status == VOLUME_DETACHED || !v->client[0])
+			continue;
+		text_copy(buf, len, v->client);
+		is_found = true;
+	}
+	state_list_done(&l);
+	return is_found;
 }

@@ -39,4 +39,10 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 /* The device is ours now: what dead owners left behind about it goes. */
 void claim_forget(const char *run_dir, int index);
 
+/*
+ * The address of the client that wrote the same image for an owner that died, as volume_state's
+ * client; false: none that is known. buf has at least the room of that field.
+ */
+bool claim_dead_client(const char *run_dir, const struct volume_state *mine, char *buf, size_t len);
+
 #endif

@@ -141,6 +141,10 @@ static int start_claim(struct mapping *m, struct fault *f)
 		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
 	else if (!o->is_new)
 		r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
+	/* Ours says so too until it is done, should we die before. */
+	if (r == 0)
+		(void)claim_dead_client(m->o.run_dir, &m->state, m->state.client,
+					sizeof(m->state.client));
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
@@ -162,6 +166,28 @@ static void stop_claim(struct mapping *m)
 
 /* ---- store and volume ---- */
 
+/*
+ * An owner of this image that died on this host may have left writes on their way to the OSDs; they
+ * must not land after ours, and its watch and lock must not keep us waiting for half a minute.
+ */
+static void fence_dead(struct mapping *m)
+{
+	int r;
+
+	if (!m->state.client[0])
+		return;
+	r = cluster_fence(m->o.cluster, m->state.client,
+			  (unsigned int)m->o.options->open_timeout_s);
+	if (r == 0)
+		log_notice(m->spec, "its last daemon died: client %s is blocklisted",
+			   m->state.client);
+	else
+		log_warning(m->spec,
+			    "its last daemon died, and client %s cannot be blocklisted: %s",
+			    m->state.client, strerror(-r));
+	m->state.client[0] = '\0';
+}
+
 static int start_store(struct mapping *m, struct fault *f)
 {
 	struct store_options s = { .is_read_only = m->state.is_read_only,
@@ -171,6 +197,9 @@ static int start_store(struct mapping *m, struct fault *f)
 				   .data_offset = chain_data_offset(&m->chain),
 				   .timeout_s = (unsigned int)m->o.options->open_timeout_s };
 
+	fence_dead(m);
+	if (m->o.cluster && !m->state.is_read_only)
+		(void)cluster_address(m->o.cluster, m->state.client, sizeof(m->state.client));
 	return chain_open_store(&m->chain_options, &m->chain, &s, &m->store, f);
 }
 

@@ -65,6 +65,7 @@ struct volume_state {
 	int io_timeout_s, reattach_timeout_s; /* -1: not set */
 	uint64_t started; /* seconds since 1970 */
 	char store[32], engine[32], lock[16]; /* lock: store_lock_state() */
+	char client[128]; /* the address of the cluster's client that writes for it, or "" */
 	uint64_t inline_threshold; /* bytes */
 	char health[256]; /* "" while all is well, else what is wrong */
 

@@ -66,6 +66,7 @@ static const struct field volume_fields[] = {
 	V("store", FIELD_TEXT, store),
 	V("engine", FIELD_TEXT, engine),
 	V("lock", FIELD_TEXT, lock),
+	V("client", FIELD_TEXT, client),
 	V("inline_threshold", FIELD_U64, inline_threshold),
 	V("health", FIELD_TEXT, health),
 };

@@ -50,6 +50,14 @@ int cluster_connect(struct cluster *c, struct fault *f);
 int cluster_conf_get(struct cluster *c, const char *option, char *buf, size_t len);
 /* The cluster's fsid as text; connected only. */
 int cluster_fsid(struct cluster *c, char *buf, size_t len);
+/* The connection's own address, as it would be blocklisted ("10.0.0.1:0/123"); connected only. */
+int cluster_address(struct cluster *c, char *buf, size_t len);
+/*
+ * Keeps a client that is dead from having anything carried out that may still be under way, and
+ * ends its watches, for an hour. Blocking, at most timeout_s. 0 or -errno; -EINVAL for our own
+ * address and for one that is no client's.
+ */
+int cluster_fence(struct cluster *c, const char *address, unsigned int timeout_s);
 /* No image may be open. NULL is fine. Returns NULL. */
 struct cluster *cluster_free(struct cluster *c);
 

@@ -18,23 +18,13 @@
 #include <string.h>
 
 #include "cls.h"
+#include "fence.h"
 #include "handle.h"
 #include "limit.h"
 #include "osd.h"
 
 #define LOCK_NAME "rbd_lock"
 #define AUTO_COOKIE "auto "
-
-const char *locker_bare_address(const char *address)
-{
-	const char *colon = strchr(address, ':');
-	size_t len = colon ? (size_t)(colon - address) : 0;
-
-	/* An IPv4 address has a dot before its first colon, an IPv6 address a bracket. */
-	if (!colon || memchr(address, '.', len) || memchr(address, '[', len))
-		return address;
-	return colon + 1;
-}
 
 bool locker_is_automatic(const struct locker *l)
 {
@@ -154,7 +144,7 @@ static int look_for_watcher(struct handle *h, void *data)
 		(void)snprintf(cookie, sizeof(cookie), AUTO_COOKIE "%llu",
 			       (unsigned long long)watchers[i].cookie);
 		if (strcmp(cookie, c->cookie) == 0 &&
-		    strcmp(locker_bare_address(watchers[i].addr), c->address) == 0)
+		    strcmp(bare_address(watchers[i].addr), c->address) == 0)
 			c->is_alive = 1;
 	}
 	if (r >= 0)
@@ -176,7 +166,7 @@ int locker_is_alive(const struct locker_place *p, const struct locker *l)
 
 	if (r < 0)
 		return r;
-	(void)snprintf(c.address, sizeof(c.address), "%s", locker_bare_address(l->address));
+	(void)snprintf(c.address, sizeof(c.address), "%s", bare_address(l->address));
 	(void)snprintf(c.cookie, sizeof(c.cookie), "%s", l->cookie);
 	r = handle_call(h, p->timeout_s, look_for_watcher, &c, sizeof(c));
 	h = handle_close(h, p->timeout_s);
@@ -184,44 +174,6 @@ int locker_is_alive(const struct locker_place *p, const struct locker *l)
 }
 
 /* ---- out of the way ---- */
-
-struct block_call {
-	struct cluster *cluster; /* one reference */
-	char address[128];
-};
-
-static int block_run(void *arg)
-{
-	struct block_call *c = arg;
-	int r = rados_blocklist_add(cluster_rados(c->cluster), c->address, 0);
-
-	/* Operations carry the epoch of our map, and an OSD that is behind it catches up first. */
-	return r < 0 ? r : rados_wait_for_latest_osdmap(cluster_rados(c->cluster));
-}
-
-static void block_free(void *arg)
-{
-	struct block_call *c = arg;
-
-	cluster_unref(c->cluster);
-	free(c);
-}
-
-static int block(const struct locker_place *p, const char *address)
-{
-	struct block_call *c = calloc(1, sizeof(*c));
-	bool is_late = false;
-	int r;
-
-	if (!c)
-		return -ENOMEM;
-	c->cluster = cluster_ref(p->cluster);
-	(void)snprintf(c->address, sizeof(c->address), "%s", address);
-	r = limit_call(p->timeout_s, block_run, block_free, c, &is_late);
-	if (!is_late)
-		block_free(c);
-	return r;
-}
 
 /* The number of "client.4123"; 0 for anything else. */
 static uint64_t client_number(const char *client)
@@ -236,7 +188,7 @@ static uint64_t client_number(const char *client)
 
 int locker_break(const struct locker_place *p, const struct locker *l, uint64_t own_client)
 {
-	const char *address = locker_bare_address(l->address);
+	const char *address = bare_address(l->address);
 	struct patience patience = patience_for(p->timeout_s, NULL);
 	uint64_t client = client_number(l->client);
 	char object[128];
@@ -246,7 +198,7 @@ int locker_break(const struct locker_place *p, const struct locker *l, uint64_t 
 	/* An address without a nonce would be that of every client of the host. */
 	if (client == 0 || client == own_client || !strchr(address, '/'))
 		return -EINVAL;
-	r = block(p, address);
+	r = cluster_fence(p->cluster, address, p->timeout_s);
 	if (r < 0)
 		return r;
 	(void)snprintf(object, sizeof(object), "rbd_header.%s", p->image_id);

@@ -45,10 +45,4 @@ int locker_is_alive(const struct locker_place *p, const struct locker *l);
  */
 int locker_break(const struct locker_place *p, const struct locker *l, uint64_t own_client);
 
-/*
- * An address without the protocol before it: lockers are listed as v1:10.0.0.1:0/123, watchers
- * as 10.0.0.1:0/123. Pure.
- */
-const char *locker_bare_address(const char *address);
-
 #endif

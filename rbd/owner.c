@@ -21,6 +21,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "fence.h"
 #include "log.h"
 
 /* After giving the lock away: whoever wanted it shall get it. (spec: rados-engine 3.3) */
@@ -525,7 +526,7 @@ static int refuse_locked(struct owner *o, int error, struct fault *f)
 
 	if (locker_find(&o->place, &l) == 0)
 		(void)fault_set(f, EXIT_LOCKED, error, "%s: locked by another client at %s (%s)",
-				o->spec, locker_bare_address(l.address), l.client);
+				o->spec, bare_address(l.address), l.client);
 	else
 		(void)fault_set(f, EXIT_LOCKED, error, "%s: locked by another client", o->spec);
 	fault_hint(f, "unmap it there; if that client is dead: rbd lock ls %s, then rbd lock rm",

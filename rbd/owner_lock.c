@@ -18,6 +18,7 @@
 
 #include "cls.h"
 #include "limit.h"
+#include "fence.h"
 #include "log.h"
 
 /* Between two looks at somebody who does not let go, and after he took it: let him work. */
@@ -186,7 +187,7 @@ static int take_over(struct owner *o, const struct locker *first)
 	log_warning(o->spec,
 		    "%s at %s held the lock and is dead: blocklisted, its lock broken in %" PRIu64
 		    " ms",
-		    again.client, locker_bare_address(again.address), owner_now_ms() - start);
+		    again.client, bare_address(again.address), owner_now_ms() - start);
 	return try_later(o, 0);
 }
 
@@ -204,7 +205,7 @@ int owner_try_lock(struct owner *o, const struct patience *p)
 		return r;
 	if (!locker_is_automatic(&l)) {
 		log_warning(o->spec, "the lock is held by hand by %s at %s (id \"%s\", tag \"%s\")",
-			    l.client, locker_bare_address(l.address), l.cookie, l.tag);
+			    l.client, bare_address(l.address), l.cookie, l.tag);
 		return -EBUSY;
 	}
 	r = locker_is_alive(&o->place, &l);
