@@ -6,7 +6,7 @@
  * from where it stopped. Everything that can fail happens in start, while the user still sees it.
  */
 
-#include "mapping.h"
+#include "mapping_private.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -18,42 +18,12 @@
 
 #include "blocksize.h"
 #include "calibrate.h"
-#include "chain.h"
 #include "claim.h"
 #include "describe.h"
-#include "device.h"
-#include "guard.h"
-#include "listener.h"
-#include "setup.h"
 #include "text.h"
-#include "volume.h"
 
 #define MEMORY_DEFAULT (96u << 20)
 #define CONNECTIONS_MAX 4
-/* A size that could not be asked for, or that the kernel did not take, is tried again. */
-#define AGAIN_MS 10000
-
-struct mapping {
-	struct mapping_options o;
-	char spec[512];
-	char cookie[512];
-	char turnstile[4200];
-	int index; /* of the device to use, or -1 */
-	struct chain_options chain_options;
-	struct setup_sources sources;
-	struct chain chain; /* until started */
-	struct state *state_file;
-	struct volume_state state;
-	struct store *store; /* until the volume has it */
-	struct volume *volume;
-	struct device *device;
-	struct listener *listener;
-	struct guard *guard;
-	char resize_problem[128]; /* "" or what the kernel did not take */
-	struct watch changed, again; /* the image changed; it is time to look once more */
-	bool is_gone; /* the device was unmapped, the client left */
-	bool is_leaving; /* the device stays in the kernel when we stop */
-};
 
 static bool has_device(const struct mapping *m)
 {
@@ -385,137 +355,6 @@ static void stop_service(struct mapping *m)
 		(void)state_update(m->state_file, &m->state);
 }
 
-/* ---- changes, and the state file ---- */
-
-/* The worst first: what stops writes, what the kernel did not take, what will not come back. */
-static void publish_health(struct mapping *m)
-{
-	struct store *s = m->volume->store;
-	char *health = m->state.health;
-
-	health[0] = '\0';
-	if (s->ops->health)
-		s->ops->health(s, health, sizeof(m->state.health));
-	if (!health[0] && m->resize_problem[0])
-		text_copy(health, sizeof(m->state.health), m->resize_problem);
-	if (!health[0] && m->guard)
-		text_copy(health, sizeof(m->state.health), guard_health(m->guard));
-}
-
-static void publish(void *arg)
-{
-	struct mapping *m = arg;
-	int r;
-
-	m->state.size = atomic_load(&m->volume->size);
-	m->state.block_size = m->volume->block_size;
-	m->state.inline_threshold = m->volume->inline_threshold;
-	text_copy(m->state.store, sizeof(m->state.store), m->volume->store->ops->name);
-	if (m->volume->is_encrypted)
-		text_copy(m->state.engine, sizeof(m->state.engine), xts_engine(m->volume->xts[0]));
-	text_copy(m->state.lock, sizeof(m->state.lock), store_lock_state(m->volume->store));
-	publish_health(m);
-	r = state_update(m->state_file, &m->state);
-	if (r < 0)
-		log_warning(m->spec, "cannot update the state file: %s", strerror(-r));
-}
-
-static void resize(struct mapping *m, uint64_t raw_size)
-{
-	struct volume *v = m->volume;
-	unsigned long long old = atomic_load(&v->size), size = volume_size_for(v, raw_size);
-	struct fault f = { 0 };
-
-	m->state.raw_size = raw_size;
-	if (size == old && !m->resize_problem[0])
-		return;
-	atomic_store(&v->size, size);
-	if (size < old)
-		log_warning(m->spec, "the image shrank: the device goes from %llu to %llu bytes",
-			    old, size);
-	else if (size > old)
-		log_notice(m->spec, "the image grew: the device goes from %llu to %llu bytes", old,
-			   size);
-	m->resize_problem[0] = '\0';
-	if (m->device && device_resize(m->device, &f) < 0) {
-		log_error(m->spec, "the kernel does not take the new size: %s", f.message);
-		(void)snprintf(m->resize_problem, sizeof(m->resize_problem),
-			       "resize to %llu bytes failed", size);
-		timer_set(m->again.fd, AGAIN_MS);
-	}
-	if (m->device)
-		(void)nbd_sysfs_read(m->state.device, &m->state.kernel);
-}
-
-static void on_change(void *arg)
-{
-	struct mapping *m = arg;
-
-	event_raise(m->changed.fd);
-}
-
-static void look(struct mapping *m)
-{
-	uint64_t raw_size;
-	int r = m->volume->store->ops->raw_size(m->volume->store, &raw_size);
-
-	if (r < 0) {
-		log_warning(m->spec, "the image changed but its size cannot be read: %s",
-			    strerror(-r));
-		timer_set(m->again.fd, AGAIN_MS);
-		return;
-	}
-	resize(m, raw_size);
-	publish(m);
-}
-
-static void on_changed(struct watch *w)
-{
-	event_clear(w->fd);
-	look((struct mapping *)((char *)w - offsetof(struct mapping, changed)));
-}
-
-static void on_again(struct watch *w)
-{
-	timer_clear(w->fd);
-	look((struct mapping *)((char *)w - offsetof(struct mapping, again)));
-}
-
-static int start_watch(struct mapping *m, struct fault *f)
-{
-	int r = event_new();
-
-	if (r >= 0) {
-		m->changed.fd = r;
-		m->changed.ready = on_changed;
-		r = loop_add(m->o.loop, &m->changed);
-	}
-	if (r >= 0)
-		r = timer_new();
-	if (r >= 0) {
-		m->again.fd = r;
-		m->again.ready = on_again;
-		r = loop_add(m->o.loop, &m->again);
-	}
-	if (r < 0)
-		return fault_set(f, EXIT_MEMORY, r, "cannot watch the image: %s", strerror(-r));
-	store_on_change(m->volume->store, on_change, m);
-	/* What changed while we were starting. */
-	on_change(m);
-	publish(m);
-	return 0;
-}
-
-static void stop_watch(struct mapping *m)
-{
-	store_on_change(m->volume->store, NULL, NULL);
-	loop_remove(m->o.loop, &m->changed);
-	loop_remove(m->o.loop, &m->again);
-	if (m->again.fd >= 0)
-		(void)close(m->again.fd);
-	/* The descriptor stays open until the store is closed: a late call may still raise it. */
-}
-
 /* ---- its keys ---- */
 
 static int start_guard(struct mapping *m, struct fault *f)
@@ -527,7 +366,7 @@ static int start_guard(struct mapping *m, struct fault *f)
 				   .xts = m->volume->xts,
 				   .state = &m->state,
 				   .interval_s = m->o.options->key_check_interval_s,
-				   .changed = publish,
+				   .changed = mapping_publish,
 				   .arg = m };
 	return guard_start(&g, &m->chain, &m->guard, f);
 }
@@ -546,7 +385,7 @@ static const struct step {
 	{ start_chain, stop_chain },	 { start_claim, stop_claim },
 	{ start_keys, stop_nothing },	 { start_store, stop_store },
 	{ start_volume, stop_volume },	 { start_guard, stop_guard },
-	{ start_service, stop_service }, { start_watch, stop_watch },
+	{ start_service, stop_service }, { mapping_start_watch, mapping_stop_watch },
 };
 #define N_STEPS ((int)(sizeof(steps) / sizeof(steps[0])))
 

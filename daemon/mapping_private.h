@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_MAPPING_PRIVATE_H
+#define DAEMON_MAPPING_PRIVATE_H
+
+#include "chain.h"
+#include "device.h"
+#include "guard.h"
+#include "listener.h"
+#include "mapping.h"
+#include "setup.h"
+#include "volume.h"
+
+struct mapping {
+	struct mapping_options o;
+	char spec[512];
+	char cookie[512];
+	char turnstile[4200];
+	int index; /* of the device to use, or -1 */
+	struct chain_options chain_options;
+	struct setup_sources sources;
+	struct chain chain; /* until started */
+	struct state *state_file;
+	struct volume_state state;
+	struct store *store; /* until the volume has it */
+	struct volume *volume;
+	struct device *device;
+	struct listener *listener;
+	struct guard *guard;
+	char resize_problem[128]; /* "" or what the kernel did not take */
+	struct watch changed, again; /* the image changed; it is time to look once more */
+	bool is_gone; /* the device was unmapped, the client left */
+	bool is_leaving; /* the device stays in the kernel when we stop */
+};
+
+/* mapping_watch.c */
+int mapping_start_watch(struct mapping *m, struct fault *f);
+void mapping_stop_watch(struct mapping *m);
+/* Writes the state file anew. arg is the struct mapping, so that it can be told to others. */
+void mapping_publish(void *arg);
+
+#endif
