@@ -6,6 +6,7 @@
  * open, what it is planned for, and who is answered.
  */
 
+#include "../../rbd/fence.h"
 #include "../../rbd/owner_private.h"
 
 #include <errno.h>
@@ -146,7 +147,7 @@ int locker_find(const struct locker_place *p, struct locker *ret)
 	return -ENOENT;
 }
 
-const char *locker_bare_address(const char *address)
+const char *bare_address(const char *address)
 {
 	return address;
 }
