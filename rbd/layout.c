@@ -51,6 +51,15 @@ uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_objec
 	return l->stripe_unit - at;
 }
 
+uint64_t layout_objects(const struct layout *l, uint64_t raw_size)
+{
+	uint64_t period = l->object_size * l->stripe_count, rest = raw_size % period;
+	uint64_t units = rest / l->stripe_unit + (rest % l->stripe_unit != 0);
+
+	return raw_size / period * l->stripe_count +
+	       (units < l->stripe_count ? units : l->stripe_count);
+}
+
 uint64_t layout_image_offset(const struct layout *l, uint64_t object, uint64_t object_off)
 {
 	uint64_t units_per_object, stripe;

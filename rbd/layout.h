@@ -29,6 +29,13 @@ void layout_freeable(const struct layout *l, uint64_t raw_size, uint64_t off, ui
 uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_object,
 		       uint64_t *ret_object_off);
 
+/*
+ * How many objects an image of so many bytes can have, as librbd counts for its object map. In a
+ * last stripe period that is not full, all objects of the stripe count once one stripe is full.
+ * Pure.
+ */
+uint64_t layout_objects(const struct layout *l, uint64_t raw_size);
+
 /* The other way: the byte of the raw image that is at object_off of object. Pure. */
 uint64_t layout_image_offset(const struct layout *l, uint64_t object, uint64_t object_off);
 

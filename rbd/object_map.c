@@ -48,7 +48,7 @@ static int set_name(char name[OBJECT_MAP_NAME_MAX], const char *kind, const char
 }
 
 int object_map_new(rados_ioctx_t io, const char *image_id, const char *spec,
-		   struct object_map **ret)
+		   const struct layout *layout, struct object_map **ret)
 {
 	struct object_map *m = calloc(1, sizeof(*m));
 	int r;
@@ -57,6 +57,7 @@ int object_map_new(rados_ioctx_t io, const char *image_id, const char *spec,
 		return -ENOMEM;
 	(void)pthread_mutex_init(&m->lock, NULL);
 	m->io = io;
+	m->layout = *layout;
 	m->ready_end = &m->ready;
 	m->spec = strdup(spec);
 	r = m->spec ? set_name(m->name, "rbd_object_map", image_id) : -ENOMEM;
@@ -278,7 +279,7 @@ static int load(struct object_map *m, const struct patience *p)
 
 static int remember(struct object_map *m, const struct image_facts *f)
 {
-	uint64_t object_size = UINT64_C(1) << f->order, *snaps = NULL;
+	uint64_t *snaps = NULL;
 
 	if (f->n_snaps) {
 		snaps = calloc(f->n_snaps, sizeof(*snaps));
@@ -289,7 +290,7 @@ static int remember(struct object_map *m, const struct image_facts *f)
 	free(m->snaps);
 	m->snaps = snaps;
 	m->n_snaps = f->n_snaps;
-	m->n_objects = f->size / object_size + (f->size % object_size != 0);
+	m->n_objects = layout_objects(&m->layout, f->size);
 	m->has_map = f->features & FEATURE_OBJECT_MAP;
 	m->has_fast_diff = f->features & FEATURE_FAST_DIFF;
 	return 0;

@@ -9,6 +9,7 @@
 
 #include "cls.h"
 #include "facts.h"
+#include "layout.h"
 #include "osd.h"
 
 /*
@@ -37,9 +38,12 @@ struct map_wait {
 	unsigned int pending; /* snapshot maps */
 };
 
-/* spec is for messages and is copied, as image_id is. io is the metadata pool; not owned. */
+/*
+ * spec is for messages and is copied, as image_id and the image's layout are. io is the metadata
+ * pool; not owned.
+ */
 int object_map_new(rados_ioctx_t io, const char *image_id, const char *spec,
-		   struct object_map **ret);
+		   const struct layout *layout, struct object_map **ret);
 /* No change may be under way. Returns NULL. */
 struct object_map *object_map_free(struct object_map *m);
 

@@ -30,6 +30,7 @@ struct map_bits {
 struct object_map {
 	rados_ioctx_t io; /* not owned */
 	char *spec;
+	struct layout layout; /* of the image */
 	char name[OBJECT_MAP_NAME_MAX], header[OBJECT_MAP_NAME_MAX]; /* objects */
 	/* Constant while the map is taken. */
 	bool is_taken, has_map, has_fast_diff;

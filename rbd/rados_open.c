@@ -316,7 +316,8 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 	if (r == 0)
 		r = rados_clone_data_ioctx(rs, &w->copyup);
 	if (r == 0)
-		r = object_map_new(w->metadata, info->image_id, info->spec, &w->map);
+		r = object_map_new(w->metadata, info->image_id, info->spec, &rs->layers[0].layout,
+				   &w->map);
 	if (r < 0)
 		return cluster_fault(f, r, info->spec, "cannot be opened for writing");
 	return start_owner(rs, c, info, o, f);

@@ -349,7 +349,12 @@ static int cut_by_objects(struct change *c)
 	uint64_t raw = l->data_offset + c->dev_off;
 	uint64_t object = raw / period * l->layout.stripe_count;
 	uint64_t end = (raw + c->len + period - 1) / period * l->layout.stripe_count;
+	uint64_t most = layout_objects(&l->layout, c->rs->writer->plan.raw_size);
 	int r = 0;
+
+	/* In the last period of the image some may be beyond its end. */
+	if (end > most)
+		end = most;
 
 	for (; object < end && r == 0; object++)
 		r = add_part(c, object, 0, l->layout.object_size, NULL);

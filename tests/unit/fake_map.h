@@ -32,6 +32,10 @@ static struct {
 	unsigned int n_snaps;
 } map;
 
+static const struct layout map_layout = { .object_size = OBJECT_SIZE,
+					  .stripe_unit = OBJECT_SIZE,
+					  .stripe_count = 1 };
+
 static void map_reset(uint64_t n)
 {
 	fake_reset();

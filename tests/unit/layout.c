@@ -98,6 +98,41 @@ static void every_part_is_a_tail(void **state)
 			}
 }
 
+/* By going through all of its bytes' units. */
+static uint64_t highest_object(const struct layout *l, uint64_t size)
+{
+	uint64_t highest = 0, object, at;
+
+	for (uint64_t off = 0; off < size; off += l->stripe_unit) {
+		(void)layout_object(l, off, &object, &at);
+		if (object >= highest)
+			highest = object + 1;
+	}
+	return highest;
+}
+
+static void every_object_of_an_image_is_counted(void **state)
+{
+	const struct layout layouts[] = {
+		{ .object_size = 8, .stripe_unit = 8, .stripe_count = 1 },
+		{ .object_size = 8, .stripe_unit = 2, .stripe_count = 3 },
+		{ .object_size = 8, .stripe_unit = 8, .stripe_count = 3 },
+		{ .object_size = 8, .stripe_unit = 4, .stripe_count = 5 },
+	};
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
+		for (uint64_t size = 0; size < 200; size++)
+			assert_int_equal(layout_objects(&layouts[i], size),
+					 highest_object(&layouts[i], size));
+	/* As librbd counts: 20 MiB in stripes of 4 x 64 KiB are objects 0 to 7, not 0 to 4. */
+	assert_int_equal(layout_objects(&(struct layout){ .object_size = 4 * MIB,
+							  .stripe_unit = 64 << 10,
+							  .stripe_count = 4 },
+					20 * MIB),
+			 8);
+}
+
 static void expect_object(const struct layout *l, uint64_t off, uint64_t want, uint64_t want_off,
 			  uint64_t want_run)
 {
@@ -173,6 +208,7 @@ int main(void)
 		cmocka_unit_test(bytes_lie_in_one_object_after_the_other),
 		cmocka_unit_test(bytes_take_turns_among_the_objects_of_a_stripe),
 		cmocka_unit_test(no_two_bytes_share_a_place),
+		cmocka_unit_test(every_object_of_an_image_is_counted),
 		cmocka_unit_test(clones_see_the_smaller_of_both_data_areas),
 	};
 

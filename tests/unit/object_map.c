@@ -19,7 +19,7 @@ static int setup(void **state)
 {
 	map_reset(MAP_OBJECTS);
 	osd.answer = map_answer;
-	return object_map_new(NULL, "10", "rbd/image", &m);
+	return object_map_new(NULL, "10", "rbd/image", &map_layout, &m);
 }
 
 static int teardown(void **state)
@@ -262,9 +262,32 @@ static void names_that_are_too_long_are_refused(void **state)
 
 	memset(id, '1', sizeof(id));
 	id[sizeof(id) - 1] = '\0';
-	assert_int_equal(object_map_new(NULL, id, "rbd/image", &other), -ENAMETOOLONG);
+	assert_int_equal(object_map_new(NULL, id, "rbd/image", &map_layout, &other), -ENAMETOOLONG);
 	assert_null(other);
 	assert_null(object_map_free(NULL));
+}
+
+/* ---- striping ---- */
+
+static void a_striped_image_has_more_objects_than_its_size_says(void **state)
+{
+	const struct layout striped = { .object_size = OBJECT_SIZE,
+					.stripe_unit = 512,
+					.stripe_count = 4 };
+	struct change c = { .wait.done = change_done };
+	struct image_facts f = map_facts();
+
+	object_map_free(m);
+	assert_int_equal(object_map_new(NULL, "10", "rbd/image", &striped, &m), 0);
+	f.size = (uint64_t)5 * OBJECT_SIZE;
+	assert_int_equal(map_take(m, &f), 0);
+	assert_int_equal(object_map_set(m, &c.wait, 8, OBJECT_EXISTS, CLS_ANY_STATE), STORE_DONE);
+	assert_int_equal(c.wait.result, -ERANGE);
+	assert_int_equal(object_map_set(m, &c.wait, 7, OBJECT_EXISTS, CLS_ANY_STATE), 0);
+	assert_true(fake_answer_planned(0));
+	assert_int_equal(c.wait.result, 0);
+	assert_int_equal(map.states[7], OBJECT_EXISTS);
+	assert_int_equal(map_give(m), 0);
 }
 
 /* ---- snapshots ---- */
@@ -347,6 +370,7 @@ int main(void)
 		test(a_lock_that_was_lost_is_given_back_all_the_same),
 		test(what_is_late_is_not_waited_for),
 		test(names_that_are_too_long_are_refused),
+		test(a_striped_image_has_more_objects_than_its_size_says),
 		test(a_copy_is_in_all_snapshots_and_changed_in_none),
 		test(without_fast_diff_a_copy_just_exists),
 		test(a_snapshots_error_is_the_copys_error),

@@ -28,7 +28,7 @@ static int setup(void **state)
 	map.states[1] = OBJECT_EXISTS;
 	map.states[2] = OBJECT_PENDING;
 	map.states[3] = OBJECT_CLEAN;
-	return object_map_new(NULL, "10", "rbd/image", &m) < 0 || map_take(m, &f) < 0;
+	return object_map_new(NULL, "10", "rbd/image", &map_layout, &m) < 0 || map_take(m, &f) < 0;
 }
 
 static int teardown(void **state)
