@@ -34,7 +34,10 @@
 /* Headers of a full queue, and the payload of a few small writes. */
 #define IN_BYTES (64u << 10)
 #define HANDSHAKE_MS 60000
-/* A stopping connection whose client takes nothing for so long is cut. */
+/*
+ * A stopping connection whose client takes nothing for so long is cut, and so is the kernel's where
+ * nothing is answered for so long: it sends again what it was not told of, or fails it by itself.
+ */
 #define STUCK_MS 10000
 /* Memory can also come back from elsewhere in the system, which wakes nobody. */
 #define MEMORY_RETRY_MS 1000
@@ -354,13 +357,16 @@ static void drain(struct conn *c)
 {
 	long long since = now_ms();
 	unsigned int n_free = c->n_free;
+	bool is_stuck;
 
 	reply_uncork(c);
 	for (;;) {
 		collect(c);
 		if (c->n_free == CONN_REQUESTS)
 			break;
-		if (!atomic_load(&c->is_blocked) || c->n_free != n_free) {
+		is_stuck = atomic_load(&c->is_blocked) ||
+			   (c->is_kernel && atomic_load(&c->is_stopping));
+		if (!is_stuck || c->n_free != n_free) {
 			since = now_ms();
 			n_free = c->n_free;
 		} else if (now_ms() - since >= STUCK_MS) {

@@ -188,6 +188,7 @@ static void end_if_gone(struct device *d)
 {
 	if (!d->is_going && !check_gone(d))
 		return;
+	volume_is_ending(d->o.volume);
 	free_conns(d);
 	d->o.gone(d->o.gone_arg);
 }

@@ -349,6 +349,7 @@ static void stop_service(struct mapping *m)
 			   "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",
 			   m->state.device, m->state.reattach_timeout_s);
 	}
+	volume_is_ending(m->volume);
 	m->device = device_stop(m->device, !is_left);
 	m->listener = listener_stop(m->listener);
 	if (m->state.status == VOLUME_DETACHED)

@@ -16,6 +16,12 @@
 #include "recrypt.h"
 #include "state.h"
 
+/*
+ * Longer than a connection of the kernel's is kept without an answer (conn.c): a device that is
+ * left for the next daemon gets no error for what can be sent again.
+ */
+#define ENDING_MS 15000
+
 /* A full run directory is no reason not to serve. */
 static int new_stats(const struct volume_options *o, struct stats_page **ret)
 {
@@ -88,6 +94,12 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 fail:
 	(void)volume_free(v);
 	return r;
+}
+
+void volume_is_ending(struct volume *v)
+{
+	if (v->store->ops->ending)
+		v->store->ops->ending(v->store, ENDING_MS);
 }
 
 struct volume *volume_free(struct volume *v)

@@ -59,6 +59,11 @@ struct volume_options {
  */
 int volume_new_take(const struct volume_options *o, struct pool *pool, struct store **store,
 		    struct xts ***xts, unsigned int n_layers, struct volume **ret);
+/*
+ * Before its connections are waited for: what waits for other clients of the image ends in time.
+ * May be called again. Any thread but those of requests; never blocks.
+ */
+void volume_is_ending(struct volume *v);
 /* No request may be in flight. Closes the store and wipes the keys. NULL is fine. Returns NULL. */
 struct volume *volume_free(struct volume *v);
 

@@ -137,6 +137,12 @@ struct store_ops {
 	const char *(*lock_state)(struct store *s);
 	/* Why writes wait or fail, in words; empty while all is well. NULL: always. */
 	void (*health)(struct store *s, char *buf, size_t len);
+	/*
+	 * The volume is about to end: calls that wait for a right that another client has may do
+	 * so for this long, and fail then. Never blocks; may be called again, which changes
+	 * nothing. NULL: no call waits like that.
+	 */
+	void (*ending)(struct store *s, unsigned int grace_ms);
 	/* No call may be under way. Blocking. */
 	void (*close)(struct store *s);
 };

@@ -42,6 +42,8 @@ bool gate_enter(struct gate *g, struct gate_pass *p)
 	error = g->error;
 	/* Nobody overtakes those who are waiting to be let in. */
 	is_in = g->is_open && !g->head;
+	if (!is_in && !error && !g->is_open)
+		error = g->no_waiting;
 	if (is_in) {
 		g->inside++;
 	} else if (!error) {
@@ -63,11 +65,37 @@ void gate_leave(struct gate *g)
 	(void)pthread_mutex_unlock(&g->lock);
 }
 
+static struct gate_pass *take_waiting(struct gate *g)
+{
+	struct gate_pass *p = g->head;
+
+	g->head = NULL;
+	g->tail = &g->head;
+	return p;
+}
+
+static void turn_away(struct gate_pass *p, int error)
+{
+	struct gate_pass *next;
+
+	for (; p; p = next) {
+		next = p->next;
+		p->go(p, error);
+	}
+}
+
 void gate_close(struct gate *g)
 {
+	struct gate_pass *p = NULL;
+	int error;
+
 	(void)pthread_mutex_lock(&g->lock);
 	g->is_open = false;
+	error = g->no_waiting;
+	if (error)
+		p = take_waiting(g);
 	(void)pthread_mutex_unlock(&g->lock);
+	turn_away(p, error);
 }
 
 int gate_drain(struct gate *g, const struct patience *p)
@@ -125,21 +153,29 @@ void gate_open(struct gate *g)
 		p->go(p, 0);
 }
 
+void gate_end_waiting(struct gate *g, int error)
+{
+	struct gate_pass *p = NULL;
+
+	(void)pthread_mutex_lock(&g->lock);
+	g->no_waiting = error;
+	/* Of an open one, they are being let in just now. */
+	if (!g->is_open)
+		p = take_waiting(g);
+	(void)pthread_mutex_unlock(&g->lock);
+	turn_away(p, error);
+}
+
 void gate_fail(struct gate *g, int error)
 {
-	struct gate_pass *p, *next;
+	struct gate_pass *p;
 
 	(void)pthread_mutex_lock(&g->lock);
 	g->is_open = false;
 	if (!g->error)
 		g->error = error;
 	error = g->error;
-	p = g->head;
-	g->head = NULL;
-	g->tail = &g->head;
+	p = take_waiting(g);
 	(void)pthread_mutex_unlock(&g->lock);
-	for (; p; p = next) {
-		next = p->next;
-		p->go(p, error);
-	}
+	turn_away(p, error);
 }

@@ -25,6 +25,7 @@ struct gate {
 	pthread_cond_t empty;
 	bool is_open;
 	int error; /* -errno: closed for good */
+	int no_waiting; /* -errno: for those who would have to wait */
 	unsigned int inside;
 	struct gate_pass *head, **tail; /* waiting, in order */
 };
@@ -46,6 +47,11 @@ void gate_close(struct gate *g);
 int gate_drain(struct gate *g, const struct patience *p);
 /* Lets in who waits. Does nothing to a gate that has failed. */
 void gate_open(struct gate *g);
+/*
+ * From now on nobody waits: who does, and who comes while it is closed, gets the error. While it
+ * is open all goes on. Any thread.
+ */
+void gate_end_waiting(struct gate *g, int error);
 /* For good: who waits, and who comes, gets the error. The first error stays. Any thread. */
 void gate_fail(struct gate *g, int error);
 

@@ -128,6 +128,7 @@ static const struct store_ops rados_ops = {
 	.raw_size = op_raw_size,
 	.lock_state = op_lock_state,
 	.health = op_health,
+	.ending = rados_store_ending,
 	.close = op_close,
 };
 

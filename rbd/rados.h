@@ -61,6 +61,13 @@ struct rados_writer {
 	pthread_mutex_t lock;
 	struct flight *flights, *waiting, **waiting_tail;
 	unsigned int n_running, max_running;
+	/* Turns away who waits at the gate when the volume has been ending for too long. */
+	struct {
+		pthread_t thread; /* of the thread that closes the store, and says so */
+		bool has_thread, is_over; /* is_over: guarded by lock */
+		pthread_cond_t over;
+		struct timespec until; /* CLOCK_MONOTONIC */
+	} ending;
 };
 
 struct rados_store {
@@ -128,6 +135,8 @@ void copyup_object(struct rados_store *rs, uint64_t object, struct copyup_wait *
 /* rados_open.c */
 int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct rados_layer *layers,
 		      const struct store_options *o, struct fault *f);
+/* As store_ops.ending. */
+void rados_store_ending(struct store *s, unsigned int grace_ms);
 /* Nothing may be under way. NULL is fine. */
 void rados_writer_close(struct rados_store *rs);
 

@@ -4,7 +4,8 @@
 /*
  * What a rados store needs to be written: its owner, its object map, and a plan of writes that
  * is made anew each time the owner has read what the image is now. Opened and closed by the
- * control thread; take() and give() run on the owner's thread, with nobody inside the gate.
+ * control thread; take() and give() run on the owner's thread, with nobody inside the gate. When
+ * the volume ends, a thread of its own sees to it that no write waits for ever.
  *
  * In doubt writing stops: a plan is only made for an image that is the one we opened, changed in
  * ways that we know to be harmless.
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "log.h"
 
@@ -295,6 +297,7 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 {
 	const struct layer_info *info = layer_info(layers[0].layer);
 	struct rados_writer *w;
+	pthread_condattr_t attr;
 	int r = check_feature(rs, info, o, f);
 
 	if (r == 0)
@@ -306,6 +309,10 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a store");
 	gate_init(&w->gate);
 	(void)pthread_mutex_init(&w->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&w->ending.over, &attr);
+	(void)pthread_condattr_destroy(&attr);
 	w->waiting_tail = &w->waiting;
 	w->max_running = (unsigned int)(COPYUP_MEMORY / rs->layers[0].layout.object_size);
 	if (w->max_running == 0)
@@ -323,12 +330,64 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 	return start_owner(rs, c, info, o, f);
 }
 
+/* ---- the end ---- */
+
+/*
+ * A hand-over takes a second. But another client may keep the lock, or the cluster be away, for
+ * ever, and whoever stops the volume waits for its writes.
+ */
+static void *end_waiting(void *arg)
+{
+	struct rados_writer *w = arg;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&w->lock);
+	while (!w->ending.is_over && r == 0)
+		r = pthread_cond_timedwait(&w->ending.over, &w->lock, &w->ending.until);
+	(void)pthread_mutex_unlock(&w->lock);
+	gate_end_waiting(&w->gate, -ESHUTDOWN);
+	return NULL;
+}
+
+void rados_store_ending(struct store *s, unsigned int grace_ms)
+{
+	struct rados_writer *w = rados_of(s)->writer;
+	struct timespec *until;
+
+	if (!w || w->ending.has_thread)
+		return;
+	until = &w->ending.until;
+	(void)clock_gettime(CLOCK_MONOTONIC, until);
+	until->tv_sec += grace_ms / 1000;
+	until->tv_nsec += (long)(grace_ms % 1000) * 1000000;
+	if (until->tv_nsec >= 1000000000L) {
+		until->tv_sec++;
+		until->tv_nsec -= 1000000000L;
+	}
+	w->ending.has_thread = pthread_create(&w->ending.thread, NULL, end_waiting, w) == 0;
+	if (!w->ending.has_thread)
+		gate_end_waiting(&w->gate, -ESHUTDOWN);
+}
+
+static void ending_done(struct rados_writer *w)
+{
+	if (w->ending.has_thread) {
+		(void)pthread_mutex_lock(&w->lock);
+		w->ending.is_over = true;
+		(void)pthread_cond_signal(&w->ending.over);
+		(void)pthread_mutex_unlock(&w->lock);
+		(void)pthread_join(w->ending.thread, NULL);
+	}
+	(void)pthread_cond_destroy(&w->ending.over);
+}
+
 void rados_writer_close(struct rados_store *rs)
 {
 	struct rados_writer *w = rs->writer;
 
 	if (!w)
 		return;
+	ending_done(w);
 	w->owner = owner_stop(w->owner);
 	w->map = object_map_free(w->map);
 	if (w->is_planned)

@@ -105,6 +105,50 @@ static void a_gate_that_closes_while_they_go_keeps_the_rest(void **state)
 	gate_done(&fx.gate);
 }
 
+/* A volume that stops: its gate may never open again, and an open one still lets in. */
+static void waiting_can_be_ended(void **state)
+{
+	struct fixture fx;
+	struct numbered n[N];
+
+	(void)state;
+	passes_init(&fx, n);
+	assert_false(gate_enter(&fx.gate, &n[0].pass));
+	gate_end_waiting(&fx.gate, -ESHUTDOWN);
+	assert_int_equal(fx.errors[0], -ESHUTDOWN);
+	assert_false(gate_enter(&fx.gate, &n[1].pass));
+	assert_int_equal(fx.errors[1], -ESHUTDOWN);
+	gate_open(&fx.gate);
+	assert_int_equal(fx.n_gone, 2);
+	assert_true(gate_enter(&fx.gate, &n[2].pass));
+	gate_leave(&fx.gate);
+	gate_close(&fx.gate);
+	assert_false(gate_enter(&fx.gate, &n[3].pass));
+	assert_int_equal(fx.errors[3], -ESHUTDOWN);
+	gate_done(&fx.gate);
+}
+
+/* Those who were being let in when it was closed again must not be forgotten. */
+static void who_waits_behind_a_gate_that_closes_is_turned_away(void **state)
+{
+	struct fixture fx;
+	struct numbered n[N];
+
+	(void)state;
+	passes_init(&fx, n);
+	for (int i = 0; i < N; i++)
+		(void)gate_enter(&fx.gate, &n[i].pass);
+	/* Open, but they have not been let in yet: seen between two passes. */
+	fx.gate.is_open = true;
+	gate_end_waiting(&fx.gate, -ESHUTDOWN);
+	assert_int_equal(fx.n_gone, 0);
+	gate_close(&fx.gate);
+	assert_int_equal(fx.n_gone, N);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(fx.errors[i], -ESHUTDOWN);
+	gate_done(&fx.gate);
+}
+
 static void nobody_overtakes_those_who_wait(void **state)
 {
 	struct fixture fx;
@@ -198,6 +242,8 @@ int main(void)
 		cmocka_unit_test(a_new_gate_is_closed_and_keeps_the_order),
 		cmocka_unit_test(an_open_gate_lets_in_at_once),
 		cmocka_unit_test(a_gate_that_closes_while_they_go_keeps_the_rest),
+		cmocka_unit_test(waiting_can_be_ended),
+		cmocka_unit_test(who_waits_behind_a_gate_that_closes_is_turned_away),
 		cmocka_unit_test(nobody_overtakes_those_who_wait),
 		cmocka_unit_test(draining_waits_for_who_is_inside_and_gives_up),
 		cmocka_unit_test(draining_ends_when_the_last_one_leaves),
