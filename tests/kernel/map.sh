@@ -27,7 +27,8 @@ sysfs_says_what_was_announced() {
 	same fua 1 "$(sysfs "$dev" queue/fua)"
 	[[ $(sysfs "$dev" queue/discard_max_bytes) -gt 0 ]]
 	same discard_granularity 4096 "$(sysfs "$dev" queue/discard_granularity)"
-	same pid "$(daemon_of "$dev")" "$(sysfs "$dev" pid)"
+	# The kernel names the thread that connected.
+	same pid "$(daemon_of "$dev")" "$(awk '$1 == "Tgid:" { print $2 }' "/proc/$(sysfs "$dev" pid)/status")"
 	same backend "$(listed '.[0].cookie')" "$(sysfs "$dev" backend)"
 	nbd unmap "$dev"
 	settled
