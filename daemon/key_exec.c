@@ -44,6 +44,9 @@ static int add_actions(posix_spawn_file_actions_t *actions, int out, int err)
 		r = posix_spawn_file_actions_adddup2(actions, err, 2);
 	if (r == 0)
 		r = posix_spawn_file_actions_addclosefrom_np(actions, 3);
+	/* Where the daemon will be when it runs it again. */
+	if (r == 0)
+		r = posix_spawn_file_actions_addchdir_np(actions, "/");
 	return -r;
 }
 
