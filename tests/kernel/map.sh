@@ -118,6 +118,36 @@ unmap_refuses_what_is_mounted() {
 	settled
 }
 
+unmap_waits_for_users_if_told() {
+	local dev pid
+	dev=$(map_luks small)
+	pid=$(daemon_of "$dev")
+	exec 7<"$dev"
+	refused 5 "opened by" nbd unmap --wait 1 "pid:$pid"
+	nbd unmap --wait 20 "pid:$pid" 7<&- &
+	sleep 1
+	[[ -e /proc/$pid ]]
+	exec 7<&-
+	wait $!
+	settled
+	refused 4 "not mapped" nbd unmap "pid:$pid"
+}
+
+map_resumes_what_was_left() {
+	local dev
+	same new /dev/nbd0 "$(map_luks --resume --cookie 'my disk' small)"
+	nbd detach small
+	same resumed /dev/nbd0 "$(map_luks --resume small)"
+	same cookie 'my disk' "$(listed '.[0].cookie')"
+	refused 5 "/dev/nbd0" map_luks --resume small
+	kill -KILL "$(daemon_of /dev/nbd0)"
+	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+	same resumed /dev/nbd0 "$(map_luks --resume rbd/small)"
+	dd if=/dev/nbd0 of=/dev/null bs=1M count=1 iflag=direct status=none
+	nbd unmap small
+	settled
+}
+
 second_map_is_refused() {
 	local dev
 	dev=$(map_luks enc)
@@ -268,6 +298,8 @@ claim device-is-usable-when-it-is-printed
 claim cookie-is-kept-and-shown
 claim list-has-the-keys-of-rbd-nbd
 claim unmap-refuses-what-is-mounted
+claim unmap-waits-for-users-if-told
+claim map-resumes-what-was-left
 claim second-map-is-refused
 claim device-can-be-chosen
 claim size-follows-the-image-both-ways

@@ -94,6 +94,9 @@ prepare() {
 	END
 	mkdir -p /etc/systemd/system/ceph-osd.target.wants
 	ln -s ../testcluster.service /etc/systemd/system/ceph-osd.target.wants/
+	# It would empty /tmp, where the repository may be.
+	mkdir -p /etc/tmpfiles.d
+	ln -sf /dev/null /etc/tmpfiles.d/tmp.conf
 	# What takes time and has nothing to do here.
 	local unused
 	for unused in ceph-mon.target ceph-crash.service rbdmap.service smartmontools.service \
@@ -250,6 +253,18 @@ volume_starts_when_its_key_appears() {
 	fails ls -d /dev/rbdcrypt/rbd/later
 }
 
+daemon_of_the_host_serves() {
+	local dev
+	systemctl start rbdcrypt-nbd.service
+	same socket '660 rbdcrypt' "$(stat -c '%a %G' /run/rbdcrypt-nbd/control)"
+	dev=$(nbd map --encryption-passphrase-file /etc/keys/vol.key rbd/part)
+	same daemon "$(unit MainPID rbdcrypt-nbd.service)" "$(daemon_of "$dev")"
+	same name "$dev" "$(realpath /dev/rbdcrypt/rbd/part)"
+	nbd unmap rbd/part
+	systemctl stop rbdcrypt-nbd.service rbdcrypt-nbd.socket
+	same result success "$(unit Result rbdcrypt-nbd.service)"
+}
+
 wrong_passphrase_is_tried_once() {
 	wait_long 30 is ActiveState rbdcrypt-nbd@wrong.service failed
 	same status 2 "$(unit ExecMainStatus rbdcrypt-nbd@wrong.service)"
@@ -277,6 +292,7 @@ first() {
 	claim wrong-passphrase-is-tried-once
 	claim volume-starts-when-its-key-appears
 	claim partitions-have-names-and-nothing-is-left
+	claim daemon-of-the-host-serves
 	claim restart-and-kill-are-not-seen
 	guest_end
 }
