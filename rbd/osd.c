@@ -22,6 +22,7 @@ struct osd_call {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	rados_completion_t completion; /* owned */
+	rados_ioctx_t io; /* owned; of reads */
 	void *memory; /* lock; owned once is_abandoned */
 	bool is_done, is_abandoned; /* lock */
 };
@@ -53,6 +54,8 @@ static struct osd_call *call_free(struct osd_call *call)
 {
 	if (call->completion)
 		rados_aio_release(call->completion);
+	if (call->io)
+		rados_ioctx_destroy(call->io);
 	(void)pthread_cond_destroy(&call->changed);
 	(void)pthread_mutex_destroy(&call->lock);
 	free(call);
@@ -166,6 +169,25 @@ int osd_write(rados_ioctx_t io, const char *object, rados_write_op_t op, const s
 	return r;
 }
 
+/*
+ * librados looks at the context of a read when the answer comes, and holds no reference to it: who
+ * gave up waiting may have closed everything by then. (Of a write it has one.)
+ */
+static int clone_ioctx(rados_ioctx_t io, rados_ioctx_t *ret)
+{
+	char nspace[512];
+	int r = rados_ioctx_get_namespace(io, nspace, sizeof(nspace));
+
+	if (r < 0)
+		return r;
+	r = rados_ioctx_create2(rados_ioctx_get_cluster(io), rados_ioctx_get_id(io), ret);
+	if (r < 0)
+		*ret = NULL;
+	else
+		rados_ioctx_set_namespace(*ret, nspace);
+	return r;
+}
+
 int osd_read(rados_ioctx_t io, const char *object, rados_read_op_t op, const struct patience *p,
 	     void *memory, bool *ret_is_late)
 {
@@ -175,7 +197,9 @@ int osd_read(rados_ioctx_t io, const char *object, rados_read_op_t op, const str
 
 	*ret_is_late = false;
 	if (r == 0) {
-		r = rados_aio_read_op_operate(op, io, completion, object, 0);
+		r = clone_ioctx(io, &call->io);
+		if (r >= 0)
+			r = rados_aio_read_op_operate(op, call->io, completion, object, 0);
 		if (r < 0)
 			osd_forget(call);
 		else

@@ -41,6 +41,7 @@ struct fake_op {
 struct fake_call {
 	rados_callback_t done;
 	void *arg;
+	rados_ioctx_t io; /* of reads */
 	int result;
 	int planned; /* what fake_answer_planned() says; for answering functions */
 	struct fake_op op;
@@ -52,7 +53,7 @@ static struct {
 	pthread_mutex_t lock; /* guards what is sent; held while an answering function runs */
 	struct fake_call *sent; /* and not answered; the oldest first */
 	unsigned int n_sent; /* ever */
-	atomic_int n_ops, n_completions; /* open */
+	atomic_int n_ops, n_completions, n_ioctx; /* open */
 	int send_error, create_error;
 	int (*answer)(struct fake_call *call);
 } osd = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -61,6 +62,49 @@ static inline void fake_reset(void)
 {
 	memset(&osd, 0, sizeof(osd));
 	(void)pthread_mutex_init(&osd.lock, NULL);
+}
+
+/* ---- contexts ---- */
+
+rados_t rados_ioctx_get_cluster(rados_ioctx_t io)
+{
+	(void)io;
+	return NULL;
+}
+
+int64_t rados_ioctx_get_id(rados_ioctx_t io)
+{
+	(void)io;
+	return 3;
+}
+
+int rados_ioctx_get_namespace(rados_ioctx_t io, char *buf, unsigned int len)
+{
+	(void)io;
+	return snprintf(buf, len, "ns");
+}
+
+int rados_ioctx_create2(rados_t cluster, int64_t pool, rados_ioctx_t *ret)
+{
+	(void)cluster;
+	if (pool != 3)
+		abort();
+	*ret = malloc(1);
+	osd.n_ioctx++;
+	return 0;
+}
+
+void rados_ioctx_set_namespace(rados_ioctx_t io, const char *nspace)
+{
+	(void)io;
+	if (strcmp(nspace, "ns") != 0)
+		abort();
+}
+
+void rados_ioctx_destroy(rados_ioctx_t io)
+{
+	osd.n_ioctx--;
+	free(io);
 }
 
 /* ---- operations ---- */
@@ -202,8 +246,9 @@ int rados_aio_write_op_operate(rados_write_op_t op, rados_ioctx_t io, rados_comp
 int rados_aio_read_op_operate(rados_read_op_t op, rados_ioctx_t io, rados_completion_t completion,
 			      const char *object, int flags)
 {
-	(void)io;
 	(void)flags;
+	/* Looked at again when the answer comes, as librados does. */
+	((struct fake_call *)completion)->io = io;
 	return fake_send(op, completion, object);
 }
 
@@ -231,6 +276,12 @@ static inline struct fake_call *fake_take(unsigned int i)
 	return c;
 }
 
+static inline void fake_touch(rados_ioctx_t io)
+{
+	if (io)
+		*(volatile char *)io = 1;
+}
+
 /* It gets an answer. */
 static inline void fake_answer(unsigned int i, int result)
 {
@@ -239,6 +290,7 @@ static inline void fake_answer(unsigned int i, int result)
 	if (!c)
 		abort();
 	c->result = result;
+	fake_touch(c->io);
 	c->done(c, c->arg);
 }
 

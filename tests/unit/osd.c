@@ -28,6 +28,7 @@ static int teardown(void **state)
 	assert_null(osd.sent);
 	assert_int_equal(osd.n_ops, 0);
 	assert_int_equal(osd.n_completions, 0);
+	assert_int_equal(osd.n_ioctx, 0);
 	return 0;
 }
 
@@ -105,6 +106,8 @@ static void give_up(const struct patience *p)
 	assert_true(is_late);
 	assert_int_equal(osd_write(NULL, "object", rados_create_write_op(), p), -ETIMEDOUT);
 	assert_int_equal(osd.n_completions, 2);
+	/* The read has a context of its own until its answer came: its giver's may be gone. */
+	assert_int_equal(osd.n_ioctx, 1);
 	memset(memory, 'x', 64);
 	fake_answer(0, 0);
 	fake_answer(0, 0);
