@@ -39,11 +39,12 @@ static int lock_header(struct owner *o, const struct patience *p)
 	(void)snprintf(cookie, sizeof(cookie), "auto %" PRIu64, o->watch);
 	cls_lock(op, cookie, CLS_TAG_HEADER);
 	r = write_header(o, op, p);
-	if (r < 0 && r != -EEXIST)
-		return r;
-	memcpy(o->cookie, cookie, sizeof(cookie));
-	o->has_lock = true;
-	return 0;
+	/* Of one that is still under way, nobody knows: it is given back like one that we have. */
+	if (r >= 0 || r == -EEXIST || r == -ETIMEDOUT) {
+		memcpy(o->cookie, cookie, sizeof(cookie));
+		o->has_lock = true;
+	}
+	return r == -EEXIST ? 0 : r;
 }
 
 int owner_unlock(struct owner *o, const struct patience *p)
@@ -72,7 +73,8 @@ int owner_move_lock(struct owner *o, const struct patience *p)
 	op = rados_create_write_op();
 	cls_set_cookie(op, o->cookie, CLS_TAG_HEADER, cookie);
 	r = write_header(o, op, p);
-	if (r == 0)
+	/* What gives it back comes behind one that is still under way. */
+	if (r >= 0 || r == -ETIMEDOUT)
 		memcpy(o->cookie, cookie, sizeof(cookie));
 	return r;
 }
