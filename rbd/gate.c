@@ -91,6 +91,7 @@ void gate_close(struct gate *g)
 
 	(void)pthread_mutex_lock(&g->lock);
 	g->is_open = false;
+	g->closings++;
 	error = g->no_waiting;
 	if (error)
 		p = take_waiting(g);
@@ -142,15 +143,31 @@ static struct gate_pass *next_in(struct gate *g)
 	return p;
 }
 
-void gate_open(struct gate *g)
+unsigned int gate_closings(struct gate *g)
+{
+	unsigned int n;
+
+	(void)pthread_mutex_lock(&g->lock);
+	n = g->closings;
+	(void)pthread_mutex_unlock(&g->lock);
+	return n;
+}
+
+void gate_open_since(struct gate *g, unsigned int closings)
 {
 	struct gate_pass *p;
 
 	(void)pthread_mutex_lock(&g->lock);
-	g->is_open = g->error == 0;
+	if (g->closings == closings)
+		g->is_open = g->error == 0;
 	(void)pthread_mutex_unlock(&g->lock);
 	while ((p = next_in(g)))
 		p->go(p, 0);
+}
+
+void gate_open(struct gate *g)
+{
+	gate_open_since(g, gate_closings(g));
 }
 
 void gate_end_waiting(struct gate *g, int error)

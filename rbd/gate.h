@@ -26,7 +26,7 @@ struct gate {
 	bool is_open;
 	int error; /* -errno: closed for good */
 	int no_waiting; /* -errno: for those who would have to wait */
-	unsigned int inside;
+	unsigned int inside, closings;
 	struct gate_pass *head, **tail; /* waiting, in order */
 };
 
@@ -43,10 +43,14 @@ void gate_leave(struct gate *g);
 
 /* Any thread. Nobody enters from now on. */
 void gate_close(struct gate *g);
+/* How often it was closed. */
+unsigned int gate_closings(struct gate *g);
 /* Waits until nobody is inside a gate that is closed. 0 or -ETIMEDOUT. */
 int gate_drain(struct gate *g, const struct patience *p);
 /* Lets in who waits. Does nothing to a gate that has failed. */
 void gate_open(struct gate *g);
+/* The same, unless it was closed since there were so many closings. */
+void gate_open_since(struct gate *g, unsigned int closings);
 /*
  * From now on nobody waits: who does, and who comes while it is closed, gets the error. While it
  * is open all goes on. Any thread.

@@ -155,14 +155,16 @@ static int learn(struct owner *o, const struct patience *p, char *why, size_t le
 
 static void open_gate(struct owner *o)
 {
+	unsigned int closings;
 	bool may_open;
 
-	/* A watch that broke meanwhile has closed the gate, and will open it again. */
+	/* A watch that breaks meanwhile closes the gate, and will open it again. */
 	(void)pthread_mutex_lock(&o->lock);
+	closings = gate_closings(o->o.gate);
 	may_open = o->state == OWNER_LOCKED && !(o->todo & (TODO_REWATCH | TODO_FENCED));
 	(void)pthread_mutex_unlock(&o->lock);
 	if (may_open)
-		gate_open(o->o.gate);
+		gate_open_since(o->o.gate, closings);
 }
 
 /* 0, or what owner_try_lock() or learn() said. */
@@ -319,10 +321,12 @@ static void rewatch(struct owner *o)
 		o->next_try_ms = owner_now_ms() + AGAIN_MS;
 		return;
 	}
+	/* At once: to others, the lock of a watch that is gone is a dead client's. */
+	r = owner_move_lock(o, &p);
 	if (gate_drain(o->o.gate, &p) < 0)
 		return;
 	/* Notifications were missed: everything is taken and read again. */
-	if (owner_move_lock(o, &p) < 0)
+	if (r < 0)
 		(void)owner_unlock(o, &p);
 	o->next_try_ms = 0;
 }
@@ -417,8 +421,9 @@ static void tell(struct owner *o, unsigned int todo)
 
 void owner_is_fenced(struct owner *o)
 {
-	gate_close(o->o.gate);
+	/* In this order: a gate that is being opened sees one of both. */
 	tell(o, TODO_FENCED);
+	gate_close(o->o.gate);
 }
 
 const char *owner_lock_state(struct owner *o)
@@ -444,8 +449,12 @@ void owner_health(struct owner *o, char *buf, size_t len)
 static struct owner *owner_free(struct owner *o)
 {
 	/* A callback may still come: then this, and what it needs, stays. */
-	if (o->is_abandoned)
+	if (o->is_abandoned) {
+		(void)pthread_mutex_lock(&o->lock);
+		o->is_stopped = true;
+		(void)pthread_mutex_unlock(&o->lock);
 		return NULL;
+	}
 	facts_done(&o->facts);
 	if (o->io)
 		rados_ioctx_destroy(o->io);

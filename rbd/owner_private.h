@@ -48,6 +48,7 @@ struct owner {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	enum owner_state state;
+	bool is_stopped; /* nothing of the options may be used: an abandoned owner outlives it */
 	struct client_id us;
 	unsigned int todo; /* TODO_... */
 	int watch_error;

@@ -75,7 +75,8 @@ static bool note(struct owner *o, uint64_t id, uint64_t sender, const struct not
 	if (a->todo & NOTICE_DO_REFRESH) {
 		o->todo |= TODO_REFRESH;
 		/* Without a lock, who made a snapshot waits until no old write can follow. */
-		if (!o->o.has_lock && o->state != OWNER_LOST && o->n_deferred < OWNER_DEFERRED) {
+		if (!o->o.has_lock && o->state != OWNER_LOST && !o->is_stopped &&
+		    o->n_deferred < OWNER_DEFERRED) {
 			o->deferred[o->n_deferred++] = id;
 			is_deferred = true;
 		}
@@ -124,11 +125,12 @@ static void on_watch_error(void *arg, uint64_t handle, int error)
 	struct owner *o = arg;
 
 	(void)handle;
-	/* Whoever could not reach us may be taking the lock right now. */
-	gate_close(o->o.gate);
 	(void)pthread_mutex_lock(&o->lock);
 	o->watch_error = error;
 	o->todo |= TODO_REWATCH;
+	/* Whoever could not reach us may be taking the lock right now. */
+	if (!o->is_stopped)
+		gate_close(o->o.gate);
 	(void)pthread_cond_broadcast(&o->more);
 	(void)pthread_mutex_unlock(&o->lock);
 }

@@ -105,6 +105,25 @@ static void a_gate_that_closes_while_they_go_keeps_the_rest(void **state)
 	gate_done(&fx.gate);
 }
 
+static void a_closing_meanwhile_keeps_it_closed(void **state)
+{
+	struct fixture fx;
+	struct numbered n[N];
+	unsigned int closings;
+
+	(void)state;
+	passes_init(&fx, n);
+	(void)gate_enter(&fx.gate, &n[0].pass);
+	closings = gate_closings(&fx.gate);
+	gate_close(&fx.gate);
+	gate_open_since(&fx.gate, closings);
+	assert_int_equal(fx.n_gone, 0);
+	gate_open_since(&fx.gate, gate_closings(&fx.gate));
+	assert_int_equal(fx.n_gone, 1);
+	gate_leave(&fx.gate);
+	gate_done(&fx.gate);
+}
+
 /* A volume that stops: its gate may never open again, and an open one still lets in. */
 static void waiting_can_be_ended(void **state)
 {
@@ -242,6 +261,7 @@ int main(void)
 		cmocka_unit_test(a_new_gate_is_closed_and_keeps_the_order),
 		cmocka_unit_test(an_open_gate_lets_in_at_once),
 		cmocka_unit_test(a_gate_that_closes_while_they_go_keeps_the_rest),
+		cmocka_unit_test(a_closing_meanwhile_keeps_it_closed),
 		cmocka_unit_test(waiting_can_be_ended),
 		cmocka_unit_test(who_waits_behind_a_gate_that_closes_is_turned_away),
 		cmocka_unit_test(nobody_overtakes_those_who_wait),

@@ -18,9 +18,8 @@
 
 #include <cmocka.h>
 
-/* Steps of ten milliseconds that a state is waited for, and that nothing is to happen in. */
+/* Steps of ten milliseconds that a state is waited for. */
 #define SOON 1000u
-#define NEVER 30u
 
 /* ---- the world ---- */
 
@@ -29,9 +28,7 @@ static struct {
 	uint64_t size; /* of the image, as the header has it */
 	uint64_t planned; /* size that was planned for last */
 	int take_error, facts_error, lock_error;
-	atomic_uint n_takes, n_reads, n_acks, n_unlocks, n_unwatches;
-	void (*while_taking)(struct owner *o);
-	struct owner *owner;
+	atomic_uint n_takes, n_reads, n_acks, n_unlocks, n_unwatches, n_moves;
 } world = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 int rados_ioctx_create2(rados_t cluster, int64_t pool, rados_ioctx_t *ret)
@@ -80,7 +77,6 @@ int owner_watch(struct owner *o, const struct patience *p)
 	(void)p;
 	o->watch = 7;
 	o->has_watch = true;
-	world.owner = o;
 	return 0;
 }
 
@@ -137,6 +133,7 @@ int owner_move_lock(struct owner *o, const struct patience *p)
 {
 	(void)o;
 	(void)p;
+	world.n_moves++;
 	return 0;
 }
 
@@ -167,8 +164,6 @@ static int take(void *arg, const struct image_facts *f, const char *cookie,
 	(void)p;
 	(void)why;
 	(void)len;
-	if (world.while_taking)
-		world.while_taking(world.owner);
 	(void)pthread_mutex_lock(&world.lock);
 	r = world.take_error;
 	if (r == 0)
@@ -300,12 +295,32 @@ static void who_waits_for_a_refresh_is_answered_in_every_state(void **state)
 	assert_string_equal(owner_lock_state(owner), "lost");
 }
 
+/* Others take the lock of a watch that is gone for a dead client's, and shoot him. */
+static void the_lock_follows_the_watch_before_writes_have_ended(void **state)
+{
+	struct gate_pass pass = { .go = NULL };
+
+	(void)state;
+	start(true);
+	assert_true(gate_enter(&gate, &pass));
+	say(TODO_REWATCH, false);
+	EXPECT_SOON(world.n_moves == 1);
+	assert_int_equal(world.n_takes, 1);
+	assert_false(is_open());
+	gate_leave(&gate);
+	EXPECT_SOON(is_open());
+	assert_int_equal(world.n_takes, 2);
+	assert_int_equal(world.n_unlocks, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 			a_plan_that_failed_is_made_again_before_anybody_writes, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_for_a_refresh_is_answered_in_every_state,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(the_lock_follows_the_watch_before_writes_have_ended,
 						setup, teardown),
 	};
 
