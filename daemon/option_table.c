@@ -243,7 +243,7 @@ const struct command_row command_rows[] = {
 	{ COMMAND_CHECK_KEYS, "check-keys", "[DEVICE|SPEC|COOKIE]",
 	  "Make sure that volumes could be opened again." },
 	{ COMMAND_DOCTOR, "doctor", "[SPEC]",
-	  "Look at what a volume stands on, and say what to do about what is wrong." },
+	  "Look at what volumes stand on, and say what is wrong." },
 	{ COMMAND_SERVE, "serve", "SPEC", "Serve an image or snapshot as NBD on a unix socket." },
 	{ COMMAND_DAEMON, "daemon", "",
 	  "Be the daemon of this host: one process for many volumes." },
