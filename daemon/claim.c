@@ -192,6 +192,15 @@ void claim_forget(const char *run_dir, int index)
 	state_list_done(&l);
 }
 
+/* A daemon has one client for all its volumes, so it may be alive for another of them. */
+static bool is_client_alive(const struct state_list *l, const char *client)
+{
+	for (unsigned int i = 0; i < l->n; i++)
+		if (volume_is_alive(&l->volumes[i]) && strcmp(l->volumes[i].client, client) == 0)
+			return true;
+	return false;
+}
+
 bool claim_dead_client(const char *run_dir, const struct volume_state *mine, char *buf, size_t len)
 {
 	struct state_list l;
@@ -207,7 +216,8 @@ bool claim_dead_client(const char *run_dir, const struct volume_state *mine, cha
 		claim_identity(v, other_id, sizeof(other_id));
 		/* One that detached has finished and closed. */
 		if (strcmp(other_id, id) != 0 || strcmp(v->fsid, mine->fsid) != 0 ||
-		    volume_is_alive(v) || v->status == VOLUME_DETACHED || !v->client[0])
+		    volume_is_alive(v) || v->status == VOLUME_DETACHED || !v->client[0] ||
+		    is_client_alive(&l, v->client))
 			continue;
 		text_copy(buf, len, v->client);
 		is_found = true;

@@ -169,6 +169,8 @@ static int start(struct methods *m, struct control_call *call, enum command comm
 	enum mapping_kind kind = command == COMMAND_MAP	     ? MAPPING_MAP
 				 : command == COMMAND_ATTACH ? MAPPING_ATTACH
 							     : MAPPING_SERVE;
+	struct host_add add = { .kind = kind, .listen_fd = -1 };
+	struct json_object *request;
 	struct options *o = NULL;
 	struct pending *p;
 	int r = control_request_read(control_parameters(call), command, control_is_trusted(call),
@@ -181,8 +183,11 @@ static int start(struct methods *m, struct control_call *call, enum command comm
 	else if (kind == MAPPING_SERVE && !o->socket)
 		r = fault_set(f, EXIT_USAGE, -EINVAL, "Serve: needs the option socket=PATH");
 	if (r == 0) {
+		request = control_request_write(o, NULL, 0);
+		add.request = json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
 		p = new_pending(m, call);
-		r = p ? host_add_take(m->o.host, kind, &o, -1, &p->volume) : -ENOMEM;
+		r = p && request ? host_add_take(m->o.host, &add, &o, &p->volume) : -ENOMEM;
+		json_object_put(request);
 		if (p && r == 0)
 			p->is_start = true;
 		else if (p)
@@ -377,7 +382,7 @@ static int detach(struct methods *m, struct control_call *call, struct fault *f)
 				 name);
 	if (!has_device)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind", name);
-	return wait_end(m, call, v, HOST_LEAVE, f);
+	return wait_end(m, call, v, HOST_DETACH, f);
 }
 
 /* ---- Status, Reload ---- */

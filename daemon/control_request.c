@@ -82,7 +82,7 @@ static int write_options(const struct options *o, struct json_object *to)
 static int write_ceph(const struct options *o, struct json_object *to)
 {
 	struct json_object *array = json_object_new_array();
-	const char *args = getenv("CEPH_ARGS");
+	const char *args = o->ceph_args ? o->ceph_args : getenv("CEPH_ARGS");
 	int r = add(to, "ceph", array);
 
 	for (int i = 1; r == 0 && i < o->ceph_argc; i++)
@@ -277,6 +277,9 @@ static int take_key(struct options *o, struct json_object *key, bool is_trusted,
 	if (!index && !is_trusted)
 		return fault_set(f, EXIT_PASSPHRASE, -EPERM,
 				 "%s: who is not root must pass an open descriptor", text);
+	/* What others name is not read with root's eyes later, when it is wanted again. */
+	if (!is_trusted)
+		text = "-";
 	if (!index && key_repeat(text) == KEY_ONCE)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: needs its descriptor with it", text);
 	r = option_list_add(&o->passphrase_files, text[0] ? text : "-", f);

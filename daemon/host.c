@@ -80,16 +80,18 @@ int host_new(const struct host_options *o, struct host **ret)
 	return 0;
 }
 
-int host_add_take(struct host *h, enum mapping_kind kind, struct options **options, int listen_fd,
+int host_add_take(struct host *h, const struct host_add *add, struct options **options,
 		  struct host_volume **ret)
 {
-	struct host_volume_options o = { .kind = kind,
+	struct host_volume_options o = { .kind = add->kind,
 					 .run_dir = h->o.run_dir,
 					 .clusters = h->clusters,
 					 .pool = h->pool,
 					 .serial = ++h->serial,
 					 .is_hosted = h->o.is_hosted,
-					 .listen_fd = listen_fd,
+					 .listen_fd = add->listen_fd,
+					 .request = add->request,
+					 .resumed = add->resumed,
 					 .changed_fd = h->changed.fd };
 	struct member *m = calloc(1, sizeof(*m));
 	int r = m ? host_volume_new_take(&o, options, &m->volume) : -ENOMEM;

@@ -30,8 +30,15 @@ struct host_options {
 /* 0 or -errno. */
 int host_new(const struct host_options *o, struct host **ret);
 
+/* What is particular to a volume; texts as in struct host_volume_options. */
+struct host_add {
+	enum mapping_kind kind;
+	int listen_fd;
+	const char *request, *resumed;
+};
+
 /* Starts a volume; takes the options on success. 0 or -errno. */
-int host_add_take(struct host *h, enum mapping_kind kind, struct options **options, int listen_fd,
+int host_add_take(struct host *h, const struct host_add *add, struct options **options,
 		  struct host_volume **ret);
 
 unsigned int host_n_volumes(const struct host *h);

@@ -25,6 +25,7 @@
 struct host_volume {
 	struct host_volume_options o;
 	struct options *options;
+	char *request, *resumed; /* or NULL; the texts of o */
 	char spec[512];
 	pthread_t thread;
 	struct watch stop; /* its event is raised by host_volume_stop() */
@@ -91,6 +92,8 @@ static int start(struct host_volume *v, struct fault *f)
 				     .serial = v->o.serial,
 				     .is_hosted = v->o.is_hosted,
 				     .listen_fd = v->o.listen_fd,
+				     .request = v->request,
+				     .resumed = v->resumed,
 				     .is_interrupted = is_interrupted,
 				     .gone = on_gone,
 				     .arg = v };
@@ -118,6 +121,21 @@ static void describe(struct host_volume *v)
 
 /* ---- the thread ---- */
 
+/* Whoever was not asked to stop has lost its device already. */
+static enum mapping_end end_of(enum host_stop how)
+{
+	switch (how) {
+	case HOST_LEAVE:
+		return MAPPING_LEAVE;
+	case HOST_KEEP:
+	case HOST_DETACH:
+		return MAPPING_DETACH;
+	case HOST_DISCONNECT:
+		break;
+	}
+	return MAPPING_DISCONNECT;
+}
+
 static void *volume_main(void *arg)
 {
 	struct host_volume *v = arg;
@@ -130,7 +148,7 @@ static void *volume_main(void *arg)
 		if (r < 0)
 			log_error(v->spec, "the control loop failed: %s", strerror(-r));
 		set_phase(v, HOST_STOPPING);
-		v->mapping = mapping_stop(v->mapping, atomic_load(&v->how) == HOST_DISCONNECT);
+		v->mapping = mapping_stop(v->mapping, end_of((enum host_stop)atomic_load(&v->how)));
 	}
 	if (v->loop)
 		loop_remove(v->loop, &v->stop);
@@ -151,6 +169,11 @@ int host_volume_new_take(const struct host_volume_options *o, struct options **o
 	v->o = *o;
 	v->options = *options;
 	v->service.device = -1;
+	v->request = o->request ? strdup(o->request) : NULL;
+	v->resumed = o->resumed ? strdup(o->resumed) : NULL;
+	r = -ENOMEM;
+	if ((o->request && !v->request) || (o->resumed && !v->resumed))
+		goto fail;
 	image_spec_format(&v->options->spec, v->spec, sizeof(v->spec));
 	r = event_new();
 	if (r < 0)
@@ -166,6 +189,8 @@ int host_volume_new_take(const struct host_volume_options *o, struct options **o
 	*ret = v;
 	return 0;
 fail:
+	free(v->request);
+	free(v->resumed);
 	free(v);
 	return r;
 }
@@ -195,6 +220,11 @@ const struct options *host_volume_options(const struct host_volume *v)
 	return v->options;
 }
 
+const char *host_volume_resumed(const struct host_volume *v)
+{
+	return v->resumed;
+}
+
 const struct host_volume_service *host_volume_service(const struct host_volume *v)
 {
 	return &v->service;
@@ -213,6 +243,8 @@ struct host_volume *host_volume_free(struct host_volume *v)
 	(void)close(v->stop.fd);
 	options_done(v->options);
 	free(v->options);
+	free(v->request);
+	free(v->resumed);
 	free(v);
 	return NULL;
 }

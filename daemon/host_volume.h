@@ -28,8 +28,9 @@ enum host_phase {
 
 enum host_stop {
 	HOST_KEEP, /* not to be stopped */
-	HOST_LEAVE, /* a device stays in the kernel and waits for attach */
-	HOST_DISCONNECT, /* a device goes */
+	HOST_LEAVE, /* a device stays in the kernel, for our successor */
+	HOST_DETACH, /* it stays and waits for attach */
+	HOST_DISCONNECT, /* it goes */
 };
 
 struct host_volume_options {
@@ -40,10 +41,12 @@ struct host_volume_options {
 	unsigned int serial;
 	bool is_hosted; /* by the host's daemon */
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
+	const char *request; /* for the state file; NULL: none */
+	const char *resumed; /* key of the state file of a predecessor that it continues, or NULL */
 	int changed_fd; /* an event that is raised with every change of phase */
 };
 
-/* Takes the options (complete but for the pool) on success. 0 or -errno. */
+/* Takes the options (complete but for the pool) on success. Texts are copied. 0 or -errno. */
 int host_volume_new_take(const struct host_volume_options *o, struct options **options,
 			 struct host_volume **ret);
 
@@ -56,6 +59,9 @@ void host_volume_stop(struct host_volume *v, enum host_stop how);
 /* Its image, for messages. */
 const char *host_volume_spec(const struct host_volume *v);
 const struct options *host_volume_options(const struct host_volume *v);
+
+/* The key that it was resumed from, or NULL. */
+const char *host_volume_resumed(const struct host_volume *v);
 
 /* What its users are told; from HOST_SERVING on. */
 struct host_volume_service {

@@ -25,6 +25,9 @@ static bool is_gone(const struct volume_state *v, list_sysfs_fn read_sysfs)
 
 	if (volume_is_alive(v))
 		return false;
+	/* A socket of the host's daemon comes back with it. */
+	if (v->device < 0 && v->is_hosted && v->request)
+		return false;
 	if (v->device < 0 || read_sysfs(v->device, &kernel) || !kernel.is_connected)
 		return true;
 	return kernel.cookie[0] && strcmp(kernel.cookie, v->cookie) != 0;

@@ -82,6 +82,15 @@ static bool is_alone(const struct mapping *m)
 	return !m->state.is_read_only && !m->o.options->is_new;
 }
 
+/* From when somebody counts on it; a successor asks itself the same. */
+static void note_request(struct mapping *m)
+{
+	if (m->o.request && !m->state.request)
+		m->state.request = strdup(m->o.request);
+	if (!has_device(m) && m->o.options->socket)
+		text_copy(m->state.socket, sizeof(m->state.socket), m->o.options->socket);
+}
+
 static int start_claim(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
@@ -90,6 +99,8 @@ static int start_claim(struct mapping *m, struct fault *f)
 
 	describe_image(&m->chain_options, &m->chain, &m->state);
 	m->state.is_hosted = m->o.is_hosted;
+	if (m->o.resumed)
+		note_request(m);
 	m->state.io_timeout_s = o->io_timeout_s;
 	m->state.reattach_timeout_s = has_device(m) ? o->reattach_timeout_s : -1;
 	m->state.is_exclusive = o->is_exclusive;
@@ -102,7 +113,9 @@ static int start_claim(struct mapping *m, struct fault *f)
 	if (m->o.kind == MAPPING_ATTACH)
 		m->state.device = m->index;
 	m->state.block_size = o->block_size;
-	if (!is_alone(m))
+	if (m->o.resumed)
+		text_copy(key, sizeof(key), m->o.resumed);
+	else if (!is_alone(m))
 		(void)snprintf(key, sizeof(key), "%s#%d.%u", id, (int)getpid(), m->o.serial);
 	else
 		(void)snprintf(key, sizeof(key), "%s", id);
@@ -113,8 +126,8 @@ static int start_claim(struct mapping *m, struct fault *f)
 		r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
-		(void)claim_dead_client(m->o.run_dir, &m->state, m->state.client,
-					sizeof(m->state.client));
+		m->has_dead_client = claim_dead_client(m->o.run_dir, &m->state, m->state.client,
+						       sizeof(m->state.client));
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
@@ -124,13 +137,17 @@ static int start_claim(struct mapping *m, struct fault *f)
 
 static void stop_claim(struct mapping *m)
 {
-	/* An attach that failed took over what said that the device waits, and gives it back. */
-	if (m->state_file && m->o.kind == MAPPING_ATTACH && is_alone(m) &&
+	bool is_kept = m->state.status == VOLUME_DETACHED;
+
+	/* A start that failed took over what said that somebody waits, and gives it back. */
+	if (m->state_file && (m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m))) &&
 	    m->state.status == VOLUME_STARTING) {
-		m->state.status = VOLUME_DETACHED;
+		/* Without its lock that says: dead, and not to be trusted yet. */
+		m->state.status = m->has_dead_client ? VOLUME_MAPPED : VOLUME_DETACHED;
 		(void)state_update(m->state_file, &m->state);
+		is_kept = true;
 	}
-	m->state_file = state_release(m->state_file, m->state.status != VOLUME_DETACHED);
+	m->state_file = state_release(m->state_file, !is_kept);
 	volume_state_done(&m->state);
 }
 
@@ -156,6 +173,7 @@ static void fence_dead(struct mapping *m)
 			    "its last daemon died, and client %s cannot be blocklisted: %s",
 			    m->state.client, strerror(-r));
 	m->state.client[0] = '\0';
+	m->has_dead_client = false;
 }
 
 static int start_store(struct mapping *m, struct fault *f)
@@ -328,20 +346,34 @@ static int start_listener(struct mapping *m, struct fault *f)
 	if (r < 0)
 		return r;
 	m->state.status = VOLUME_SERVING;
-	if (l.path)
-		text_copy(m->state.socket, sizeof(m->state.socket), l.path);
 	return 0;
 }
 
 static int start_service(struct mapping *m, struct fault *f)
 {
-	return has_device(m) ? start_device(m, f) : start_listener(m, f);
+	int r = has_device(m) ? start_device(m, f) : start_listener(m, f);
+
+	if (r == 0)
+		note_request(m);
+	return r;
+}
+
+static void forget_request(struct mapping *m)
+{
+	free(m->state.request);
+	m->state.request = NULL;
 }
 
 static void stop_service(struct mapping *m)
 {
 	/* One that was there before us is not ours to take away. */
-	bool is_left = m->is_leaving || m->o.kind == MAPPING_ATTACH;
+	bool is_left = m->end != MAPPING_DISCONNECT || m->o.kind == MAPPING_ATTACH;
+
+	if (m->end != MAPPING_LEAVE)
+		forget_request(m);
+	/* A socket comes back with the successor. */
+	if (m->listener && m->state.request)
+		m->state.status = VOLUME_DETACHED;
 
 	if (m->device && !m->is_gone && is_left) {
 		m->state.status = VOLUME_DETACHED;
@@ -425,6 +457,7 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a volume");
 	m->o = *o;
 	m->index = -1;
+	m->end = MAPPING_DISCONNECT;
 	m->changed.fd = m->again.fd = -1;
 	volume_state_init(&m->state);
 	image_spec_format(o->spec, m->spec, sizeof(m->spec));
@@ -448,11 +481,11 @@ const struct volume_state *mapping_state(const struct mapping *m)
 	return &m->state;
 }
 
-struct mapping *mapping_stop(struct mapping *m, bool disconnect)
+struct mapping *mapping_stop(struct mapping *m, enum mapping_end end)
 {
 	if (!m)
 		return NULL;
-	m->is_leaving = !disconnect;
+	m->end = end;
 	run_stop(m, N_STEPS);
 	return NULL;
 }

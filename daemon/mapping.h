@@ -19,6 +19,13 @@
  */
 struct mapping;
 
+/* What becomes of a device in the kernel. */
+enum mapping_end {
+	MAPPING_LEAVE, /* it stays, for the daemon's successor or for attach */
+	MAPPING_DETACH, /* it stays, for attach only */
+	MAPPING_DISCONNECT, /* it goes */
+};
+
 enum mapping_kind { MAPPING_MAP, MAPPING_ATTACH, MAPPING_SERVE };
 
 struct mapping_options {
@@ -31,6 +38,9 @@ struct mapping_options {
 	struct pool *pool;
 	unsigned int serial; /* unlike that of any other mapping of this process */
 	bool is_hosted; /* by the host's daemon */
+	const char *request; /* for the state file, see there; NULL: none */
+	/* The key of what a predecessor left, or NULL; a start that fails leaves it again. */
+	const char *resumed;
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
 	/* Whether the user wants the start to end; asked between its steps. */
 	bool (*is_interrupted)(void *arg);
@@ -47,9 +57,9 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 const struct volume_state *mapping_state(const struct mapping *m);
 
 /*
- * Finishes what is in flight, then ends. A device that is still connected is disconnected, or
- * stays, waiting for attach, and is remembered as detached. NULL is fine. Returns NULL.
+ * Finishes what is in flight, then ends. A device that is still connected and stays is remembered
+ * as detached. NULL is fine. Returns NULL.
  */
-struct mapping *mapping_stop(struct mapping *m, bool disconnect);
+struct mapping *mapping_stop(struct mapping *m, enum mapping_end end);
 
 #endif

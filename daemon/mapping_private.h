@@ -30,8 +30,9 @@ struct mapping {
 	struct guard *guard;
 	char resize_problem[128]; /* "" or what the kernel did not take */
 	struct watch changed, again; /* the image changed; it is time to look once more */
+	bool has_dead_client; /* state.client is that of a dead owner, still to be shut out */
 	bool is_gone; /* the device was unmapped, the client left */
-	bool is_leaving; /* the device stays in the kernel when we stop */
+	enum mapping_end end; /* DISCONNECT unless mapping_stop() said otherwise */
 };
 
 /* mapping_watch.c */

@@ -158,6 +158,7 @@ static int start(struct run *r, struct fault *f)
 				  .serving = on_serving,
 				  .ended = on_ended,
 				  .arg = r };
+	struct host_add add = { .kind = r->kind, .listen_fd = r->listen_fd };
 	int e = loop_new(&r->loop);
 
 	if (e == 0)
@@ -175,7 +176,7 @@ static int start(struct run *r, struct fault *f)
 	if (e == 0)
 		(void)sd_notifyf(0, "STATUS=opening and unlocking %s", r->options->operand ?: "");
 	if (e == 0)
-		e = host_add_take(r->host, r->kind, &r->options, r->listen_fd, NULL);
+		e = host_add_take(r->host, &add, &r->options, NULL);
 	return e < 0 ? fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e))
 		     : 0;
 }

@@ -29,6 +29,7 @@
 #include "loop.h"
 #include "path.h"
 #include "process.h"
+#include "successor.h"
 #include "secret.h"
 #include "state.h"
 #include "watchdog.h"
@@ -44,6 +45,7 @@ struct service {
 	struct host *host;
 	struct methods *methods;
 	struct control *control;
+	struct successor *successor;
 	struct watch signals, deadline;
 	struct watchdog watchdog;
 	bool is_stopping;
@@ -77,11 +79,13 @@ static void on_ended(void *arg, struct host_volume *v)
 	struct service *s = arg;
 	const struct fault *f = host_volume_fault(v);
 
-	if (f)
+	if (f && !host_volume_resumed(v))
 		log_error(NULL, "%s", f->message);
-	else
+	else if (!f)
 		log_notice(host_volume_spec(v), "ended");
 	(void)methods_ended(s->methods, v);
+	if (!s->is_stopping)
+		successor_ended(s->successor, v);
 	/* It is counted no more. */
 	tell_status(s);
 	if (s->is_stopping && host_n_volumes(s->host) == 0)
@@ -92,9 +96,13 @@ static void reload(void *arg)
 {
 	struct service *s = arg;
 
+	if (s->is_stopping)
+		return;
 	(void)sd_notify(0, "RELOADING=1");
 	if (s->options->log_file && log_open_file(s->options->log_file) < 0)
 		log_warning(NULL, "cannot open log file %s again", s->options->log_file);
+	/* What waits for a key may have been helped. */
+	successor_try(s->successor);
 	(void)sd_notify(0, "READY=1");
 }
 
@@ -118,6 +126,7 @@ static void stop(struct service *s)
 	tell_status(s);
 	/* Nobody new. */
 	s->control = control_free(s->control);
+	s->successor = successor_free(s->successor);
 	host_stop(s->host, HOST_LEAVE);
 	timer_set(s->deadline.fd, STOP_MS);
 	if (host_n_volumes(s->host) == 0)
@@ -171,6 +180,7 @@ static int start_host(struct service *s, struct fault *f)
 				  .serving = on_serving,
 				  .ended = on_ended,
 				  .arg = s };
+	struct successor_options successor = { .run_dir = s->run_dir };
 	struct methods_options m = { .run_dir = s->run_dir, .reload = reload, .arg = s };
 	int r = loop_new(&s->loop);
 
@@ -185,8 +195,12 @@ static int start_host(struct service *s, struct fault *f)
 		r = host_new(&h, &s->host);
 	m.loop = s->loop;
 	m.host = s->host;
+	successor.loop = s->loop;
+	successor.host = s->host;
 	if (r == 0)
 		r = methods_new(&m, &s->methods);
+	if (r == 0)
+		r = successor_new(&successor, &s->successor);
 	return r < 0 ? fault_set(f, EXIT_MEMORY, r, "cannot start the daemon: %s", strerror(-r))
 		     : 0;
 }
@@ -242,6 +256,7 @@ static int find_passed(void)
 static void finish(struct service *s)
 {
 	s->control = control_free(s->control);
+	s->successor = successor_free(s->successor);
 	s->methods = methods_free(s->methods);
 	s->host = host_free(s->host);
 	watchdog_stop(&s->watchdog, s->loop);
@@ -267,6 +282,7 @@ static int serve(struct service *s, struct fault *f)
 		if (s->options->log_file || (getenv("NOTIFY_SOCKET") && !s->options->is_debug))
 			log_to_background();
 		(void)sd_notify(0, "READY=1");
+		successor_try(s->successor);
 		tell_status(s);
 		r = loop_run(s->loop);
 		if (r < 0)

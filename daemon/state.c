@@ -71,6 +71,8 @@ void volume_state_init(struct volume_state *v)
 
 void volume_state_done(struct volume_state *v)
 {
+	free(v->request);
+	v->request = NULL;
 	free(v->layers);
 	v->layers = NULL;
 	v->n_layers = 0;

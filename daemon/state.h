@@ -69,6 +69,8 @@ struct volume_state {
 	uint64_t inline_threshold; /* bytes */
 	char health[256]; /* "" while all is well, else what is wrong */
 
+	char *request; /* what the host's daemon was asked, for asking it again; owned, or NULL */
+
 	struct nbd_sysfs kernel; /* as read back after connecting; size 0: not read */
 
 	struct layer_state *layers; /* child first; owned */

@@ -207,6 +207,8 @@ static int fill_object(struct json_object *o, const struct volume_state *v)
 		r = add(o, "snap_id", json_object_new_uint64(v->snap_id));
 	if (!r)
 		r = add_fields(o, volume_fields + 1, COUNT(volume_fields) - 1, v);
+	if (!r && v->request)
+		r = add(o, "request", json_object_new_string(v->request));
 	if (!r)
 		r = add_layers(o, v);
 	if (!r && v->kernel.size) {
@@ -393,6 +395,18 @@ static int read_layers(struct json_object *o, struct volume_state *v, const char
 	return 0;
 }
 
+static int read_request(struct json_object *o, struct volume_state *v)
+{
+	struct json_object *value;
+
+	if (!json_object_object_get_ex(o, "request", &value))
+		return 0;
+	if (!json_object_is_type(value, json_type_string))
+		return -EBADMSG;
+	v->request = strdup(json_object_get_string(value));
+	return v->request ? 0 : -ENOMEM;
+}
+
 static int read_object(struct json_object *o, struct volume_state *v, const char **why)
 {
 	struct json_object *kernel;
@@ -418,6 +432,10 @@ static int read_object(struct json_object *o, struct volume_state *v, const char
 	*why = "snap";
 	if (read_snap(o, v))
 		return -EBADMSG;
+	*why = "request";
+	r = read_request(o, v);
+	if (r)
+		return r;
 	*why = "layers";
 	r = read_layers(o, v, why);
 	if (r)

@@ -218,13 +218,44 @@ some_volumes() { # FIRST END ROUNDS
 }
 case_ many-volumes-leave-nothing many_volumes_leave_nothing
 
-daemon_ends_cleanly() {
-	nbd serve --socket s file:plain || return
-	stop_daemon && [[ ! -e s ]]
-}
-case_ daemon-ends-cleanly daemon_ends_cleanly
-
 # ---- what a daemon finds ----
+
+kill_daemon() {
+	kill -KILL "$daemon"
+	wait "$daemon" 2>/dev/null
+}
+serves() { timeout 10 qemu-io -f raw -c 'read 0 64k' "nbd+unix:///?socket=$T/$1" 2>&1 | grep -q '^read '; }
+health() { # TEXT
+	nbd status --json | grep -F '"health"' | grep -qF -- "$1"
+}
+
+# What was served is served again by the next one, whether the last had time to end or not.
+successor_goes_on() {
+	nbd serve --socket s --encryption-passphrase-file key file:disk && io s || return
+	stop_daemon && [[ ! -e s ]] && start_daemon && wait_for 20 serves s || return
+	kill_daemon
+	start_daemon && wait_for 20 serves s && [[ $(control Status | grep -c '"hosted":true') == 1 ]]
+}
+case_ successor-goes-on successor_goes_on
+
+# The key is away: the volume waits and says so; when it is back, it goes on.
+successor_waits_for_the_key() {
+	stop_daemon && mv key away && start_daemon && wait_for 20 health "cannot read passphrase file" &&
+		! serves s && mv away key && wait_for 60 serves s && health '""'
+}
+case_ successor-waits-for-the-key successor_waits_for_the_key
+
+# A passphrase that does not fit is tried once, and again when somebody asks for it.
+successor_does_not_hammer() {
+	local tries
+	stop_daemon && cp key right && cp other key && : >daemon.log && start_daemon &&
+		wait_for 20 health "No key available" && sleep 5 || return
+	tries=$(grep -c "waits:" daemon.log)
+	cp right key
+	[[ $tries == 1 ]] && kill -HUP "$daemon" && wait_for 60 serves s && nbd unmap s && stop_daemon &&
+		start_daemon && [[ $(control Status) == '{"volumes":[]}' ]] && stop_daemon
+}
+case_ successor-does-not-hammer successor_does_not_hammer
 
 # From inside the run directory, because others cannot walk through the folders above it.
 as_member() { # OPTION METHOD [PARAMETERS]
@@ -252,13 +283,12 @@ case_ only-its-group-may-speak only_its_group_may_speak
 reused_pid_is_left_alone() {
 	local other
 	start_daemon && nbd serve --socket s file:plain || return
-	kill -KILL "$daemon"
-	wait "$daemon" 2>/dev/null
+	kill_daemon
 	sleep 300 &
 	other=$!
 	cleanup_fn end "$other"
 	sed -i "s/\"id\": *[0-9]*/\"id\":$other/" run/*plain*.json
-	start_daemon && nbd serve --socket s file:plain && io_plain && nbd unmap file:plain &&
+	start_daemon && wait_for 20 serves s && io_plain && nbd unmap file:plain &&
 		alive "$other" || return
 	kill "$other"
 	stop_daemon

@@ -35,7 +35,7 @@ guest_boot() {
 	[[ -x $PROGRAM ]] || fail "no program $PROGRAM"
 	tmpdir result
 	uml_run --time "$limit" --result "$result" "$@" env KERNEL_GUEST=1 O="$BUILD" \
-		RBDCRYPT_NBD="$PROGRAM" KERNEL_CLAIMS="${KERNEL_CLAIMS:-}" \
+		RBDCRYPT_NBD="$PROGRAM" KERNEL_CLAIMS="${KERNEL_CLAIMS:-}" LONG="${LONG:-}" \
 		bash "$KERNEL_DIR/${0##*/}"
 	rc=$?
 	case $rc in

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * What a daemon was asked is in the state file of each volume, so its successor can ask itself the
+ * same. A device is attached again: its requests wait in the kernel. A socket is made again: its
+ * clients come back by themselves.
+ *
+ * What cannot be had now, a key whose source is away or a cluster that does not answer, may be had
+ * later: it is tried again and again, less and less often, and the state file says what is waited
+ * for. Only a passphrase that does not fit is not tried again by itself: it will not fit the next
+ * time.
+ */
+
+#include "successor.h"
+
+#include <errno.h>
+#include <json-c/json_tokener.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control_request.h"
+#include "log.h"
+#include "nbdctl.h"
+#include "state.h"
+#include "text.h"
+
+#define AGAIN_FIRST_MS 500
+#define AGAIN_MAX_MS 30000
+
+/* One that failed. */
+struct failed {
+	struct failed *next;
+	char *key;
+	unsigned int wait_ms; /* before the next try; 0: none by itself */
+	long long due_ms;
+};
+
+struct successor {
+	struct successor_options o;
+	struct watch timer;
+	struct failed *failed;
+};
+
+static long long now_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- what failed before ---- */
+
+static struct failed *find_failed(struct successor *r, const char *key)
+{
+	for (struct failed *f = r->failed; f; f = f->next)
+		if (strcmp(f->key, key) == 0)
+			return f;
+	return NULL;
+}
+
+static void forget(struct successor *r, const char *key)
+{
+	struct failed **link = &r->failed;
+
+	while (*link && strcmp((*link)->key, key) != 0)
+		link = &(*link)->next;
+	if (*link) {
+		struct failed *f = *link;
+
+		*link = f->next;
+		free(f->key);
+		free(f);
+	}
+}
+
+static void set_timer(struct successor *r)
+{
+	long long now = now_ms(), next = -1;
+
+	for (struct failed *f = r->failed; f; f = f->next)
+		if (f->wait_ms > 0 && (next < 0 || f->due_ms < next))
+			next = f->due_ms;
+	timer_set(r->timer.fd, next < 0 ? 0 : next <= now ? 1 : (unsigned int)(next - now));
+}
+
+/* Says in its file what it waits for. Nobody holds the file, so nobody is disturbed. */
+static void note_in_file(const struct successor *r, const char *key, const char *why)
+{
+	struct state *file;
+	struct state_list l;
+
+	if (state_list(r->o.run_dir, &l, NULL) < 0)
+		return;
+	for (unsigned int i = 0; i < l.n; i++) {
+		struct volume_state *v = &l.volumes[i];
+
+		if (strcmp(v->key, key) != 0 || volume_is_alive(v))
+			continue;
+		/* A dead owner stays one who may have to be shut out. */
+		if (v->status == VOLUME_DEAD)
+			v->status = VOLUME_MAPPED;
+		text_copy(v->health, sizeof(v->health), why);
+		if (state_claim(r->o.run_dir, key, v, &file, NULL) == 0)
+			(void)state_release(file, /* is_removed */ false);
+	}
+	state_list_done(&l);
+}
+
+static void note_failure(struct successor *r, const char *key, const struct fault *why)
+{
+	struct failed *f = find_failed(r, key);
+	char health[256];
+
+	if (!f) {
+		f = calloc(1, sizeof(*f));
+		if (f)
+			f->key = strdup(key);
+		if (!f || !f->key) {
+			free(f);
+			return;
+		}
+		f->wait_ms = AGAIN_FIRST_MS;
+		f->next = r->failed;
+		r->failed = f;
+	} else if (f->wait_ms > 0) {
+		f->wait_ms = f->wait_ms * 2 < AGAIN_MAX_MS ? f->wait_ms * 2 : AGAIN_MAX_MS;
+	}
+	if (why->error == -EPERM)
+		f->wait_ms = 0;
+	f->due_ms = now_ms() + f->wait_ms;
+	(void)snprintf(health, sizeof(health), "waits: %.240s", why->message);
+	log_warning(NULL, "%s", health);
+	note_in_file(r, key, health);
+	set_timer(r);
+}
+
+void successor_ended(struct successor *r, const struct host_volume *v)
+{
+	const char *key = host_volume_resumed(v);
+	const struct fault *why = host_volume_fault(v);
+
+	if (key && why && why->error != -EINTR)
+		note_failure(r, key, why);
+	else if (key)
+		forget(r, key);
+}
+
+/* ---- trying ---- */
+
+static bool is_left(const struct volume_state *v)
+{
+	struct nbd_sysfs kernel;
+
+	if (!v->is_hosted || !v->request || volume_is_alive(v))
+		return false;
+	if (v->device < 0)
+		return v->socket[0] != '\0';
+	return nbd_sysfs_read(v->device, &kernel) == 0 && kernel.is_connected &&
+	       (!kernel.cookie[0] || strcmp(kernel.cookie, v->cookie) == 0);
+}
+
+struct search {
+	const char *key;
+	bool is_found;
+};
+
+static void compare(void *arg, struct host_volume *v)
+{
+	struct search *s = arg;
+	const char *key = host_volume_resumed(v);
+
+	if (key && strcmp(key, s->key) == 0)
+		s->is_found = true;
+}
+
+static int no_fd(void *arg, unsigned int i)
+{
+	(void)arg;
+	(void)i;
+	return -EBADF;
+}
+
+static int read_options(const struct volume_state *v, struct options **ret, struct fault *f)
+{
+	struct json_object *request = json_tokener_parse(v->request);
+	int r;
+
+	if (!json_object_is_type(request, json_type_object))
+		r = fault_set(f, EXIT_HEADER, -EBADMSG, "%s: its request is damaged", v->key);
+	else
+		r = control_request_read(request, v->device >= 0 ? COMMAND_MAP : COMMAND_SERVE,
+					 /* is_trusted */ true, no_fd, NULL, ret, f);
+	json_object_put(request);
+	return r;
+}
+
+/* The device that it has, whatever was asked for. */
+static int set_device(struct options *o, int index, struct fault *f)
+{
+	free(o->device);
+	if (asprintf(&o->device, "/dev/nbd%d", index) >= 0)
+		return 0;
+	o->device = NULL;
+	return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a volume");
+}
+
+static void start(struct successor *r, const struct volume_state *v)
+{
+	struct host_add add = { .kind = v->device >= 0 ? MAPPING_ATTACH : MAPPING_SERVE,
+				.listen_fd = -1,
+				.request = v->request,
+				.resumed = v->key };
+	struct options *o = NULL;
+	struct fault f = { 0 };
+	int e = read_options(v, &o, &f);
+
+	if (e == 0 && v->device >= 0)
+		e = set_device(o, v->device, &f);
+	if (e == 0) {
+		e = host_add_take(r->o.host, &add, &o, NULL);
+		if (e < 0)
+			(void)fault_set(&f, EXIT_MEMORY, e, "%s: cannot be started: %s", v->key,
+					strerror(-e));
+	}
+	if (o) {
+		options_done(o);
+		free(o);
+	}
+	if (e < 0)
+		note_failure(r, v->key, &f);
+}
+
+static void try(struct successor *r, bool is_due_only)
+{
+	struct state_list l;
+	struct fault f = { 0 };
+
+	if (state_list(r->o.run_dir, &l, &f) < 0) {
+		log_error(NULL, "cannot see what an earlier daemon left: %s", f.message);
+		return;
+	}
+	for (unsigned int i = 0; i < l.n; i++) {
+		const struct volume_state *v = &l.volumes[i];
+		struct failed *failed = find_failed(r, v->key);
+		struct search s = { .key = v->key };
+
+		host_for_each(r->o.host, compare, &s);
+		if (s.is_found)
+			continue;
+		if (!is_left(v)) {
+			forget(r, v->key);
+			continue;
+		}
+		if (is_due_only && (!failed || failed->wait_ms == 0 || failed->due_ms > now_ms()))
+			continue;
+		start(r, v);
+	}
+	state_list_done(&l);
+	set_timer(r);
+}
+
+void successor_try(struct successor *r)
+{
+	try(r, false);
+}
+
+static void on_timer(struct watch *w)
+{
+	struct successor *r = (struct successor *)((char *)w - offsetof(struct successor, timer));
+
+	timer_clear(w->fd);
+	try(r, true);
+}
+
+int successor_new(const struct successor_options *o, struct successor **ret)
+{
+	struct successor *r = calloc(1, sizeof(*r));
+	int e;
+
+	if (!r)
+		return -ENOMEM;
+	r->o = *o;
+	e = timer_new();
+	if (e >= 0) {
+		r->timer.fd = e;
+		r->timer.ready = on_timer;
+		e = loop_add(o->loop, &r->timer);
+		if (e < 0)
+			(void)close(r->timer.fd);
+	}
+	if (e < 0) {
+		free(r);
+		return e;
+	}
+	*ret = r;
+	return 0;
+}
+
+struct successor *successor_free(struct successor *r)
+{
+	if (!r)
+		return NULL;
+	while (r->failed)
+		forget(r, r->failed->key);
+	loop_remove(r->o.loop, &r->timer);
+	(void)close(r->timer.fd);
+	free(r);
+	return NULL;
+}

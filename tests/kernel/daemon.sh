@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# daemon.sh: the host's daemon on real devices, while every write is stamped and checked (stamp.c):
+# restarted and killed again and again, with the key away, and many devices at once.
+#
+# LONG=1: a hundred restarts and a hundred kills (an hour).
+
+# test: heavy time=600
+
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
+# shellcheck source=tests/kernel/guest.sh
+. "${BASH_SOURCE[0]%/*}/guest.sh"
+
+if ! in_guest; then
+	limit=560
+	[[ ! ${LONG:-} ]] || limit=7000
+	guest_boot $limit --mem 3G --nbds 16
+fi
+
+UNITS=2048
+THREADS=12
+TIMES=5
+[[ ! ${LONG:-} ]] || TIMES=100 CLAIM_SECONDS=3000
+
+daemon_start() {
+	"$PROGRAM" daemon --log-file $T/log --log-level info "$@" &
+	DAEMON=$!
+	wait_for 10 test -S /run/rbdcrypt-nbd/control
+}
+daemon_stop() {
+	kill -TERM $DAEMON
+	wait $DAEMON
+}
+daemon_kill() {
+	kill -KILL $DAEMON
+	wait $DAEMON || true
+}
+# No option about the process, so it is done by the daemon.
+map_by_daemon() { nbd map -o encryption-passphrase-file=$T/pass "$@"; }
+is_mapped_by() { [[ $(listed ".[] | select(.device == \"$1\") | [.id, .state] | @csv") == "$2,\"mapped\"" ]]; }
+
+# Sets STAMP.
+stamp_start() { # DEVICE
+	rm -f $T/stamp
+	"$TOOLS/stamp" run "$1" $T/table 4096 $UNITS $THREADS >$T/stamp 2>&1 &
+	STAMP=$!
+	wait_for 30 grep -q running $T/stamp
+	sleep 1
+}
+# It ran without an error, and everything it wrote is there.
+stamp_ends_well() { # DEVICE
+	local rc=0
+	sleep 1
+	kill -TERM "$STAMP" || true
+	wait "$STAMP" || rc=$?
+	cat $T/stamp
+	same "status of the writer" 0 $rc
+	"$TOOLS/stamp" check "$1" $T/table exact
+}
+
+commands_are_done_by_the_daemon() {
+	local dev
+	daemon_start
+	dev=$(map_by_daemon disk)
+	same "owner" $DAEMON "$(daemon_of $dev)"
+	mkfs.ext4 -q $dev
+	mount $dev $T/mnt
+	refused 5 "mounted on $T/mnt" nbd unmap $dev
+	umount $T/mnt
+	refused 5 "already mapped to $dev" map_by_daemon disk
+	nbd detach $dev
+	is_connected $dev
+	same attach $dev "$(nbd attach -o encryption-passphrase-file=$T/pass --device $dev disk)"
+	nbd unmap disk
+	fails is_connected $dev
+	refused 2 "No key available" nbd map -o encryption-passphrase-file=$T/other disk
+	daemon_stop
+	settled
+}
+
+killed_daemon_is_succeeded_under_load() {
+	local dev i start
+	daemon_start
+	dev=$(map_by_daemon --connections 3 disk)
+	stamp_start $dev
+	for ((i = 0; i < TIMES; i++)); do
+		daemon_kill
+		daemon_start
+		start=$SECONDS
+		wait_for 25 is_mapped_by $dev $DAEMON
+		# The OSD would miss the dead client after 30 seconds: it was shut out instead.
+		((SECONDS - start < 25))
+		sleep 0.5
+	done
+	grep -c "daemon died: client" $T/log
+	stamp_ends_well $dev
+	nbd unmap $dev
+	daemon_stop
+	settled
+}
+
+restarted_daemon_is_succeeded_under_load() {
+	local dev i
+	daemon_start
+	dev=$(map_by_daemon --connections 3 disk)
+	stamp_start $dev
+	for ((i = 0; i < TIMES; i++)); do
+		daemon_stop
+		daemon_start
+		wait_for 25 is_mapped_by $dev $DAEMON
+		sleep 0.5
+	done
+	stamp_ends_well $dev
+	nbd unmap $dev
+	daemon_stop
+	settled
+}
+
+waits_for_key() { nbd status "$1" | grep "waits: .*cannot read passphrase file"; }
+
+device_waits_for_its_key() {
+	local dev
+	daemon_start
+	dev=$(map_by_daemon --reattach-timeout 60 disk)
+	stamp_start $dev
+	mv $T/pass $T/away
+	daemon_kill
+	daemon_start
+	wait_for 20 waits_for_key $dev
+	is_connected $dev
+	mv $T/away $T/pass
+	kill -HUP $DAEMON
+	wait_for 20 is_mapped_by $dev $DAEMON
+	stamp_ends_well $dev
+	nbd unmap $dev
+	daemon_stop
+	settled
+}
+
+sixteen_devices_leave_nothing() {
+	local i pids=() before client
+	daemon_start
+	for ((i = 0; i < 16; i++)); do truncate -s 8M $T/file$i; done
+	nbd map --queue-memory 33M file:$T/file0
+	nbd unmap file:$T/file0
+	before=$(usage)
+	for client in 0 1 2 3; do
+		(for ((i = client; i < 16; i += 4)); do
+			nbd map --connections 1 --queue-memory 33M file:$T/file$i || exit
+		done
+		for ((i = client; i < 16; i += 4)); do nbd unmap file:$T/file$i || exit; done) &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do wait $i; done
+	wait_for 5 uses "$before"
+	daemon_stop
+	settled
+}
+usage() {
+	local fds=("/proc/$DAEMON/fd/"*) threads=("/proc/$DAEMON/task/"*)
+	echo "${#fds[@]} ${#threads[@]}"
+}
+uses() { [[ $(usage) == "$1" ]]; }
+
+guest_cluster bluestore || fail "no cluster"
+chmod 600 $T/pass $T/other
+quick_image disk 64M || fail "no image"
+
+claim commands-are-done-by-the-daemon
+claim killed-daemon-is-succeeded-under-load
+claim restarted-daemon-is-succeeded-under-load
+claim device-waits-for-its-key
+claim sixteen-devices-leave-nothing
+guest_end
