@@ -141,8 +141,9 @@ class Bench:
         for name in ("ours", "librbd") + (("luks",) if form == "luks1" else ()):
             images.import_image(raw, f"{form}-{name}")
         servers = [m.ours(f"rbd/{form}-ours"), m.qemu_librbd(f"{form}-librbd", form)]
-        images.import_image(raw, f"{form}-rados")
-        servers.append(m.ours(f"rbd/{form}-rados", "ours-rados", ["--store", "rados"]))
+        if not self.args.quick:
+            images.import_image(raw, f"{form}-rados")
+            servers.append(m.ours(f"rbd/{form}-rados", "ours-rados", ["--store", "rados"]))
         if form == "luks1":
             servers.append(m.qemu_luks("luks1-luks"))
             for name in ("ours", "fio"):

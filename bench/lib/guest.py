@@ -53,6 +53,12 @@ def run(args, n_rounds):
 
 # ---- inside ----
 
+def process_of(thread):
+    """The driver says which thread connected."""
+    with open(f"/proc/{thread}/status", encoding="utf-8") as f:
+        return int(re.search(r"^Tgid:\s*(\d+)", f.read(), re.M).group(1))
+
+
 class Device:
     """An image mapped to /dev/nbdX by a daemon of its own."""
 
@@ -74,7 +80,7 @@ class Device:
             raise client.Failed(f"{self.name} does not map {self.spec}: {text}")
         self.device = re.search(r"/dev/nbd\d+", text).group()
         with open(f"/sys/block/{self.device[5:]}/pid", encoding="utf-8") as f:
-            self.pid = int(f.read())
+            self.pid = process_of(f.read().strip())
         return self
 
     def cpu(self):
