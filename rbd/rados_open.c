@@ -196,12 +196,6 @@ static int take(void *arg, const struct image_facts *f, const char *cookie,
 	struct rados_writer *w = rs->writer;
 	int r;
 
-	if (!w->is_planned) {
-		w->had_parent = f->has_parent;
-		w->parent_pool = f->parent_pool;
-		w->parent_snap = f->parent_snap;
-		(void)snprintf(w->parent_id, sizeof(w->parent_id), "%s", f->parent_id);
-	}
 	r = check_facts(rs, f, why, len);
 	if (r == 0)
 		r = check_identity(rs, f, p, why, len);
@@ -319,6 +313,16 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 		w->max_running = 1;
 	w->has_lock = info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
 	rs->writer = w;
+	/* Not as it is when the lock is ours: it may have been flattened since the chain was read.
+	 */
+	if (rs->n > 1) {
+		const struct layer_info *parent = layer_info(layers[1].layer);
+
+		w->had_parent = true;
+		w->parent_pool = parent->pool_id;
+		w->parent_snap = parent->snap_id;
+		(void)snprintf(w->parent_id, sizeof(w->parent_id), "%s", parent->image_id);
+	}
 	r = metadata_ioctx(c, info, &w->metadata);
 	if (r == 0)
 		r = rados_clone_data_ioctx(rs, &w->copyup);
