@@ -94,6 +94,8 @@ prepare() {
 	END
 	mkdir -p /etc/systemd/system/ceph-osd.target.wants
 	ln -s ../testcluster.service /etc/systemd/system/ceph-osd.target.wants/
+	# A root that is also a container's would be one again, with mounts that are not shared.
+	rm -f /.dockerenv /run/.containerenv
 	# It would empty /tmp, where the repository may be.
 	mkdir -p /etc/tmpfiles.d
 	ln -sf /dev/null /etc/tmpfiles.d/tmp.conf
