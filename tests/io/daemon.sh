@@ -99,7 +99,7 @@ a_lost_key_keeps_the_volume() {
 	refused 7 "might not open again" nbd unmap s || rc=1
 	refused 7 "might not open again" nbd check-keys s || rc=1
 	io s && alive "$daemon" || rc=1
-	nbd unmap --force s && mv away key && [[ ! -e s ]] && return $rc
+	nbd unmap --force s && mv away key && [[ ! -e s ]] && return "$rc"
 }
 case_ a-lost-key-keeps-the-volume a_lost_key_keeps_the_volume
 
