@@ -371,6 +371,24 @@ static bool is_of_periods(const struct change *c)
 	       (end % period == 0 || end == c->rs->writer->plan.raw_size);
 }
 
+/*
+ * What reached to the end of the image, and was cut off there as a tail, may be in the middle of an
+ * object by now: a hole there is garbage to other clients. 0, or -EIO where it was a promise.
+ */
+static int check_tail(struct change *c)
+{
+	uint64_t off, len;
+
+	if (c->is_write || !c->rs->base.is_encrypted)
+		return 0;
+	rados_store_freeable(&c->rs->base, c->dev_off, c->len, &off, &len);
+	if (off == c->dev_off && len == c->len)
+		return 0;
+	c->dev_off = off;
+	c->len = len;
+	return c->is_hint ? 0 : -EIO;
+}
+
 static void on_admitted(struct gate_pass *pass, int error)
 {
 	struct change *c = (struct change *)((char *)pass - offsetof(struct change, pass));
@@ -384,8 +402,10 @@ static void on_admitted(struct gate_pass *pass, int error)
 		io->done(io);
 		return;
 	}
-	/* The image may have become smaller while we waited. */
+	/* The image may have become smaller or larger while we waited. */
 	r = rados_check_range(c->rs, c->dev_off, c->len);
+	if (r == 0)
+		r = check_tail(c);
 	if (r == 0)
 		r = is_of_periods(c) ? cut_by_objects(c) : cut_by_runs(c);
 	if (r < 0)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-/* A layered chain that another client keeps locked, and a volume that is to stop all the same. */
+/*
+ * A layered chain that another client has locked: what waits for it, when the volume is to stop,
+ * and when the image is another one afterwards.
+ */
 
 #include "../../rbd/rados.h"
 
@@ -96,11 +99,35 @@ static void closing_does_not_wait_for_the_grace(void **state)
 	assert_int_equal(setup(state), 0);
 }
 
+/* What was a tail when it was asked for is the middle of an object when it is let in. */
+static void zeros_up_to_the_end_of_an_image_that_grew_are_refused(void **state)
+{
+	struct write zero = { .io.done = write_done }, trim = { .io.done = write_done };
+
+	(void)state;
+	rs->base.is_encrypted = true;
+	rs->layers[0].layout = (struct layout){ .object_size = 1 << 16,
+						.stripe_unit = 1 << 16,
+						.stripe_count = 1 };
+	atomic_store(&rs->raw_size, (1 << 20) - 4096);
+	assert_int_equal(rados_store_zero(&rs->base, &zero.io, (1 << 20) - 8192, 4096, 0), 0);
+	assert_int_equal(rados_store_discard(&rs->base, &trim.io, (1 << 20) - 8192, 4096), 0);
+	atomic_store(&rs->raw_size, 2 << 20);
+	rs->writer->plan.raw_size = 2 << 20;
+	gate_open(&rs->writer->gate);
+	assert_int_equal(zero.n_done, 1);
+	assert_int_equal(zero.io.result, -EIO);
+	assert_int_equal(trim.n_done, 1);
+	assert_int_equal(trim.io.result, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_write_waits_for_the_lock_no_longer_than_the_grace,
 						setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			zeros_up_to_the_end_of_an_image_that_grew_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(closing_does_not_wait_for_the_grace, setup,
 						teardown),
 	};
