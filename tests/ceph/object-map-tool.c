@@ -125,13 +125,15 @@ static void step_unlock(rados_write_op_t op)
 static void take(void)
 {
 	struct patience p = patience_for(30, NULL);
+	struct layout layout = { .stripe_count = 1 };
 
 	on_header(step_lock);
 	check(facts_read(io, id, &p, &facts), "facts");
 	check(rados_ioctx_selfmanaged_snap_set_write_ctx(data_io, facts.snap_seq, facts.snaps,
 							 (int)facts.n_snaps),
 	      "snapshots");
-	check(object_map_new(io, id, "the image", &map), "object_map_new");
+	layout.object_size = layout.stripe_unit = 1ull << facts.order;
+	check(object_map_new(io, id, "the image", &layout, &map), "object_map_new");
 	check(object_map_take(map, &facts, COOKIE, &p), "object_map_take");
 }
 
