@@ -119,7 +119,7 @@ END
 "$PROGRAM" serve --socket "$T/raw" rbd/formatted >/dev/null &&
 	nbdcopy "$T/header" "nbd+unix:///?socket=$T/raw" && "$PROGRAM" unmap rbd/formatted ||
 	fail "no formatted clone"
-rbd feature disable rbd/formatted object-map fast-diff exclusive-lock 2>/dev/null
+rbd feature disable rbd/formatted exclusive-lock || fail "the lock cannot be taken away"
 refuse "a formatted clone without exclusive lock" 7 'rbd/formatted has no exclusive-lock feature' "${S[@]}" $P "$T/key" rbd/formatted
 refuse "a formatted clone, raw" 7 'rbd/formatted is a formatted clone.*parent' "${S[@]}" rbd/formatted
 "$PROGRAM" serve --socket "$T/raw" --read-only rbd/formatted >/dev/null && "$PROGRAM" unmap "$T/raw" ||
