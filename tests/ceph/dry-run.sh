@@ -167,8 +167,7 @@ rados_serves_flat_images() {
 check "the rados store serves flat images and raw clones too" rados_serves_flat_images
 no_lock_needs_a_word() {
 	dry 7 rbd/nolock "y x" --without-exclusive-lock && return 1
-	dry 7 rbd/nolock "y x" || dry 12 rbd/nolock "y x"
-	says 'refused \(7\): rbd/nolock has no exclusive-lock' && says 'hint: rbd feature enable rbd/nolock exclusive-lock'
+	dry 7 rbd/nolock "y x" && says 'refused \(7\): rbd/nolock has no exclusive-lock' && says 'hint: rbd feature enable rbd/nolock exclusive-lock'
 }
 check "writing without the exclusive-lock feature" no_lock_needs_a_word
 
@@ -177,8 +176,7 @@ copy_on_read() { # HINT CMD...: set by CMD
 	local hint=$1
 	shift
 	"$@" || return
-	dry 7 rbd/y "y x" || dry 12 rbd/y "y x"
-	says 'refused \(7\): rbd/y: with rbd_clone_copy_on_read' && says "hint: .*$hint" && dry 0 rbd/y "y x" --read-only
+	dry 7 rbd/y "y x" && says 'refused \(7\): rbd/y: with rbd_clone_copy_on_read' && says "hint: .*$hint" && dry 0 rbd/y "y x" --read-only
 }
 check "copy on read, set for the image" copy_on_read 'rbd config image rm rbd/y rbd_clone_copy_on_read' \
 	rbd config image set rbd/y rbd_clone_copy_on_read true

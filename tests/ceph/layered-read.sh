@@ -97,12 +97,6 @@ check() { # NAME CMD...
 	fi
 }
 
-writing_is_refused() {
-	local rc=0
-	ours rbd/x luks x || rc=$?
-	[[ $rc -eq 12 ]] && grep -q 'hint:.*--read-only' "$T/out"
-}
-
 # A peer's resize of a mapped head reaches the device, and the parent's bytes beyond do not.
 resize_is_followed() {
 	local rc=0
@@ -132,7 +126,6 @@ for part; do
 	case $part in
 	load)
 		cases_of load
-		check "writing is refused, and the hint says what works" writing_is_refused
 		check "a resize of the head is followed" resize_is_followed
 		check "a flatten by Reef changes nothing" flatten_changes_nothing
 		;;
