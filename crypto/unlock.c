@@ -31,11 +31,11 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "header.h"
 #include "log.h"
+#include "clock.h"
 
 /* libcryptsetup wants to see a data area behind the header. */
 #define DATA_BYTES ((uint64_t)16 << 20)
@@ -59,17 +59,9 @@ static void close_fdp(const int *fd)
 		(void)close(*fd);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static void set_deadline(struct child *c, unsigned int timeout_s)
 {
-	c->deadline_ms = timeout_s ? now_ms() + (int64_t)timeout_s * 1000 : 0;
+	c->deadline_ms = timeout_s ? clock_ms() + (int64_t)timeout_s * 1000 : 0;
 }
 
 /* ---- the header as a file ---- */
@@ -258,7 +250,7 @@ static int wait_for(struct child *c, short events)
 		int r;
 
 		if (c->deadline_ms) {
-			left = c->deadline_ms - now_ms();
+			left = c->deadline_ms - clock_ms();
 			if (left <= 0)
 				return -ETIMEDOUT;
 			if (left > 60000)

@@ -24,12 +24,12 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "conn_private.h"
 #include "request.h"
 #include "validate.h"
+#include "clock.h"
 
 /* Headers of a full queue, and the payload of a few small writes. */
 #define IN_BYTES (64u << 10)
@@ -341,21 +341,13 @@ static enum conn_end end_of(int error)
 	}
 }
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /*
  * Until every request is answered, or its answer dropped because the socket is gone or its client
  * takes nothing. Then until those who answered have let go of the connection.
  */
 static void drain(struct conn *c)
 {
-	long long since = now_ms();
+	long long since = clock_ms();
 	unsigned int n_free = c->n_free;
 	bool is_stuck;
 
@@ -367,9 +359,9 @@ static void drain(struct conn *c)
 		is_stuck = atomic_load(&c->is_blocked) ||
 			   (c->is_kernel && atomic_load(&c->is_stopping));
 		if (!is_stuck || c->n_free != n_free) {
-			since = now_ms();
+			since = clock_ms();
 			n_free = c->n_free;
-		} else if (now_ms() - since >= STUCK_MS) {
+		} else if (clock_ms() - since >= STUCK_MS) {
 			reply_give_up(c);
 		}
 		(void)wait_returned(c, 0, STUCK_MS / 10);

@@ -21,12 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "text.h"
 #include "unix_socket.h"
+#include "clock.h"
 
 #define CLIENTS_MAX 64
 #define MESSAGE_MAX (256u << 10)
@@ -64,14 +64,6 @@ struct control {
 	unsigned int n;
 	bool is_sweeping;
 };
-
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- a client's end ---- */
 
@@ -241,7 +233,7 @@ static int receive(struct control_call *c)
 	if (n == 0)
 		return -ECONNRESET;
 	c->in_len += (size_t)n;
-	c->since_ms = now_ms();
+	c->since_ms = clock_ms();
 	return (int)n;
 }
 
@@ -257,7 +249,7 @@ static int send_some(struct control_call *c)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -errno;
-		c->since_ms = now_ms();
+		c->since_ms = clock_ms();
 		c->out_done += (size_t)n;
 		if (c->out_done == c->out_len) {
 			free(c->out);
@@ -294,7 +286,7 @@ static void answer(struct control_call *c, const char *error, struct json_object
 	}
 	json_object_put(o);
 	end_message(c);
-	c->since_ms = now_ms();
+	c->since_ms = clock_ms();
 	/* The rest happens in the loop: whoever answers may be in the middle of other things. */
 	loop_want(c->control->o.loop, &c->watch, false, true);
 }
@@ -405,7 +397,7 @@ static int add_client(struct control *control, int fd)
 	c->control = control;
 	c->uid = peer.uid;
 	c->is_trusted = peer.uid == 0 || peer.uid == geteuid();
-	c->since_ms = now_ms();
+	c->since_ms = clock_ms();
 	c->watch.fd = fd;
 	c->watch.ready = on_client;
 	if (loop_add(control->o.loop, &c->watch) < 0) {
@@ -440,7 +432,7 @@ static void on_accepting(struct watch *w)
 static void on_sweep(struct watch *w)
 {
 	struct control *control = (struct control *)((char *)w - offsetof(struct control, sweep));
-	long long now = now_ms();
+	long long now = clock_ms();
 
 	timer_clear(w->fd);
 	for (struct control_call *c = control->clients, *next; c; c = next) {

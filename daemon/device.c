@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "conn.h"
+#include "clock.h"
 
 #define RETRY_FIRST_MS 50
 #define RETRY_MAX_MS 5000
@@ -57,14 +58,6 @@ struct device {
 	struct watch ended, retry, events;
 };
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static void on_conn_ended(void *arg)
 {
 	struct device *d = arg;
@@ -94,7 +87,7 @@ static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
 		(void)close(pair[1]);
 		return r;
 	}
-	s->since_ms = now_ms();
+	s->since_ms = clock_ms();
 	*ret_kernel = pair[1];
 	return 0;
 }
@@ -222,7 +215,7 @@ static bool vacate(struct device *d, struct slot *s)
 	else
 		return false;
 	s->conn = NULL;
-	if (now_ms() - s->since_ms > SETTLED_MS) {
+	if (clock_ms() - s->since_ms > SETTLED_MS) {
 		d->retry_ms = RETRY_FIRST_MS;
 		if (end != CONN_DISCONNECTED)
 			log_warning(d->o.volume->spec,

@@ -16,10 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "path.h"
+#include "clock.h"
 
 /* How often a wait looks whether the user has had enough. */
 #define SLICE_MS 200
@@ -166,19 +166,11 @@ int key_make_absolute(char **source)
 
 /* ---- waiting ---- */
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 int key_is_late(const struct key_request *q)
 {
 	if (q->o->is_interrupted && q->o->is_interrupted(q->o->arg))
 		return -EINTR;
-	return q->deadline_ms && now_ms() >= q->deadline_ms ? -ETIMEDOUT : 0;
+	return q->deadline_ms && clock_ms() >= q->deadline_ms ? -ETIMEDOUT : 0;
 }
 
 int key_wait(const struct key_request *q, int fd, short events)
@@ -249,7 +241,7 @@ int key_read(const char *resolved, const struct key_place *place, const struct k
 	int r;
 
 	if (o->timeout_s > 0)
-		q.deadline_ms = now_ms() + (int64_t)o->timeout_s * 1000;
+		q.deadline_ms = clock_ms() + (int64_t)o->timeout_s * 1000;
 	r = kind->read(&q, ret, f);
 	return r < 0 ? explain(kind, &q, r, f) : 0;
 }
@@ -261,7 +253,7 @@ int key_read_passed(int fd, const char *resolved, const struct key_place *place,
 	int r;
 
 	if (o->timeout_s > 0)
-		q.deadline_ms = now_ms() + (int64_t)o->timeout_s * 1000;
+		q.deadline_ms = clock_ms() + (int64_t)o->timeout_s * 1000;
 	r = key_read_fd(&q, fd, ret);
 	return r < 0 ? explain(&from_path, &q, r, f) : 0;
 }

@@ -21,10 +21,10 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "state_file.h"
+#include "clock.h"
 
 #define CLAIM_WAIT_MS 3000
 #define POLL_MS 20
@@ -43,14 +43,6 @@ static void close_fd(int *fd)
 		(void)close(*fd);
 }
 #define cleanup_fd __attribute__((cleanup(close_fd)))
-
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
 
 static void sleep_ms(int ms)
 {
@@ -184,13 +176,13 @@ static int lock_dir(int dir_fd, int *ret_fd)
 {
 	cleanup_fd int fd = openat(dir_fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 				   0600);
-	long long end = now_ms() + CLAIM_WAIT_MS;
+	long long end = clock_ms() + CLAIM_WAIT_MS;
 	int r;
 
 	if (fd < 0)
 		return -errno;
 	while ((r = state_file_lock(fd)) == -EAGAIN) {
-		if (now_ms() >= end)
+		if (clock_ms() >= end)
 			return -ETIMEDOUT;
 		sleep_ms(POLL_MS);
 	}
@@ -469,14 +461,14 @@ int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeo
 	bool is_watched = watch_fd >= 0 &&
 			  inotify_add_watch(watch_fd, run_dir,
 					    IN_CLOSE_WRITE | IN_DELETE | IN_MOVED_TO) >= 0;
-	long long end = now_ms() + timeout_ms;
+	long long end = clock_ms() + timeout_ms;
 	char name[STATE_NAME_BYTES];
 	int wait_ms = is_watched ? WATCH_MS : POLL_MS;
 
 	state_file_name(v->key, name);
 	while (dir_fd >= 0 && is_held(dir_fd, name, v)) {
 		struct pollfd p = { .fd = is_watched ? watch_fd : -1, .events = POLLIN };
-		long long left = end - now_ms();
+		long long left = end - clock_ms();
 		char events[4096];
 
 		if (left <= 0)

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "control_request.h"
@@ -27,6 +26,7 @@
 #include "nbdctl.h"
 #include "state.h"
 #include "text.h"
+#include "clock.h"
 
 #define AGAIN_FIRST_MS 500
 #define AGAIN_MAX_MS 30000
@@ -44,14 +44,6 @@ struct successor {
 	struct watch timer;
 	struct failed *failed;
 };
-
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- what failed before ---- */
 
@@ -80,7 +72,7 @@ static void forget(struct successor *r, const char *key)
 
 static void set_timer(struct successor *r)
 {
-	long long now = now_ms(), next = -1;
+	long long now = clock_ms(), next = -1;
 
 	for (struct failed *f = r->failed; f; f = f->next)
 		if (f->wait_ms > 0 && (next < 0 || f->due_ms < next))
@@ -132,7 +124,7 @@ static void note_failure(struct successor *r, const char *key, const struct faul
 	}
 	if (why->error == -EPERM)
 		f->wait_ms = 0;
-	f->due_ms = now_ms() + f->wait_ms;
+	f->due_ms = clock_ms() + f->wait_ms;
 	(void)snprintf(health, sizeof(health), "waits: %.240s", why->message);
 	log_warning(NULL, "%s", health);
 	note_in_file(r, key, health);
@@ -256,7 +248,7 @@ static void try(struct successor *r, bool is_due_only)
 			forget(r, v->key);
 			continue;
 		}
-		if (is_due_only && (!failed || failed->wait_ms == 0 || failed->due_ms > now_ms()))
+		if (is_due_only && (!failed || failed->wait_ms == 0 || failed->due_ms > clock_ms()))
 			continue;
 		start(r, v);
 	}

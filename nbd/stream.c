@@ -9,22 +9,14 @@
  */
 
 #include "stream.h"
+#include "clock.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 void stream_init(struct stream *s, int rfd, int wfd, int stop_fd, int timeout_ms)
 {
@@ -38,7 +30,7 @@ void stream_init(struct stream *s, int rfd, int wfd, int stop_fd, int timeout_ms
 
 void stream_restart(struct stream *s)
 {
-	s->deadline_ms = now_ms() + s->timeout_ms;
+	s->deadline_ms = clock_ms() + s->timeout_ms;
 }
 
 static int wait_for(const struct stream *s, int fd, short events)
@@ -53,7 +45,7 @@ static int wait_for(const struct stream *s, int fd, short events)
 	do {
 		left = -1;
 		if (s->timeout_ms >= 0) {
-			left = s->deadline_ms - now_ms();
+			left = s->deadline_ms - clock_ms();
 			if (left < 0)
 				left = 0;
 		}

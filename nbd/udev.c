@@ -22,10 +22,10 @@
 #include <sys/inotify.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "scope.h"
+#include "clock.h"
 
 static void scope_unref_udev(struct udev **u)
 {
@@ -39,14 +39,6 @@ static void scope_unref_monitor(struct udev_monitor **m)
 }
 #define scope_monitor __attribute__((cleanup(scope_unref_monitor)))
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* 0 when fd is readable, -ETIMEDOUT, or -errno. */
 static int wait_readable(int fd, int64_t deadline_ms)
 {
@@ -54,7 +46,7 @@ static int wait_readable(int fd, int64_t deadline_ms)
 	int r;
 
 	do {
-		int64_t left = deadline_ms - now_ms();
+		int64_t left = deadline_ms - clock_ms();
 
 		r = poll(&p, 1, left > 0 ? (int)left : 0);
 	} while (r < 0 && errno == EINTR);
@@ -224,7 +216,7 @@ static int wait_for_node(const char *dev_dir, int index, dev_t devno, int64_t de
 
 int udev_settle_at(const struct udev_roots *roots, int index, int timeout_ms)
 {
-	int64_t deadline_ms = now_ms() + timeout_ms;
+	int64_t deadline_ms = clock_ms() + timeout_ms;
 	scope_fd int dir = sysfs_open_device(roots->block_fd, index);
 	dev_t devno;
 	int r;

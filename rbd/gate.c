@@ -10,20 +10,14 @@
 #include "gate.h"
 
 #include <errno.h>
-#include <time.h>
 
-#define SLICE_NS 100000000L
+#include "clock.h"
 
 void gate_init(struct gate *g)
 {
-	pthread_condattr_t attr;
-
 	*g = (struct gate){ 0 };
 	(void)pthread_mutex_init(&g->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&g->empty, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&g->empty);
 	g->tail = &g->head;
 }
 
@@ -104,24 +98,9 @@ int gate_drain(struct gate *g, const struct patience *p)
 	int r = 0;
 
 	(void)pthread_mutex_lock(&g->lock);
-	while (g->inside > 0 && r == 0) {
-		struct timespec until;
-
-		(void)clock_gettime(CLOCK_MONOTONIC, &until);
-		if ((p->is_over && atomic_load(p->is_over)) ||
-		    (p->deadline_ms &&
-		     (uint64_t)until.tv_sec * 1000 + (uint64_t)until.tv_nsec / 1000000 >=
-			     p->deadline_ms)) {
+	while (g->inside > 0 && r == 0)
+		if (!patience_wait(p, &g->empty, &g->lock))
 			r = -ETIMEDOUT;
-			break;
-		}
-		until.tv_nsec += SLICE_NS;
-		if (until.tv_nsec >= 1000000000L) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000L;
-		}
-		(void)pthread_cond_timedwait(&g->empty, &g->lock, &until);
-	}
 	(void)pthread_mutex_unlock(&g->lock);
 	return r;
 }

@@ -15,7 +15,8 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "clock.h"
 
 struct limit {
 	int (*call)(void *arg);
@@ -58,7 +59,6 @@ static void *run(void *arg)
 static struct limit *limit_new(int (*call)(void *arg), void (*late)(void *arg), void *arg)
 {
 	struct limit *l = calloc(1, sizeof(*l));
-	pthread_condattr_t attr;
 
 	if (!l)
 		return NULL;
@@ -66,10 +66,7 @@ static struct limit *limit_new(int (*call)(void *arg), void (*late)(void *arg), 
 	l->late = late;
 	l->arg = arg;
 	(void)pthread_mutex_init(&l->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&l->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&l->changed);
 	return l;
 }
 
@@ -105,8 +102,7 @@ int limit_call(unsigned int timeout_s, int (*call)(void *arg), void (*late)(void
 	l = limit_new(call, late, arg);
 	if (!l)
 		return -ENOMEM;
-	(void)clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += timeout_s;
+	end = clock_at(clock_ms() + (int64_t)timeout_s * 1000);
 	r = start(l);
 	if (r < 0) {
 		limit_free(l);

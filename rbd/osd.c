@@ -12,9 +12,9 @@
 #include "osd.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "clock.h"
 
 #define LOOK_MS 200 /* how often patience is looked at */
 
@@ -27,25 +27,26 @@ struct osd_call {
 	bool is_done, is_abandoned; /* lock */
 };
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 struct patience patience_for(unsigned int timeout_s, const atomic_bool *is_over)
 {
 	return (struct patience){
 		.is_over = is_over,
-		.deadline_ms = timeout_s ? now_ms() + (uint64_t)timeout_s * 1000 : 0,
+		.deadline_ms = timeout_s ? clock_ms() + (int64_t)timeout_s * 1000 : 0,
 	};
 }
 
-static bool is_over(const struct patience *p, uint64_t now)
+bool patience_wait(const struct patience *p, pthread_cond_t *cond, pthread_mutex_t *mutex)
 {
-	return (p->is_over && atomic_load(p->is_over)) || (p->deadline_ms && now >= p->deadline_ms);
+	int64_t now = clock_ms(), until = now + LOOK_MS;
+	struct timespec t;
+
+	if ((p->is_over && atomic_load(p->is_over)) || (p->deadline_ms && now >= p->deadline_ms))
+		return false;
+	if (p->deadline_ms && p->deadline_ms < until)
+		until = p->deadline_ms;
+	t = clock_at(until);
+	(void)pthread_cond_timedwait(cond, mutex, &t);
+	return true;
 }
 
 /* ---- life ---- */
@@ -83,16 +84,12 @@ static void on_done(rados_completion_t completion, void *arg)
 int osd_begin(struct osd_call **ret, rados_completion_t *ret_completion)
 {
 	struct osd_call *call = calloc(1, sizeof(*call));
-	pthread_condattr_t attr;
 	int r;
 
 	if (!call)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&call->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&call->changed, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&call->changed);
 	r = rados_aio_create_completion2(call, on_done, &call->completion);
 	if (r < 0) {
 		call->completion = NULL;
@@ -111,31 +108,14 @@ void osd_forget(struct osd_call *call)
 
 /* ---- waiting ---- */
 
-/* Until it is done or patience is over; the lock is held. */
-static void wait_done(struct osd_call *call, const struct patience *p)
-{
-	uint64_t now = now_ms();
-
-	while (!call->is_done && !is_over(p, now)) {
-		uint64_t until = now + LOOK_MS;
-		struct timespec t;
-
-		if (p->deadline_ms && p->deadline_ms < until)
-			until = p->deadline_ms;
-		t.tv_sec = (time_t)(until / 1000);
-		t.tv_nsec = (long)(until % 1000) * 1000000;
-		(void)pthread_cond_timedwait(&call->changed, &call->lock, &t);
-		now = now_ms();
-	}
-}
-
 int osd_wait(struct osd_call *call, const struct patience *p, void *memory, bool *ret_is_late)
 {
 	bool is_done;
 	int r;
 
 	(void)pthread_mutex_lock(&call->lock);
-	wait_done(call, p);
+	while (!call->is_done && patience_wait(p, &call->changed, &call->lock))
+		;
 	is_done = call->is_done;
 	if (!is_done) {
 		call->memory = memory;

@@ -4,6 +4,7 @@
 #ifndef RBD_OSD_H
 #define RBD_OSD_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,10 +19,15 @@
 struct patience {
 	/* True: give up now. Looked at several times a second; may be NULL. */
 	const atomic_bool *is_over;
-	uint64_t deadline_ms; /* of CLOCK_MONOTONIC; 0: none */
+	int64_t deadline_ms; /* of clock_ms(); 0: none */
 };
 /* timeout_s 0: none. */
 struct patience patience_for(unsigned int timeout_s, const atomic_bool *is_over);
+/*
+ * As pthread_cond_wait(), on a condition of clock_cond_init(): waits for a moment, or until it is
+ * signalled. False, at once, when patience is over.
+ */
+bool patience_wait(const struct patience *p, pthread_cond_t *cond, pthread_mutex_t *mutex);
 
 /*
  * Waits for what was begun with a completion of osd_begin(). Returns its return value, or

@@ -16,10 +16,10 @@
 #include "owner_private.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "fence.h"
 #include "log.h"
@@ -32,14 +32,6 @@
 #define DEAD_OWNER_MS 40000
 /* A release that takes longer is worth a word. */
 #define SLOW_MS 5000
-
-uint64_t owner_now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static void changed(struct owner *o)
 {
@@ -205,27 +197,27 @@ static void reacquire(struct owner *o)
 	(void)pthread_mutex_unlock(&o->lock);
 	r = acquire(o, &p, why, sizeof(why));
 	if (r == 0 && o->released_ms)
-		log_debug(o->spec, "the lock is back after %llu ms",
-			  (unsigned long long)(owner_now_ms() - o->released_ms));
+		log_debug(o->spec, "the lock is back after %" PRId64 " ms",
+			  clock_ms() - o->released_ms);
 	if (r == 0 || r == -EAGAIN)
 		return;
 	if (r == -ECANCELED) {
 		lose(o, why);
 	} else if (r == -EROFS || r == -EBUSY) {
 		set_state(o, OWNER_UNLOCKED, "another client keeps the lock: writes wait");
-		o->next_try_ms = owner_now_ms() + AGAIN_MS;
+		o->next_try_ms = clock_ms() + AGAIN_MS;
 	} else if (is_final(r)) {
 		lose_by(o, "taking the lock back", r);
 	} else {
 		log_warning(o->spec, "cannot take the lock back yet: %s", strerror(-r));
-		o->next_try_ms = owner_now_ms() + AGAIN_MS;
+		o->next_try_ms = clock_ms() + AGAIN_MS;
 	}
 }
 
 static void hand_over(struct owner *o)
 {
 	const struct patience p = no_end(o);
-	uint64_t start = owner_now_ms();
+	int64_t start = clock_ms();
 	int r;
 
 	gate_close(o->o.gate);
@@ -242,15 +234,15 @@ static void hand_over(struct owner *o)
 		lose_by(o, "handing over the lock", r);
 		return;
 	}
-	o->next_try_ms = owner_now_ms() + HOLD_OFF_MS;
-	o->released_ms = owner_now_ms();
+	o->next_try_ms = clock_ms() + HOLD_OFF_MS;
+	o->released_ms = clock_ms();
 	set_state(o, OWNER_UNLOCKED, "");
 	owner_notify(o, NOTICE_RELEASED_LOCK);
-	log_debug(o->spec, "the lock was handed over, after %llu ms of finishing writes",
-		  (unsigned long long)(o->released_ms - start));
-	if (owner_now_ms() - start > SLOW_MS)
-		log_warning(o->spec, "handing over the lock took %llu ms",
-			    (unsigned long long)(owner_now_ms() - start));
+	log_debug(o->spec, "the lock was handed over, after %" PRId64 " ms of finishing writes",
+		  o->released_ms - start);
+	if (clock_ms() - start > SLOW_MS)
+		log_warning(o->spec, "handing over the lock took %" PRId64 " ms",
+			    clock_ms() - start);
 }
 
 /* Somebody changed the header. With the lock ours that is little, but it has to be known. */
@@ -291,7 +283,7 @@ static void refresh(struct owner *o)
 		o->todo |= TODO_REFRESH;
 		(void)pthread_mutex_unlock(&o->lock);
 		gate_close(o->o.gate);
-		o->next_try_ms = owner_now_ms() + AGAIN_MS;
+		o->next_try_ms = clock_ms() + AGAIN_MS;
 	}
 }
 
@@ -318,7 +310,7 @@ static void rewatch(struct owner *o)
 		(void)pthread_mutex_lock(&o->lock);
 		o->todo |= TODO_REWATCH;
 		(void)pthread_mutex_unlock(&o->lock);
-		o->next_try_ms = owner_now_ms() + AGAIN_MS;
+		o->next_try_ms = clock_ms() + AGAIN_MS;
 		return;
 	}
 	/* At once: to others, the lock of a watch that is gone is a dead client's. */
@@ -331,10 +323,10 @@ static void rewatch(struct owner *o)
 	o->next_try_ms = 0;
 }
 
-/* When to do what is left to do; UINT64_MAX: when told to. Mutex held. */
-static uint64_t wake_ms(const struct owner *o)
+/* When to do what is left to do; INT64_MAX: when told to. Mutex held. */
+static int64_t wake_ms(const struct owner *o)
 {
-	uint64_t busy_until = o->foreign_acquired_ms ? o->foreign_acquired_ms + AGAIN_MS : 0;
+	int64_t busy_until = o->foreign_acquired_ms ? o->foreign_acquired_ms + AGAIN_MS : 0;
 
 	if (o->todo & TODO_REWATCH)
 		return o->next_try_ms;
@@ -344,15 +336,14 @@ static uint64_t wake_ms(const struct owner *o)
 			return 0;
 		return busy_until > o->next_try_ms ? busy_until : o->next_try_ms;
 	}
-	return o->todo & TODO_REFRESH ? o->next_try_ms : UINT64_MAX;
+	return o->todo & TODO_REFRESH ? o->next_try_ms : INT64_MAX;
 }
 
-static void wait_until(struct owner *o, uint64_t ms)
+static void wait_until(struct owner *o, int64_t ms)
 {
-	struct timespec t = { .tv_sec = (time_t)(ms / 1000),
-			      .tv_nsec = (long)(ms % 1000) * 1000000L };
+	struct timespec t = clock_at(ms);
 
-	if (ms == UINT64_MAX)
+	if (ms == INT64_MAX)
 		(void)pthread_cond_wait(&o->more, &o->lock);
 	else
 		(void)pthread_cond_timedwait(&o->more, &o->lock, &t);
@@ -363,8 +354,8 @@ static unsigned int next_todo(struct owner *o, enum owner_state *ret_state)
 {
 	for (;;) {
 		unsigned int todo = o->todo;
-		uint64_t until = wake_ms(o);
-		bool is_due = until <= owner_now_ms();
+		int64_t until = wake_ms(o);
+		bool is_due = until <= clock_ms();
 
 		*ret_state = o->state;
 		if (todo & TODO_STOP)
@@ -493,7 +484,6 @@ struct owner *owner_stop(struct owner *o)
 static int owner_new(const struct owner_options *o, struct owner **ret, struct fault *f)
 {
 	struct owner *owner = calloc(1, sizeof(*owner));
-	pthread_condattr_t attr;
 	int r;
 
 	if (!owner)
@@ -508,10 +498,7 @@ static int owner_new(const struct owner_options *o, struct owner **ret, struct f
 	owner->o.nspace = owner->nspace;
 	owner->call_timeout_s = o->timeout_s ? o->timeout_s : CALL_TIMEOUT_S;
 	(void)pthread_mutex_init(&owner->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&owner->more, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&owner->more);
 	r = rados_ioctx_create2(cluster_rados(o->cluster), o->pool_id, &owner->io);
 	if (r < 0) {
 		owner->io = NULL;
@@ -546,7 +533,7 @@ static int refuse_locked(struct owner *o, int error, struct fault *f)
 static void wait_for_try(struct owner *o)
 {
 	(void)pthread_mutex_lock(&o->lock);
-	while (!o->foreign_released && owner_now_ms() < o->next_try_ms)
+	while (!o->foreign_released && clock_ms() < o->next_try_ms)
 		wait_until(o, o->next_try_ms);
 	o->foreign_released = false;
 	(void)pthread_mutex_unlock(&o->lock);
@@ -557,7 +544,7 @@ static int first_lock(struct owner *o, const struct patience *p, struct fault *f
 	char why[512] = "";
 	int r = -EAGAIN;
 
-	while (r == -EAGAIN && (!p->deadline_ms || owner_now_ms() < p->deadline_ms)) {
+	while (r == -EAGAIN && (!p->deadline_ms || clock_ms() < p->deadline_ms)) {
 		r = acquire(o, p, why, sizeof(why));
 		if (r == -EAGAIN)
 			wait_for_try(o);

@@ -144,24 +144,24 @@ static int ask_owner(struct owner *o)
 	return r;
 }
 
-static int try_later(struct owner *o, uint64_t ms)
+static int try_later(struct owner *o, int64_t ms)
 {
-	o->next_try_ms = owner_now_ms() + ms;
+	o->next_try_ms = clock_ms() + ms;
 	return -EAGAIN;
 }
 
 /* A living client has it. */
 static int request(struct owner *o)
 {
-	uint64_t since;
+	int64_t since;
 	int r;
 
 	(void)pthread_mutex_lock(&o->lock);
 	since = o->foreign_acquired_ms;
 	(void)pthread_mutex_unlock(&o->lock);
 	/* Asked at once, he would break off what we gave it to him for. */
-	if (since && owner_now_ms() < since + AGAIN_MS)
-		return try_later(o, since + AGAIN_MS - owner_now_ms());
+	if (since && clock_ms() < since + AGAIN_MS)
+		return try_later(o, since + AGAIN_MS - clock_ms());
 	r = ask_owner(o);
 	if (r == -EROFS)
 		return r;
@@ -174,7 +174,7 @@ static int request(struct owner *o)
 static int take_over(struct owner *o, const struct locker *first)
 {
 	struct locker again;
-	uint64_t start = owner_now_ms();
+	int64_t start = clock_ms();
 	int r = locker_find(&o->place, &again);
 
 	if (r == -ENOENT || (r == 0 && !locker_is_same(first, &again)))
@@ -187,9 +187,9 @@ static int take_over(struct owner *o, const struct locker *first)
 	if (r < 0)
 		return r;
 	log_warning(o->spec,
-		    "%s at %s held the lock and is dead: blocklisted, its lock broken in %" PRIu64
+		    "%s at %s held the lock and is dead: blocklisted, its lock broken in %" PRId64
 		    " ms",
-		    again.client, bare_address(again.address), owner_now_ms() - start);
+		    again.client, bare_address(again.address), clock_ms() - start);
 	return try_later(o, 0);
 }
 

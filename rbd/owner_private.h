@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "clock.h"
 #include "locker.h"
 #include "notice.h"
 #include "owner.h"
@@ -37,8 +38,8 @@ struct owner {
 	uint64_t watch;
 	bool has_watch, has_lock;
 	char cookie[32]; /* that the lock was taken with */
-	uint64_t next_try_ms;
-	uint64_t released_ms; /* when the lock was last handed over; 0: never */
+	int64_t next_try_ms;
+	int64_t released_ms; /* when the lock was last handed over; 0: never */
 	struct image_facts facts;
 	bool is_planned; /* for these facts */
 	pthread_t thread;
@@ -53,10 +54,11 @@ struct owner {
 	unsigned int todo; /* TODO_... */
 	int watch_error;
 	uint64_t raw_size;
-	uint64_t foreign_acquired_ms; /* 0: not since we gave it back */
+	int64_t foreign_acquired_ms; /* 0: not since we gave it back */
 	bool foreign_released;
 	struct {
-		uint64_t gid, until_ms;
+		uint64_t gid;
+		int64_t until_ms;
 	} grants[OWNER_GRANTS];
 	/* Header updates that are acknowledged once we have drained and read again. */
 	uint64_t deferred[OWNER_DEFERRED];
@@ -64,8 +66,6 @@ struct owner {
 	unsigned int n_notifying; /* notifications of ours that are under way */
 	char why[512];
 };
-
-uint64_t owner_now_ms(void);
 
 /* owner_watch.c: the watch, and what comes over it. */
 /* -ETIMEDOUT: and the struct is abandoned. */

@@ -31,7 +31,7 @@ static void acknowledge(struct owner *o, uint64_t id, uint64_t handle, const voi
 static bool is_granted(const struct owner *o, uint64_t gid)
 {
 	for (unsigned int i = 0; i < OWNER_GRANTS; i++)
-		if (o->grants[i].gid == gid && o->grants[i].until_ms > owner_now_ms())
+		if (o->grants[i].gid == gid && o->grants[i].until_ms > clock_ms())
 			return true;
 	return false;
 }
@@ -49,7 +49,7 @@ static void grant(struct owner *o, uint64_t gid)
 			oldest = i;
 	}
 	o->grants[oldest].gid = gid;
-	o->grants[oldest].until_ms = owner_now_ms() + GRANT_MS;
+	o->grants[oldest].until_ms = clock_ms() + GRANT_MS;
 }
 
 static bool is_owner(const struct owner *o)
@@ -67,7 +67,7 @@ static bool note(struct owner *o, uint64_t id, uint64_t sender, const struct not
 	if ((a->todo & NOTICE_DO_RELEASE) && o->state == OWNER_LOCKED)
 		o->state = OWNER_RELEASING;
 	if (a->todo & NOTICE_DO_ACQUIRED) {
-		o->foreign_acquired_ms = owner_now_ms();
+		o->foreign_acquired_ms = clock_ms();
 		o->foreign_released = false;
 	}
 	if (a->todo & NOTICE_DO_RELEASED)
@@ -246,14 +246,9 @@ void owner_notify(struct owner *o, enum notice_op op)
 
 void owner_wait_notified(struct owner *o, const struct patience *p)
 {
-	const struct timespec end = { .tv_sec = (time_t)(p->deadline_ms / 1000),
-				      .tv_nsec = (long)(p->deadline_ms % 1000) * 1000000L };
-	int r = 0;
-
 	(void)pthread_mutex_lock(&o->lock);
-	while (o->n_notifying > 0 && r == 0)
-		r = p->deadline_ms ? pthread_cond_timedwait(&o->more, &o->lock, &end)
-				   : pthread_cond_wait(&o->more, &o->lock);
+	while (o->n_notifying > 0 && patience_wait(p, &o->more, &o->lock))
+		;
 	if (o->n_notifying > 0)
 		o->is_abandoned = true;
 	(void)pthread_mutex_unlock(&o->lock);

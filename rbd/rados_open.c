@@ -20,6 +20,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "log.h"
 
 /* Copy-ups under way at once: as much memory as this, but always one. */
@@ -291,7 +292,6 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 {
 	const struct layer_info *info = layer_info(layers[0].layer);
 	struct rados_writer *w;
-	pthread_condattr_t attr;
 	int r = check_feature(rs, info, o, f);
 
 	if (r == 0)
@@ -303,10 +303,7 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a store");
 	gate_init(&w->gate);
 	(void)pthread_mutex_init(&w->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&w->ending.over, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&w->ending.over);
 	w->waiting_tail = &w->waiting;
 	w->max_running = (unsigned int)(COPYUP_MEMORY / rs->layers[0].layout.object_size);
 	if (w->max_running == 0)
@@ -356,18 +353,10 @@ static void *end_waiting(void *arg)
 void rados_store_ending(struct store *s, unsigned int grace_ms)
 {
 	struct rados_writer *w = rados_of(s)->writer;
-	struct timespec *until;
 
 	if (!w || w->ending.has_thread)
 		return;
-	until = &w->ending.until;
-	(void)clock_gettime(CLOCK_MONOTONIC, until);
-	until->tv_sec += grace_ms / 1000;
-	until->tv_nsec += (long)(grace_ms % 1000) * 1000000;
-	if (until->tv_nsec >= 1000000000L) {
-		until->tv_sec++;
-		until->tv_nsec -= 1000000000L;
-	}
+	w->ending.until = clock_at(clock_ms() + grace_ms);
 	w->ending.has_thread = pthread_create(&w->ending.thread, NULL, end_waiting, w) == 0;
 	if (!w->ending.has_thread)
 		gate_end_waiting(&w->gate, -ESHUTDOWN);

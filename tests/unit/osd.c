@@ -9,9 +9,9 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fake_osd.h"
 
 #include <cmocka.h>
@@ -30,14 +30,6 @@ static int teardown(void **state)
 	assert_int_equal(osd.n_completions, 0);
 	assert_int_equal(osd.n_ioctx, 0);
 	return 0;
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 static int say_busy(struct fake_call *call)
@@ -116,10 +108,10 @@ static void give_up(const struct patience *p)
 
 static void a_deadline_ends_the_waiting(void **state)
 {
-	struct patience p = { .deadline_ms = now_ms() + 150 };
+	struct patience p = { .deadline_ms = clock_ms() + 150 };
 
 	give_up(&p);
-	assert_true(now_ms() >= p.deadline_ms);
+	assert_true(clock_ms() >= p.deadline_ms);
 	/* One that has passed is no reason to wait. */
 	give_up(&p);
 }
@@ -135,14 +127,14 @@ static void others_can_end_the_waiting(void **state)
 {
 	atomic_bool is_over = false;
 	struct patience p = patience_for(60, &is_over);
-	uint64_t start = now_ms();
+	int64_t start = clock_ms();
 	pthread_t thread;
 
 	assert_int_equal(pthread_create(&thread, NULL, end_patience, &is_over), 0);
 	give_up(&p);
 	pthread_join(thread, NULL);
-	assert_true(now_ms() - start >= 100);
-	assert_true(now_ms() - start < 30000);
+	assert_true(clock_ms() - start >= 100);
+	assert_true(clock_ms() - start < 30000);
 }
 
 /* Both let go of the call at about the same time; which of them frees it is chance. */
@@ -153,7 +145,7 @@ static void a_race_of_answer_and_patience_has_one_winner(void **state)
 	osd.answer = say_nothing;
 	for (unsigned int i = 0; i < 40; i++) {
 		unsigned int delay_us = 4000 + 50 * i;
-		struct patience p = { .deadline_ms = now_ms() + 5 };
+		struct patience p = { .deadline_ms = clock_ms() + 5 };
 		rados_read_op_t op = rados_create_read_op();
 		rados_completion_t completion;
 		char *memory = malloc(16);

@@ -117,7 +117,7 @@ int owner_try_lock(struct owner *o, const struct patience *p)
 	(void)pthread_mutex_unlock(&world.lock);
 	o->has_lock = r == 0;
 	if (r == -EAGAIN)
-		o->next_try_ms = owner_now_ms() + 10;
+		o->next_try_ms = clock_ms() + 10;
 	return r;
 }
 

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "../../daemon/state_file.h"
+#include "clock.h"
 #include "state_dir.h"
 
 static void what_was_claimed_is_listed_in_full(void **state)
@@ -300,39 +301,31 @@ static void a_race_for_a_dead_owners_name_has_one_winner(void **state)
 		assert_int_equal(race(&v), 1);
 }
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
-
 static void waiting_ends_when_the_owner_does(void **state)
 {
 	struct volume_state v;
 	struct state_list l;
-	long long begin;
+	int64_t begin;
 	struct owner o;
 	pid_t killer;
 
 	fill(&v);
 	start_owner(&o, &v, "k");
 	get_list(&l);
-	begin = now_ms();
+	begin = clock_ms();
 	assert_int_equal(state_wait_gone(dir, &l.volumes[0], 0), -ETIMEDOUT);
 	assert_int_equal(state_wait_gone(dir, &l.volumes[0], 60), -ETIMEDOUT);
-	assert_true(now_ms() - begin >= 60);
+	assert_true(clock_ms() - begin >= 60);
 	killer = fork();
 	if (killer == 0) {
 		usleep(100000);
 		kill(o.pid, SIGKILL);
 		_exit(0);
 	}
-	begin = now_ms();
+	begin = clock_ms();
 	assert_int_equal(state_wait_gone(dir, &l.volumes[0], 20000), 0);
 	/* told by the kernel, not found by looking twice a second */
-	assert_true(now_ms() - begin < 400);
+	assert_true(clock_ms() - begin < 400);
 	waitpid(killer, NULL, 0);
 	stop_owner(&o);
 	assert_int_equal(state_wait_gone(dir, &l.volumes[0], 0), 0);
