@@ -47,7 +47,11 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
+/* How soon an interruption is noticed. */
+#define SLICE_MS 50
+
 struct child {
+	const struct luks_limits *limits;
 	pid_t pid; /* 0: not started */
 	int sock; /* -1: closed */
 	int64_t deadline_ms; /* monotonic clock, 0: none */
@@ -59,8 +63,10 @@ static void close_fdp(const int *fd)
 		(void)close(*fd);
 }
 
-static void set_deadline(struct child *c, unsigned int timeout_s)
+static void set_deadline(struct child *c)
 {
+	const unsigned int timeout_s = c->limits->unlock_timeout_s;
+
 	c->deadline_ms = timeout_s ? clock_ms() + (int64_t)timeout_s * 1000 : 0;
 }
 
@@ -241,22 +247,20 @@ static void child_done(struct child *c)
 
 /* ---- talking to it ---- */
 
-/* 0 when the socket is ready, -ETIMEDOUT. */
+/* 0 when the socket is ready, -ETIMEDOUT, -EINTR. */
 static int wait_for(struct child *c, short events)
 {
+	const struct luks_limits *limits = c->limits;
+
 	for (;;) {
 		struct pollfd p = { .fd = c->sock, .events = events };
-		int64_t left = -1;
 		int r;
 
-		if (c->deadline_ms) {
-			left = c->deadline_ms - clock_ms();
-			if (left <= 0)
-				return -ETIMEDOUT;
-			if (left > 60000)
-				left = 60000;
-		}
-		r = poll(&p, 1, (int)left);
+		if (c->deadline_ms && clock_ms() >= c->deadline_ms)
+			return -ETIMEDOUT;
+		if (limits->is_interrupted && limits->is_interrupted(limits->arg))
+			return -EINTR;
+		r = poll(&p, 1, SLICE_MS);
 		if (r > 0)
 			return 0;
 		if (r < 0 && errno != EINTR)
@@ -405,13 +409,13 @@ static uint32_t cpu_limit_s(const struct luks_header *h, unsigned int timeout_s)
 }
 
 static int ask(struct child *c, const struct luks_header *h, const struct secret *passphrase,
-	       const struct luks_limits *limits, bool has_turnstile)
+	       bool has_turnstile)
 {
 	const struct unlock_request request = {
 		.passphrase_len = (uint32_t)secret_len(passphrase),
 		.parent = getpid(),
 		.version = h->info.version,
-		.cpu_s = cpu_limit_s(h, limits->unlock_timeout_s),
+		.cpu_s = cpu_limit_s(h, c->limits->unlock_timeout_s),
 		.argon2_memory_kib = h->argon2_memory_kib,
 		.argon2_lanes = h->argon2_lanes,
 		.has_turnstile = has_turnstile,
@@ -422,15 +426,16 @@ static int ask(struct child *c, const struct luks_header *h, const struct secret
 	return r < 0 ? r : send_all(c, secret_bytes(passphrase), secret_len(passphrase));
 }
 
-/* Everything that can be lost by a child that ends or hangs. -ETIMEDOUT, -ECONNRESET ... */
+/* Everything that can be lost by a child that ends or hangs. -ETIMEDOUT, -EINTR, -ECONNRESET ... */
 static int converse(struct child *c, const struct luks_header *h, const struct secret *passphrase,
-		    const struct luks_limits *limits, bool has_turnstile,
-		    struct unlock_reply *reply, struct secret *key, struct fault *f)
+		    bool has_turnstile, struct unlock_reply *reply, struct secret *key,
+		    struct fault *f)
 {
+	const struct luks_limits *limits = c->limits;
 	int r;
 
-	set_deadline(c, limits->unlock_timeout_s);
-	r = ask(c, h, passphrase, limits, has_turnstile);
+	set_deadline(c);
+	r = ask(c, h, passphrase, has_turnstile);
 	if (r == 0)
 		r = receive_reply(c, reply);
 	if (r == -ETIMEDOUT) {
@@ -440,7 +445,7 @@ static int converse(struct child *c, const struct luks_header *h, const struct s
 				 limits->unlock_timeout_s);
 	}
 	/* Its turn has come; the time in line does not count. */
-	set_deadline(c, limits->unlock_timeout_s);
+	set_deadline(c);
 	if (r == 0)
 		r = receive_reply(c, reply);
 	if (r == 0 && reply->result == 0 && reply->key_bytes == secret_len(key))
@@ -448,6 +453,8 @@ static int converse(struct child *c, const struct luks_header *h, const struct s
 	if (r == -ETIMEDOUT)
 		return fault_set(f, EXIT_TIMED_OUT, r, "not unlocked within %u s",
 				 limits->unlock_timeout_s);
+	if (r == -EINTR)
+		return fault_set(f, EXIT_TIMED_OUT, r, "interrupted while it was unlocked");
 	return r;
 }
 
@@ -475,7 +482,7 @@ int luks_unlock(const struct luks_header *h, const struct secret *passphrase,
 		const struct luks_limits *limits, struct secret **ret_key, int *ret_keyslot,
 		struct fault *f)
 {
-	struct child c __attribute__((cleanup(child_done))) = { .sock = -1 };
+	struct child c __attribute__((cleanup(child_done))) = { .limits = limits, .sock = -1 };
 	struct secret *key __attribute__((cleanup(secret_freep))) = NULL;
 	int header __attribute__((cleanup(close_fdp))) = -1;
 	int turnstile __attribute__((cleanup(close_fdp))) = -1;
@@ -493,8 +500,8 @@ int luks_unlock(const struct luks_header *h, const struct secret *passphrase,
 	if (r < 0)
 		return start_fault(f, r);
 
-	r = converse(&c, h, passphrase, limits, turnstile >= 0, &reply, key, f);
-	if (r == -ETIMEDOUT)
+	r = converse(&c, h, passphrase, turnstile >= 0, &reply, key, f);
+	if (r == -ETIMEDOUT || r == -EINTR)
 		return r;
 	if (r < 0)
 		return explain_death(h, finish(&c), f);

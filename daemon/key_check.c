@@ -307,6 +307,8 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 	k->chain.passphrase_fds = NULL;
 	k->chain.keys.is_interrupted = is_stopping;
 	k->chain.keys.arg = k;
+	k->chain.limits.is_interrupted = is_stopping;
+	k->chain.limits.arg = k;
 	k->xts = xts;
 	k->n = c->n;
 	k->ended.fd = -1;

@@ -41,6 +41,8 @@ static int start_chain(struct mapping *m, struct fault *f)
 	setup_chain(m->o.options, m->o.cluster, m->o.spec, m->turnstile, &m->sources, c);
 	c->keys.is_interrupted = m->o.is_interrupted;
 	c->keys.arg = m->o.arg;
+	c->limits.is_interrupted = m->o.is_interrupted;
+	c->limits.arg = m->o.arg;
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
 	r = setup_open(&m->sources, c, &m->chain, f);

@@ -32,6 +32,9 @@ struct luks_limits {
 	/* Wall clock for one unlock attempt, and before it as long again in line; 0: none. */
 	unsigned int unlock_timeout_s;
 	const char *turnstile; /* file that unlocks take turns on (flock), or NULL */
+	/* Asked while an unlock waits for its process; NULL: never interrupted. */
+	bool (*is_interrupted)(void *arg);
+	void *arg;
 };
 void luks_limits_default(struct luks_limits *ret);
 
@@ -69,8 +72,8 @@ const struct luks_info *luks_header_info(const struct luks_header *h);
 
 /*
  * Tries the passphrase on every keyslot. -EPERM: none opened (fault filled with
- * EXIT_PASSPHRASE). -ETIMEDOUT, -ENOMEM, -EIO: the unlock itself failed, with
- * the reason in the fault. The volume key is checked against the header's digest
+ * EXIT_PASSPHRASE). -ETIMEDOUT, -EINTR, -ENOMEM, -EIO: the unlock itself failed,
+ * with the reason in the fault. The volume key is checked against the header's digest
  * by libcryptsetup. ret_keyslot may be NULL. Needs /proc and /dev/null. Any
  * thread, but it must live until the call returns; any number at once.
  */

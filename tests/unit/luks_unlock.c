@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "luks_file.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -174,26 +175,67 @@ static void turnstile_that_cannot_be_had_is_no_obstacle(void **state)
 	luks_header_free(h);
 }
 
-static void slow_unlock_is_ended_at_its_deadline(void **state)
+/* One that takes some ten seconds of one processor. */
+static struct luks_header *slow_luks1(void)
 {
-	struct luks_limits limits;
-	struct luks_header *h = NULL;
-	struct fault f = { 0 };
-	struct secret *key;
-	uint32_t iterations = 0x02000000; /* some ten seconds of one processor */
+	uint32_t iterations = 0x02000000;
 	unsigned char be[4] = { iterations >> 24, 0, 0, 0 };
 
 	luks_file_make(8 * MIB);
 	luks_file_run("cryptsetup luksFormat -q --type luks1 " LUKS_FILE_FAST1
 		      "--key-file " LUKS_FILE_FIRST " " LUKS_FILE);
 	luks_file_patch(208 + 4, be, 4);
-	h = luks_file_loaded();
+	return luks_file_loaded();
+}
+
+static void slow_unlock_is_ended_at_its_deadline(void **state)
+{
+	struct luks_limits limits;
+	struct luks_header *h = slow_luks1();
+	struct fault f = { 0 };
+	struct secret *key;
+
 	luks_limits_default(&limits);
 	limits.unlock_timeout_s = 1;
 	assert_int_equal(luks_file_unlock(h, luks_file_pass(), &limits, &key, NULL, &f),
 			 -ETIMEDOUT);
 	assert_int_equal(f.status, EXIT_TIMED_OUT);
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	luks_header_free(h);
+}
+
+static bool is_half_a_second_later(void *arg)
+{
+	const long long *end = arg;
+
+	return clock_ms() >= *end;
+}
+
+/* While it derives, and while it stands in line: the child is gone, nothing is told of a key. */
+static void interrupted_unlock_ends_at_once(void **state)
+{
+	struct luks_limits limits;
+	struct luks_header *h = slow_luks1();
+	struct secret *key;
+	long long end;
+	int lock = open(LUKS_FILE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	luks_limits_default(&limits);
+	limits.is_interrupted = is_half_a_second_later;
+	limits.arg = &end;
+	for (int i = 0; i < 2; i++) {
+		struct fault f = { 0 };
+
+		limits.turnstile = i ? LUKS_FILE_LOCK : NULL;
+		assert_int_equal(flock(lock, LOCK_EX), 0);
+		end = clock_ms() + 500;
+		assert_int_equal(luks_file_unlock(h, luks_file_pass(), &limits, &key, NULL, &f),
+				 -EINTR);
+		assert_int_equal(f.status, EXIT_TIMED_OUT);
+		assert_true(clock_ms() < end + 3000);
+		assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	}
+	close(lock);
 	luks_header_free(h);
 }
 
@@ -260,6 +302,7 @@ int main(int argc, char **argv)
 		TEST(turnstile_in_use_is_waited_for_and_then_times_out),
 		TEST(turnstile_that_cannot_be_had_is_no_obstacle),
 		TEST(slow_unlock_is_ended_at_its_deadline),
+		TEST(interrupted_unlock_ends_at_once),
 		TEST(header_that_the_library_refuses_is_a_header_error),
 	};
 
