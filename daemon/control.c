@@ -518,19 +518,12 @@ int control_new(const struct control_options *o, struct control **ret, struct fa
 	return 0;
 }
 
-static void forget(void *arg, struct control_call *call)
-{
-	(void)arg;
-	(void)call;
-}
-
 struct control *control_free(struct control *c)
 {
 	if (!c)
 		return NULL;
 	if (c->path[0])
 		(void)unlink(c->path);
-	c->o.abandoned = forget;
 	while (c->clients)
 		drop(c->clients);
 	loop_remove(c->o.loop, &c->accepting);

@@ -38,8 +38,8 @@ struct control_options {
 
 /* EXIT_BUSY when another daemon listens there. On failure nothing is left. */
 int control_new(const struct control_options *o, struct control **ret, struct fault *f);
-/* Its socket's file goes, unless it was passed. Calls under way are dropped without a word to
- * abandoned. NULL is fine. Returns NULL. */
+/* Its socket's file goes, unless it was passed. Calls under way are abandoned: nobody may answer
+ * them any more. NULL is fine. Returns NULL. */
 struct control *control_free(struct control *c);
 
 /* "org.example.Interface.Method" */
