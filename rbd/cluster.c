@@ -57,6 +57,18 @@ rados_t cluster_rados(struct cluster *c)
 	return c->rados;
 }
 
+int cluster_ioctx(struct cluster *c, int64_t pool_id, const char *nspace, rados_ioctx_t *ret)
+{
+	rados_ioctx_t io;
+	int r = rados_ioctx_create2(c->rados, pool_id, &io);
+
+	if (r < 0)
+		return r;
+	rados_ioctx_set_namespace(io, nspace);
+	*ret = io;
+	return 0;
+}
+
 int cluster_fault(struct fault *f, int error, const char *subject, const char *doing)
 {
 	enum exit_status status = EXIT_CLUSTER;

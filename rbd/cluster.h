@@ -17,6 +17,12 @@ struct cluster *cluster_unref(struct cluster *c);
 rados_t cluster_rados(struct cluster *c);
 
 /*
+ * A context for the objects of a pool, by its id, in a namespace ("": none); the caller destroys
+ * it. -ENOENT: no such pool. Any thread.
+ */
+int cluster_ioctx(struct cluster *c, int64_t pool_id, const char *nspace, rados_ioctx_t *ret);
+
+/*
  * Records what an errno of librados or librbd means for the user: status from the number,
  * "subject: doing: why". Returns error.
  */

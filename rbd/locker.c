@@ -85,15 +85,6 @@ static int find_run(void *arg)
 	return 0;
 }
 
-static int clone_ioctx(const struct locker_place *p, rados_ioctx_t *ret)
-{
-	int r = rados_ioctx_create2(cluster_rados(p->cluster), p->pool_id, ret);
-
-	if (r == 0)
-		rados_ioctx_set_namespace(*ret, p->nspace);
-	return r;
-}
-
 int locker_find(const struct locker_place *p, struct locker *ret)
 {
 	struct find_call *c = calloc(1, sizeof(*c));
@@ -104,11 +95,9 @@ int locker_find(const struct locker_place *p, struct locker *ret)
 		return -ENOMEM;
 	c->cluster = cluster_ref(p->cluster);
 	(void)snprintf(c->object, sizeof(c->object), "rbd_header.%s", p->image_id);
-	r = clone_ioctx(p, &c->io);
+	r = cluster_ioctx(p->cluster, p->pool_id, p->nspace, &c->io);
 	if (r == 0)
 		r = limit_call(p->timeout_s, find_run, find_free, c, &is_late);
-	else
-		c->io = NULL;
 	if (is_late)
 		return r;
 	if (r == 0)

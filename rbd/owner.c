@@ -499,13 +499,11 @@ static int owner_new(const struct owner_options *o, struct owner **ret, struct f
 	owner->call_timeout_s = o->timeout_s ? o->timeout_s : CALL_TIMEOUT_S;
 	(void)pthread_mutex_init(&owner->lock, NULL);
 	clock_cond_init(&owner->more);
-	r = rados_ioctx_create2(cluster_rados(o->cluster), o->pool_id, &owner->io);
+	r = cluster_ioctx(o->cluster, o->pool_id, owner->nspace, &owner->io);
 	if (r < 0) {
-		owner->io = NULL;
 		(void)owner_free(owner);
 		return cluster_fault(f, r, o->spec, "cannot reach the image's header");
 	}
-	rados_ioctx_set_namespace(owner->io, o->nspace);
 	owner->place = (struct locker_place){ .cluster = o->cluster,
 					      .io = owner->io,
 					      .pool_id = o->pool_id,

@@ -128,13 +128,11 @@ static int ask_owner(struct owner *o)
 	(void)pthread_mutex_lock(&o->lock);
 	c->len = notice_encode(NOTICE_REQUEST_LOCK, &o->us, c->message);
 	(void)pthread_mutex_unlock(&o->lock);
-	r = rados_ioctx_create2(cluster_rados(c->cluster), o->o.pool_id, &c->io);
+	r = cluster_ioctx(c->cluster, o->o.pool_id, o->nspace, &c->io);
 	if (r < 0) {
-		c->io = NULL;
 		request_free(c);
 		return r;
 	}
-	rados_ioctx_set_namespace(c->io, o->nspace);
 	r = limit_call(o->call_timeout_s, request_run, request_free, c, &is_late);
 	if (is_late)
 		return r;

@@ -162,11 +162,8 @@ static int open_objects(struct cluster *c, const struct rados_layer *from, struc
 	int r = handle_call(from->layer->handle, from->layer->timeout_s, fill_objects, &facts,
 			    sizeof(facts));
 
-	if (r >= 0) {
-		r = rados_ioctx_create2(cluster_rados(c), facts.pool_id, &l->io);
-		if (r < 0)
-			l->io = NULL;
-	}
+	if (r >= 0)
+		r = cluster_ioctx(c, facts.pool_id, info->nspace, &l->io);
 	if (r < 0)
 		return cluster_fault(f, r, info->spec, "cannot find the image's objects");
 	if (facts.layout.stripe_unit == 0 || facts.layout.stripe_count == 0 ||
@@ -174,7 +171,6 @@ static int open_objects(struct cluster *c, const struct rados_layer *from, struc
 		return fault_set(f, EXIT_LAYERED, -EINVAL, "%s: striping that makes no sense",
 				 info->spec);
 	l->pool_id = facts.pool_id;
-	rados_ioctx_set_namespace(l->io, info->nspace);
 	if (info->snap_id != UINT64_MAX)
 		rados_ioctx_snap_set_read(l->io, info->snap_id);
 	memcpy(l->prefix, facts.prefix, sizeof(l->prefix));
@@ -214,17 +210,6 @@ static int check_sectors(const struct rados_store *rs, const struct rados_layer 
 			return -ENOTSUP;
 		}
 	return 0;
-}
-
-int rados_clone_data_ioctx(struct rados_store *rs, rados_ioctx_t *ret)
-{
-	int r = rados_ioctx_create2(cluster_rados(rs->cluster), rs->layers[0].pool_id, ret);
-
-	if (r < 0)
-		*ret = NULL;
-	else
-		rados_ioctx_set_namespace(*ret, rs->nspace);
-	return r;
 }
 
 /* Whether anybody could take these bytes for something else than we do. */

@@ -89,9 +89,6 @@ static inline struct rados_store *rados_of(struct store *s)
 	return (struct rados_store *)s;
 }
 
-/* rados.c: another context for the child's data. 0 or -errno; *ret is NULL then. */
-int rados_clone_data_ioctx(struct rados_store *rs, rados_ioctx_t *ret);
-
 /* rados_io.c */
 int rados_store_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len);
 /*

@@ -165,7 +165,7 @@ static int plan_writes(struct rados_store *rs, const struct image_facts *f)
 	struct rados_objects *l = &rs->layers[0];
 	struct rados_writer *w = rs->writer;
 	rados_ioctx_t io;
-	int r = rados_clone_data_ioctx(rs, &io);
+	int r = cluster_ioctx(rs->cluster, l->pool_id, rs->nspace, &io);
 
 	if (r < 0)
 		return r;
@@ -221,17 +221,6 @@ static void changed(void *arg)
 }
 
 /* ---- life ---- */
-
-static int metadata_ioctx(struct cluster *c, const struct layer_info *info, rados_ioctx_t *ret)
-{
-	int r = rados_ioctx_create2(cluster_rados(c), info->pool_id, ret);
-
-	if (r < 0)
-		*ret = NULL;
-	else
-		rados_ioctx_set_namespace(*ret, info->nspace);
-	return r;
-}
 
 /* A copy-up makes whole objects, and no header of the child may be in one. */
 static int check_offset(const struct rados_store *rs, const struct layer_info *info,
@@ -320,9 +309,9 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 		w->parent_snap = parent->snap_id;
 		(void)snprintf(w->parent_id, sizeof(w->parent_id), "%s", parent->image_id);
 	}
-	r = metadata_ioctx(c, info, &w->metadata);
+	r = cluster_ioctx(c, info->pool_id, info->nspace, &w->metadata);
 	if (r == 0)
-		r = rados_clone_data_ioctx(rs, &w->copyup);
+		r = cluster_ioctx(c, rs->layers[0].pool_id, rs->nspace, &w->copyup);
 	if (r == 0)
 		r = object_map_new(w->metadata, info->image_id, info->spec, &rs->layers[0].layout,
 				   &w->map);
