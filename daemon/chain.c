@@ -285,22 +285,13 @@ bool chain_needs_rados(const struct chain_options *o, const struct chain *c)
 
 static int check_writer(const struct chain_options *o, const struct chain *c, struct fault *f)
 {
-	const struct layer_info *info = layer_info(c->layers[0].layer);
+	const struct layer *child = c->layers[0].layer;
 	int r = 0;
 
 	if (is_layered(o, c))
-		r = chain_note(o, layer_check_copy_on_read(c->layers[0].layer, f), f);
-	if (r == 0 && !(info->features & LAYER_FEATURE_EXCLUSIVE_LOCK) && !o->is_without_lock) {
-		(void)fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
-				"%s has no exclusive-lock feature: nothing would keep a second "
-				"writer out",
-				info->spec);
-		fault_hint(f,
-			   "rbd feature enable %s exclusive-lock; or --without-exclusive-lock, if "
-			   "you keep it out yourself",
-			   info->spec);
-		r = chain_note(o, -ENOTSUP, f);
-	}
+		r = chain_note(o, layer_check_copy_on_read(child, f), f);
+	if (r == 0 && !o->is_without_lock)
+		r = chain_note(o, layer_check_exclusive_lock(child, f), f);
 	return r;
 }
 

@@ -139,6 +139,8 @@ int layer_refusal(const struct layer *l, unsigned int *at, struct fault *f);
  * parent has another key: -ENOTSUP (EXIT_SAFEGUARD), with the command that ends it.
  */
 int layer_check_copy_on_read(const struct layer *l, struct fault *f);
+/* Whether the image has a lock that keeps a second writer out: as above. */
+int layer_check_exclusive_lock(const struct layer *l, struct fault *f);
 /* The parent at its snapshot, by id. -ENOENT when there is none (fault not filled). */
 int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f);
 const struct layer_info *layer_info(const struct layer *l);

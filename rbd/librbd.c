@@ -30,31 +30,9 @@ static const struct store_ops librbd_ops;
 struct open_facts {
 	uint64_t raw_size;
 	uint64_t stripe_unit, stripe_count, object_size;
-	bool has_cache;
+	/* Effective: an image's or pool's own settings beat those of our connection. */
+	struct layer_settings settings;
 };
-
-/* Effective values: an image's or pool's own settings beat those of our connection. */
-static int fill_options(struct handle *h, struct open_facts *facts)
-{
-	rbd_config_option_t *options = NULL;
-	int n = 0, r = rbd_config_image_list(h->image, NULL, &n);
-
-	while (r == -ERANGE) {
-		free(options);
-		options = calloc((size_t)n, sizeof(*options));
-		if (!options)
-			return -ENOMEM;
-		r = rbd_config_image_list(h->image, options, &n);
-	}
-	if (r >= 0) {
-		for (int i = 0; i < n; i++)
-			if (strcmp(options[i].name, "rbd_cache") == 0)
-				facts->has_cache = strcmp(options[i].value, "false") != 0;
-		rbd_config_image_list_cleanup(options, n);
-	}
-	free(options);
-	return r < 0 ? r : 0;
-}
 
 static int fill_facts(struct handle *h, void *data)
 {
@@ -69,7 +47,7 @@ static int fill_facts(struct handle *h, void *data)
 	r = rbd_get_stripe_unit(h->image, &facts->stripe_unit);
 	if (r == 0)
 		r = rbd_get_stripe_count(h->image, &facts->stripe_count);
-	return r < 0 ? r : fill_options(h, facts);
+	return r < 0 ? r : layer_settings_read(h, &facts->settings);
 }
 
 /* ---- changes ---- */
@@ -293,11 +271,11 @@ static int learn(struct librbd_store *ls, const char *spec, struct fault *f)
 	ls->layout = (struct layout){ .object_size = facts.object_size,
 				      .stripe_unit = facts.stripe_unit,
 				      .stripe_count = facts.stripe_count };
-	ls->base.is_writethrough = !facts.has_cache;
+	ls->base.is_writethrough = !facts.settings.has_cache;
 	ls->base.optimal_io = (uint32_t)(facts.stripe_count > 1 ? facts.stripe_unit
 								: facts.object_size);
 	/* One object's part of a request is one operation of its OSD, which readers see whole. */
-	ls->base.has_atomic_sectors = !facts.has_cache && facts.stripe_unit % 4096 == 0 &&
+	ls->base.has_atomic_sectors = !facts.settings.has_cache && facts.stripe_unit % 4096 == 0 &&
 				      ls->base.data_offset % 4096 == 0;
 	return 0;
 }

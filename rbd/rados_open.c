@@ -240,22 +240,6 @@ static int check_offset(const struct rados_store *rs, const struct layer_info *i
 	return -ENOTSUP;
 }
 
-static int check_feature(const struct rados_store *rs, const struct layer_info *info,
-			 const struct store_options *o, struct fault *f)
-{
-	(void)rs;
-	if ((info->features & RBD_FEATURE_EXCLUSIVE_LOCK) || o->is_without_lock)
-		return 0;
-	(void)fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
-			"%s has no exclusive-lock feature: nothing keeps a second writer off",
-			info->spec);
-	fault_hint(f,
-		   "rbd feature enable %s exclusive-lock, or map it with --read-only, or with "
-		   "--without-exclusive-lock if you see to it yourself",
-		   info->spec);
-	return -ENOTSUP;
-}
-
 static int start_owner(struct rados_store *rs, struct cluster *c, const struct layer_info *info,
 		       const struct store_options *o, struct fault *f)
 {
@@ -281,7 +265,7 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 {
 	const struct layer_info *info = layer_info(layers[0].layer);
 	struct rados_writer *w;
-	int r = check_feature(rs, info, o, f);
+	int r = o->is_without_lock ? 0 : layer_check_exclusive_lock(layers[0].layer, f);
 
 	if (r == 0)
 		r = check_offset(rs, info, f);

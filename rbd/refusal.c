@@ -29,6 +29,8 @@ static void note_setting(const rbd_config_option_t *o, struct layer_settings *re
 	} else if (strcmp(o->name, "rbd_persistent_cache_mode") == 0) {
 		(void)snprintf(ret->cache_mode, sizeof(ret->cache_mode), "%s", o->value);
 		ret->cache_mode_source = o->source;
+	} else if (strcmp(o->name, "rbd_cache") == 0) {
+		ret->has_cache = strcmp(o->value, "false") != 0;
 	}
 }
 
@@ -166,5 +168,19 @@ int layer_check_copy_on_read(const struct layer *l, struct fault *f)
 		  "parent's ciphertext into the clone",
 		  l->info.spec);
 	hint_setting(&l->info, "rbd_clone_copy_on_read", l->settings.copy_on_read_source, f);
+	return -ENOTSUP;
+}
+
+int layer_check_exclusive_lock(const struct layer *l, struct fault *f)
+{
+	if (l->info.features & RBD_FEATURE_EXCLUSIVE_LOCK)
+		return 0;
+	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
+		  "%s has no exclusive-lock feature: nothing would keep a second writer out",
+		  l->info.spec);
+	fault_hint(f,
+		   "rbd feature enable %s exclusive-lock; or map it with --read-only, or with "
+		   "--without-exclusive-lock if you keep others out yourself",
+		   l->info.spec);
 	return -ENOTSUP;
 }
