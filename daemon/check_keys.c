@@ -14,8 +14,8 @@
 #include <string.h>
 
 #include "guard_socket.h"
-#include "list.h"
-#include "operand.h"
+#include "lookup.h"
+#include "output.h"
 #include "state.h"
 #include "state_json.h"
 
@@ -54,31 +54,31 @@ static const struct volume_state *find_now(const struct state_list *now,
 	return NULL;
 }
 
-static int show(const struct options *o, const char *run_dir, const struct volume_state *v,
-		unsigned int n, struct fault *f)
+static int show(const struct options *o, const struct lookup *l, struct fault *f)
 {
-	const struct list_options how = { .format = o->format, .is_pretty = o->is_pretty };
 	struct json_object *array = json_object_new_array();
 	struct state_list now;
-	int r = array ? state_list(run_dir, &now, f) : -ENOMEM;
+	int r = array ? state_list(l->run_dir, &now, f)
+		      : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the answer");
 
 	if (r < 0) {
 		json_object_put(array);
 		return r;
 	}
-	for (unsigned int i = 0; r == 0 && i < n; i++) {
-		const struct volume_state *is = find_now(&now, &v[i]);
+	for (unsigned int i = 0; r == 0 && i < l->n; i++) {
+		const struct volume_state *is = find_now(&now, &l->v[i]);
 
 		if (is && o->format == OUTPUT_PLAIN)
 			print_layers(is);
 		else if (is)
 			r = add_layers(array, is, f);
 	}
-	if (r == 0 && o->format != OUTPUT_PLAIN &&
-	    list_print_object(stdout, "devices", array, &how) < 0)
-		r = fault_set(f, EXIT_MEMORY, -ENOMEM, "the answer cannot be written");
-	if (r == 0 && fflush(stdout) != 0)
-		r = fault_set(f, EXIT_USAGE, -EIO, "standard output cannot be written");
+	if (r == 0)
+		r = output_finish(
+			o->format == OUTPUT_PLAIN
+				? 0
+				: output_object(stdout, "devices", array, o->format, o->is_pretty),
+			f);
 	state_list_done(&now);
 	json_object_put(array);
 	return r;
@@ -86,33 +86,21 @@ static int show(const struct options *o, const char *run_dir, const struct volum
 
 int check_keys_run(struct options *o, struct fault *f)
 {
-	const struct volume_state *one = NULL;
 	struct fault first = { 0 };
-	struct state_list l;
-	char run_dir[4096], name[4096];
-	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+	struct lookup l;
+	int r = lookup_operand(o, &l, f);
 
-	if (r == 0)
-		r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	r = operand_name(o, name, sizeof(name), f);
-	if (r == 0 && name[0])
-		r = state_find(&l, name, &one, f);
-	if (r == 0) {
-		const struct volume_state *v = one ? one : l.volumes;
-		unsigned int n = one ? 1 : l.n;
+	for (unsigned int i = 0; i < l.n; i++) {
+		struct fault found = { 0 };
 
-		for (unsigned int i = 0; i < n; i++) {
-			struct fault found = { 0 };
-
-			(void)guard_ask(run_dir, &v[i], o->is_header_accepted, &found);
-			if (found.error && !first.error)
-				first = found;
-		}
-		r = show(o, run_dir, v, n, f);
+		(void)guard_ask(l.run_dir, &l.v[i], o->is_header_accepted, &found);
+		if (found.error && !first.error)
+			first = found;
 	}
-	state_list_done(&l);
+	r = show(o, &l, f);
+	lookup_done(&l);
 	if (r == 0 && first.error) {
 		*f = first;
 		r = first.error;

@@ -15,8 +15,8 @@
 #include <string.h>
 
 #include "key.h"
-#include "list.h"
 #include "log.h"
+#include "output.h"
 #include "secret.h"
 #include "state.h"
 
@@ -97,7 +97,6 @@ static void print_plain(const struct doctor *d)
 static int print(const struct doctor *d, struct fault *f)
 {
 	const struct options *o = d->options;
-	const struct list_options how = { .format = o->format, .is_pretty = o->is_pretty };
 	int r = 0;
 
 	if (d->is_short)
@@ -105,12 +104,8 @@ static int print(const struct doctor *d, struct fault *f)
 	if (o->format == OUTPUT_PLAIN)
 		print_plain(d);
 	else
-		r = list_print_object(stdout, "findings", d->findings, &how);
-	if (r == 0 && fflush(stdout) != 0)
-		r = -EIO;
-	return r < 0 ? fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_USAGE, r,
-				 "standard output cannot be written")
-		     : 0;
+		r = output_object(stdout, "findings", d->findings, o->format, o->is_pretty);
+	return output_finish(r, f);
 }
 
 int doctor_run(struct options *o, struct fault *f)

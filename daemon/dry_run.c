@@ -17,7 +17,7 @@
 #include "claim.h"
 #include "describe.h"
 #include "key.h"
-#include "list.h"
+#include "output.h"
 #include "log.h"
 #include "plan.h"
 #include "secret.h"
@@ -148,21 +148,18 @@ static void survey(struct dry_run *d, struct fault *f)
 static int print(const struct dry_run *d, struct fault *f)
 {
 	const struct options *o = d->options;
-	struct list_options how = { .format = o->format, .is_pretty = o->is_pretty };
 	struct json_object *object;
 	int r = 0;
 
 	if (o->format == OUTPUT_PLAIN) {
 		plan_print(stdout, &d->plan);
-		r = fflush(stdout) == 0 && !ferror(stdout) ? 0 : -EIO;
 	} else {
 		object = plan_to_json(&d->plan);
-		r = object ? list_print_object(stdout, "plan", object, &how) : -ENOMEM;
+		r = object ? output_object(stdout, "plan", object, o->format, o->is_pretty)
+			   : -ENOMEM;
 		json_object_put(object);
 	}
-	return r < 0 ? fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_USAGE, r,
-				 "standard output cannot be written")
-		     : 0;
+	return output_finish(r, f);
 }
 
 static int result(const struct dry_run *d, struct fault *f)

@@ -3,8 +3,8 @@
 
 /*
  * Volumes on paper: rbd-nbd's table, and the same objects as JSON and XML. The keys and
- * their order come from state_json.c; this file only knows which volumes to show and
- * how the three formats are written. Main thread of a command; owns nothing.
+ * their order come from state_json.c, how they are written is output.c's; this file only knows
+ * which volumes to show. Main thread of a command; owns nothing.
  */
 
 #include "list.h"
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "output.h"
 #include "state_json.h"
 #include "status.h"
 
@@ -128,64 +129,6 @@ static void print_table(FILE *out, const struct state_list *l, const struct list
 	}
 }
 
-/* ---- XML ---- */
-
-static void put_xml_text(FILE *out, const char *text)
-{
-	for (; *text; text++) {
-		if (*text == '&')
-			fputs("&amp;", out);
-		else if (*text == '<')
-			fputs("&lt;", out);
-		else if (*text == '>')
-			fputs("&gt;", out);
-		else if (iscntrl((unsigned char)*text))
-			fputc('?', out); /* XML has no way to write them */
-		else
-			fputc(*text, out);
-	}
-}
-
-static void put_xml(FILE *out, const char *tag, struct json_object *value, int indent);
-
-static void put_xml_members(FILE *out, struct json_object *object, int indent)
-{
-	json_object_object_foreach(object, key, member) put_xml(out, key, member, indent);
-}
-
-/* "layers" holds "layer", "devices" holds "device". */
-static void put_xml_items(FILE *out, const char *tag, struct json_object *array, int indent)
-{
-	char item[32];
-
-	(void)snprintf(item, sizeof(item), "%.*s", (int)strlen(tag) - 1, tag);
-	for (size_t i = 0; i < json_object_array_length(array); i++)
-		put_xml(out, item, json_object_array_get_idx(array, i), indent);
-}
-
-/* indent -1: all on one line */
-static void put_xml(FILE *out, const char *tag, struct json_object *value, int indent)
-{
-	bool is_object = json_object_is_type(value, json_type_object);
-	bool is_array = json_object_is_type(value, json_type_array);
-	const char *newline = indent >= 0 ? "\n" : "";
-	int margin = indent > 0 ? indent : 0;
-	int inner = indent >= 0 ? indent + 2 : indent;
-
-	fprintf(out, "%*s<%s>", margin, "", tag);
-	if (is_object || is_array)
-		fputs(newline, out);
-	if (is_object)
-		put_xml_members(out, value, inner);
-	else if (is_array)
-		put_xml_items(out, tag, value, inner);
-	else
-		put_xml_text(out, json_object_get_string(value));
-	if (is_object || is_array)
-		fprintf(out, "%*s", margin, "");
-	fprintf(out, "</%s>%s", tag, newline);
-}
-
 /* ---- all ---- */
 
 static int add_object(struct json_object *array, const struct volume_state *v)
@@ -204,34 +147,6 @@ static int add_object(struct json_object *array, const struct volume_state *v)
 	return -ENOMEM;
 }
 
-static int check_written(FILE *out)
-{
-	return fflush(out) == 0 && !ferror(out) ? 0 : -EIO;
-}
-
-int list_print_object(FILE *out, const char *tag, struct json_object *object,
-		      const struct list_options *o)
-{
-	/* nothing is "[]", pretty or not: scripts compare */
-	bool is_empty = json_object_is_type(object, json_type_array) &&
-			json_object_array_length(object) == 0;
-	bool is_laid_out = o->is_pretty && !is_empty;
-	int flags = is_laid_out ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN;
-	const char *text;
-
-	if (o->format == OUTPUT_XML) {
-		put_xml(out, tag, object, o->is_pretty ? 0 : -1);
-		if (!o->is_pretty)
-			fputc('\n', out);
-		return check_written(out);
-	}
-	text = json_object_to_json_string_ext(object, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
-	if (!text)
-		return -ENOMEM;
-	fprintf(out, "%s\n", text);
-	return check_written(out);
-}
-
 int list_print(FILE *out, const struct state_list *l, const struct list_options *o)
 {
 	struct json_object *array;
@@ -239,7 +154,7 @@ int list_print(FILE *out, const struct state_list *l, const struct list_options 
 
 	if (o->format == OUTPUT_PLAIN) {
 		print_table(out, l, o);
-		return check_written(out);
+		return output_check(out);
 	}
 	array = json_object_new_array();
 	if (!array)
@@ -248,7 +163,7 @@ int list_print(FILE *out, const struct state_list *l, const struct list_options 
 		if (is_listed(&l->volumes[i], o))
 			r = add_object(array, &l->volumes[i]);
 	if (!r)
-		r = list_print_object(out, "devices", array, o);
+		r = output_object(out, "devices", array, o->format, o->is_pretty);
 	json_object_put(array);
 	return r;
 }
@@ -268,5 +183,5 @@ int status_print(FILE *out, const struct volume_state *v, unsigned int n,
 			fputc('\n', out);
 		status_print_tree(out, &v[i]);
 	}
-	return check_written(out);
+	return output_check(out);
 }

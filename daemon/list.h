@@ -4,7 +4,6 @@
 #ifndef RBDCRYPT_LIST_H
 #define RBDCRYPT_LIST_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -36,9 +35,5 @@ int list_print(FILE *out, const struct state_list *l, const struct list_options 
 /* The volumes v[0] to v[n - 1] in full; XML and JSON have the same shape as list's. As above. */
 int status_print(FILE *out, const struct volume_state *v, unsigned int n,
 		 const struct list_options *o);
-
-/* Anything else, as JSON or XML; the object stays the caller's. As above. */
-int list_print_object(FILE *out, const char *tag, struct json_object *object,
-		      const struct list_options *o);
 
 #endif

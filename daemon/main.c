@@ -19,10 +19,11 @@
 #include "fault.h"
 #include "image.h"
 #include "list.h"
+#include "lookup.h"
 #include "luks.h"
 #include "nbdctl.h"
-#include "operand.h"
 #include "options.h"
+#include "output.h"
 #include "run.h"
 #include "service.h"
 #include "state.h"
@@ -30,34 +31,22 @@
 #include "unmap.h"
 #include "unmap_child.h"
 
-static int finish_output(int r, struct fault *f)
-{
-	if (r == 0 && fflush(stdout) != 0)
-		r = -EIO;
-	return r < 0 ? fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_USAGE, r,
-				 "standard output cannot be written")
-		     : 0;
-}
-
 static int list_run(const struct options *o, struct fault *f)
 {
 	struct list_options how = { .format = o->format,
 				    .is_pretty = o->is_pretty,
 				    .is_all = o->is_all };
-	struct state_list l;
-	char run_dir[4096];
-	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+	struct lookup l;
+	int r = lookup_open(o, &l, f);
 
-	if (r == 0)
-		r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	list_drop_stale(&l, nbd_sysfs_read);
-	if (l.n_damaged > 0)
+	list_drop_stale(&l.list, nbd_sysfs_read);
+	if (l.list.n_damaged > 0)
 		(void)fprintf(stderr, "rbdcrypt-nbd: %u state file%s cannot be read: %s\n",
-			      l.n_damaged, l.n_damaged == 1 ? "" : "s", l.damaged);
-	r = finish_output(list_print(stdout, &l, &how), f);
-	state_list_done(&l);
+			      l.list.n_damaged, l.list.n_damaged == 1 ? "" : "s", l.list.damaged);
+	r = output_finish(list_print(stdout, &l.list, &how), f);
+	lookup_done(&l);
 	return r;
 }
 
@@ -66,22 +55,13 @@ static int status_run(struct options *o, struct fault *f)
 	struct list_options how = { .format = o->format,
 				    .is_pretty = o->is_pretty,
 				    .is_all = true };
-	const struct volume_state *v = NULL;
-	struct state_list l;
-	char run_dir[4096], name[4096];
-	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+	struct lookup l;
+	int r = lookup_operand(o, &l, f);
 
-	if (r == 0)
-		r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	list_drop_stale(&l, nbd_sysfs_read);
-	r = operand_name(o, name, sizeof(name), f);
-	if (r == 0 && name[0])
-		r = state_find(&l, name, &v, f);
-	if (r == 0)
-		r = finish_output(status_print(stdout, v ? v : l.volumes, v ? 1 : l.n, &how), f);
-	state_list_done(&l);
+	r = output_finish(status_print(stdout, l.v, l.n, &how), f);
+	lookup_done(&l);
 	return r;
 }
 
@@ -125,16 +105,16 @@ static int dispatch(struct options *o, struct fault *f)
 		return status_run(o, f);
 	case COMMAND_HELP:
 		options_help(stdout, o->help_topic);
-		return finish_output(0, f);
+		return output_finish(0, f);
 	case COMMAND_VERSION:
 		(void)printf("rbdcrypt-nbd %s\n", VERSION);
-		return finish_output(0, f);
+		return output_finish(0, f);
 	case COMMAND_DUMP_OPTIONS:
 		options_dump_mdoc(stdout);
-		return finish_output(0, f);
+		return output_finish(0, f);
 	case COMMAND_DUMP_COMPLETION:
 		options_dump_completion(stdout);
-		return finish_output(0, f);
+		return output_finish(0, f);
 	case COMMAND_NONE:
 		break;
 	}

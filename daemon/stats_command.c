@@ -15,8 +15,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "list.h"
-#include "operand.h"
+#include "lookup.h"
+#include "output.h"
 #include "wire.h"
 
 static const struct {
@@ -265,7 +265,6 @@ static void measure(const char *run_dir, struct stats_view *views, unsigned int 
 
 static int print(const struct options *o, const struct stats_view *views, unsigned int n)
 {
-	const struct list_options how = { .format = o->format, .is_pretty = o->is_pretty };
 	struct json_object *array;
 	int r = 0;
 
@@ -284,54 +283,44 @@ static int print(const struct options *o, const struct stats_view *views, unsign
 		}
 	}
 	if (r == 0)
-		r = array ? list_print_object(stdout, "devices", array, &how) : -ENOMEM;
+		r = array ? output_object(stdout, "devices", array, o->format, o->is_pretty)
+			  : -ENOMEM;
 	json_object_put(array);
 	return r;
 }
 
-static int show(const struct options *o, const char *run_dir, const struct volume_state *v,
-		unsigned int n, bool is_one, struct fault *f)
+static int show(const struct options *o, const struct lookup *l, struct fault *f)
 {
-	struct stats_view *views = calloc(n + 1, sizeof(*views));
+	struct stats_view *views = calloc(l->n + 1, sizeof(*views));
 	unsigned int n_views;
+	char spec[1024];
 	int why, r;
 
 	if (!views)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for statistics");
-	read_all(run_dir, v, n, views, &n_views, &why);
-	if (is_one && why < 0) {
+	read_all(l->run_dir, l->v, l->n, views, &n_views, &why);
+	if (l->is_one && why < 0) {
 		free(views);
+		volume_state_spec(l->v, spec, sizeof(spec));
 		return fault_set(f, why == -ESRCH ? EXIT_NOT_FOUND : EXIT_USAGE, why,
 				 why == -ESRCH ? "%s: its daemon is gone"
 					       : "%s: its statistics cannot be read",
-				 o->operand);
+				 spec);
 	}
-	measure(run_dir, views, n_views, o->interval_s);
+	measure(l->run_dir, views, n_views, o->interval_s);
 	r = print(o, views, n_views);
 	free(views);
-	if (r == 0 && fflush(stdout) != 0)
-		r = -EIO;
-	return r < 0 ? fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_USAGE, r,
-				 "standard output cannot be written")
-		     : 0;
+	return output_finish(r, f);
 }
 
 int stats_run(struct options *o, struct fault *f)
 {
-	const struct volume_state *v = NULL;
-	struct state_list l;
-	char run_dir[4096], name[4096];
-	int r = state_run_dir(o->run_dir, run_dir, sizeof(run_dir), f);
+	struct lookup l;
+	int r = lookup_operand(o, &l, f);
 
-	if (r == 0)
-		r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	r = operand_name(o, name, sizeof(name), f);
-	if (r == 0 && name[0])
-		r = state_find(&l, name, &v, f);
-	if (r == 0)
-		r = show(o, run_dir, v ? v : l.volumes, v ? 1 : l.n, v != NULL, f);
-	state_list_done(&l);
+	r = show(o, &l, f);
+	lookup_done(&l);
 	return r;
 }

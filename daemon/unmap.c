@@ -23,6 +23,7 @@
 
 #include "control_client.h"
 #include "guard_socket.h"
+#include "lookup.h"
 #include "nbdctl.h"
 #include "operand.h"
 #include "state.h"
@@ -315,14 +316,6 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	return r;
 }
 
-static int open_list(struct options *o, char *run_dir, size_t len, struct state_list *l,
-		     struct fault *f)
-{
-	int r = state_run_dir(o->run_dir, run_dir, len, f);
-
-	return r < 0 ? r : state_list(run_dir, l, f);
-}
-
 /* Whether the host's daemon serves it and does it for us. */
 static bool is_asked_for(const struct options *o, const struct volume_state *v)
 {
@@ -332,63 +325,60 @@ static bool is_asked_for(const struct options *o, const struct volume_state *v)
 int unmap_run(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
-	struct state_list l;
-	char run_dir[4096];
-	int index, r = open_list(o, run_dir, sizeof(run_dir), &l, f);
+	struct lookup l;
+	int index, r = lookup_open(o, &l, f);
 
 	if (r < 0)
 		return r;
-	r = find(o, &l, &v, &index, f);
+	r = find(o, &l.list, &v, &index, f);
 	if (r == 0 && is_asked_for(o, v)) {
-		r = client_stop(o, run_dir, v, f);
+		r = client_stop(o, l.run_dir, v, f);
 	} else if (r == 0 && index >= 0) {
-		r = unmap_device(o, run_dir, v, index, f);
+		r = unmap_device(o, l.run_dir, v, index, f);
 	} else if (r == 0 && !volume_is_alive(v)) {
-		r = state_remove(run_dir, v->key);
+		r = state_remove(l.run_dir, v->key);
 	} else if (r == 0) {
-		r = check_keys(o, run_dir, v, f);
+		r = check_keys(o, l.run_dir, v, f);
 		if (r == 0)
-			r = end_owner(o, run_dir, v, f);
+			r = end_owner(o, l.run_dir, v, f);
 	}
-	state_list_done(&l);
+	lookup_done(&l);
 	return r;
 }
 
 int detach_run(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
-	struct state_list l;
-	char run_dir[4096];
-	int index, r = open_list(o, run_dir, sizeof(run_dir), &l, f);
+	struct lookup l;
+	int index, r = lookup_open(o, &l, f);
 
 	if (r < 0)
 		return r;
-	r = find(o, &l, &v, &index, f);
+	r = find(o, &l.list, &v, &index, f);
 	if (r == 0 && index < 0)
 		r = fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
 			      o->operand);
 	else if (r == 0 && (!v || !volume_is_alive(v)))
 		r = fault_set(f, EXIT_NOT_FOUND, -ESRCH, "/dev/nbd%d has no daemon", index);
 	else if (r == 0 && is_asked_for(o, v))
-		r = client_stop(o, run_dir, v, f);
+		r = client_stop(o, l.run_dir, v, f);
 	else if (r == 0)
-		r = end_owner(o, run_dir, v, f);
-	state_list_done(&l);
+		r = end_owner(o, l.run_dir, v, f);
+	lookup_done(&l);
 	return r;
 }
 
 int unmap_check(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
-	struct state_list l;
-	char run_dir[4096];
-	int index, r = open_list(o, run_dir, sizeof(run_dir), &l, f);
+	struct lookup l;
+	int index, r = lookup_open(o, &l, f);
 
 	if (r < 0)
 		return r;
-	r = find(o, &l, &v, &index, f);
+	r = find(o, &l.list, &v, &index, f);
 	if (r == 0 && v)
-		r = check_keys(o, run_dir, v, f);
-	state_list_done(&l);
+		r = check_keys(o, l.run_dir, v, f);
+	lookup_done(&l);
 	return r;
 }

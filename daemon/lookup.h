@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_LOOKUP_H
+#define DAEMON_LOOKUP_H
+
+#include "fault.h"
+#include "options.h"
+#include "state.h"
+
+/* The volumes that a command is about. Main thread of a command. */
+struct lookup {
+	char run_dir[4096];
+	struct state_list list; /* owned */
+	/* What lookup_operand() found: v[0] to v[n - 1], in list. */
+	const struct volume_state *v;
+	unsigned int n;
+	bool is_one; /* the user named it */
+};
+
+/*
+ * The run directory and all volumes in it; v and n are all of them. On success lookup_done() must
+ * follow. Errors of state_run_dir() and state_list().
+ */
+int lookup_open(const struct options *o, struct lookup *ret, struct fault *f);
+
+/*
+ * The same without volumes that are gone, and v and n only the one that the operand names, if
+ * there is an operand. Errors also of operand_name() and state_find(); lookup_done() must not
+ * follow them.
+ */
+int lookup_operand(struct options *o, struct lookup *ret, struct fault *f);
+
+void lookup_done(struct lookup *l);
+
+#endif

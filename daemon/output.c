@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * What commands print: an object tree as JSON or XML, and the last step of all of them, which is to
+ * make sure that it arrived. Main thread of a command; owns nothing.
+ */
+
+#include "output.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+static void put_xml_text(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '&')
+			fputs("&amp;", out);
+		else if (*text == '<')
+			fputs("&lt;", out);
+		else if (*text == '>')
+			fputs("&gt;", out);
+		else if (iscntrl((unsigned char)*text))
+			fputc('?', out); /* XML has no way to write them */
+		else
+			fputc(*text, out);
+	}
+}
+
+static void put_xml(FILE *out, const char *tag, struct json_object *value, int indent);
+
+static void put_xml_members(FILE *out, struct json_object *object, int indent)
+{
+	json_object_object_foreach(object, key, member) put_xml(out, key, member, indent);
+}
+
+/* "layers" holds "layer", "devices" holds "device". */
+static void put_xml_items(FILE *out, const char *tag, struct json_object *array, int indent)
+{
+	char item[32];
+
+	(void)snprintf(item, sizeof(item), "%.*s", (int)strlen(tag) - 1, tag);
+	for (size_t i = 0; i < json_object_array_length(array); i++)
+		put_xml(out, item, json_object_array_get_idx(array, i), indent);
+}
+
+/* indent -1: all on one line */
+static void put_xml(FILE *out, const char *tag, struct json_object *value, int indent)
+{
+	bool is_object = json_object_is_type(value, json_type_object);
+	bool is_array = json_object_is_type(value, json_type_array);
+	const char *newline = indent >= 0 ? "\n" : "";
+	int margin = indent > 0 ? indent : 0;
+	int inner = indent >= 0 ? indent + 2 : indent;
+
+	fprintf(out, "%*s<%s>", margin, "", tag);
+	if (is_object || is_array)
+		fputs(newline, out);
+	if (is_object)
+		put_xml_members(out, value, inner);
+	else if (is_array)
+		put_xml_items(out, tag, value, inner);
+	else
+		put_xml_text(out, json_object_get_string(value));
+	if (is_object || is_array)
+		fprintf(out, "%*s", margin, "");
+	fprintf(out, "</%s>%s", tag, newline);
+}
+
+int output_check(FILE *out)
+{
+	return fflush(out) == 0 && !ferror(out) ? 0 : -EIO;
+}
+
+int output_object(FILE *out, const char *tag, struct json_object *object, enum output_format format,
+		  bool is_pretty)
+{
+	/* nothing is "[]", pretty or not: scripts compare */
+	bool is_empty = json_object_is_type(object, json_type_array) &&
+			json_object_array_length(object) == 0;
+	int flags = is_pretty && !is_empty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN;
+	const char *text;
+
+	if (format == OUTPUT_XML) {
+		put_xml(out, tag, object, is_pretty ? 0 : -1);
+		if (!is_pretty)
+			fputc('\n', out);
+		return output_check(out);
+	}
+	text = json_object_to_json_string_ext(object, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
+	if (!text)
+		return -ENOMEM;
+	fprintf(out, "%s\n", text);
+	return output_check(out);
+}
+
+int output_finish(int r, struct fault *f)
+{
+	if (r == 0)
+		r = output_check(stdout);
+	if (r == -ENOMEM)
+		return fault_set(f, EXIT_MEMORY, r, "no memory for the answer");
+	return r < 0 ? fault_set(f, EXIT_USAGE, r, "standard output cannot be written") : 0;
+}
