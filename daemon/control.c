@@ -23,10 +23,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "log.h"
+#include "peers.h"
 #include "text.h"
 #include "unix_socket.h"
-#include "clock.h"
 
 #define CLIENTS_MAX 64
 #define MESSAGE_MAX (256u << 10)
@@ -343,23 +344,6 @@ static void on_client(struct watch *w)
 
 /* ---- new clients ---- */
 
-static bool is_in_group(int fd, const struct ucred *peer, gid_t group)
-{
-	gid_t groups[256];
-	socklen_t len = sizeof(groups);
-
-	if (group == (gid_t)-1)
-		return false;
-	if (peer->gid == group)
-		return true;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
-		return false;
-	for (size_t i = 0; i < len / sizeof(groups[0]); i++)
-		if (groups[i] == group)
-			return true;
-	return false;
-}
-
 /* Places are few: who has said nothing for longest, and waits for nothing, makes room. */
 static bool make_room(struct control *control)
 {
@@ -379,11 +363,11 @@ static int add_client(struct control *control, int fd)
 {
 	struct control_call *c;
 	struct ucred peer;
-	socklen_t len = sizeof(peer);
+	int r = peers_credentials(fd, &peer);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-		return -errno;
-	if (peer.uid != 0 && peer.uid != geteuid() && !is_in_group(fd, &peer, control->o.group))
+	if (r < 0)
+		return r;
+	if (!peers_is_trusted(&peer) && !peers_is_in_group(fd, &peer, control->o.group))
 		return -EACCES;
 	if (!make_room(control))
 		return -EBUSY;
@@ -396,7 +380,7 @@ static int add_client(struct control *control, int fd)
 	}
 	c->control = control;
 	c->uid = peer.uid;
-	c->is_trusted = peer.uid == 0 || peer.uid == geteuid();
+	c->is_trusted = peers_is_trusted(&peer);
 	c->since_ms = clock_ms();
 	c->watch.fd = fd;
 	c->watch.ready = on_client;
@@ -453,11 +437,12 @@ static void on_sweep(struct watch *w)
 
 static int open_socket(struct control *c, struct fault *f)
 {
+	const struct unix_socket_access access = { 0660, (uid_t)-1, c->o.group };
 	char path[sizeof(c->path)];
 	int fd = -ENAMETOOLONG;
 
 	if (snprintf(path, sizeof(path), "%s/" CONTROL_NAME, c->o.run_dir) < (int)sizeof(path))
-		fd = unix_socket_listen(path, 0660, c->o.group, CLIENTS_MAX);
+		fd = unix_socket_listen(path, &access, CLIENTS_MAX);
 	if (fd == -ENAMETOOLONG)
 		return fault_set(f, EXIT_USAGE, fd,
 				 "run directory %s: too long a path for a socket in it",

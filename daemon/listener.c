@@ -3,7 +3,9 @@
 
 /*
  * Accepts clients and forgets them when they have gone. A client costs a thread and
- * its requests, so their number is bounded; the ones too many are turned away at once.
+ * its requests, so their number is bounded; the ones too many are turned away at once, and so are
+ * those who are not on the list of the volume, if it has one: before they have cost anything, and
+ * before they have been sent a byte.
  */
 
 #include "listener.h"
@@ -33,6 +35,7 @@ struct listener {
 	char *path; /* to be removed, or NULL */
 	struct client *clients;
 	unsigned int n_clients;
+	struct log_limit refusals;
 	struct watch accepting, ended;
 };
 
@@ -109,6 +112,32 @@ static int add_client(struct listener *l, int rfd, int wfd)
 	return 0;
 }
 
+/* By the list. A client that is not on it can come as often as it likes, so it is told seldom. */
+static bool is_welcome(struct listener *l, int fd)
+{
+	struct ucred peer = { .uid = (uid_t)-1 };
+	unsigned int more;
+	int r;
+
+	if (!l->o.peers)
+		return true;
+	r = peers_credentials(fd, &peer);
+	if (r == 0 && peers_allow(l->o.peers, fd, &peer))
+		return true;
+	atomic_fetch_add(&l->o.volume->stats->refused, 1);
+	if (!log_allowed(&l->refusals, &more))
+		return false;
+	if (r < 0)
+		log_warning(l->o.volume->spec, "turned a client away: who it is cannot be told: %s",
+			    strerror(-r));
+	else
+		log_warning(l->o.volume->spec,
+			    "turned a client away: process %d of user %u is not on the list "
+			    "(%u more since the last message)",
+			    (int)peer.pid, (unsigned int)peer.uid, more);
+	return false;
+}
+
 static void on_accepting(struct watch *w)
 {
 	struct listener *l = (struct listener *)((char *)w - offsetof(struct listener, accepting));
@@ -117,6 +146,10 @@ static void on_accepting(struct watch *w)
 	/* EAGAIN and what a client did to itself meanwhile are nobody's business. */
 	if (fd < 0)
 		return;
+	if (!is_welcome(l, fd)) {
+		(void)close(fd);
+		return;
+	}
 	r = l->n_clients < CLIENTS_MAX ? add_client(l, fd, fd) : -EMFILE;
 	if (r < 0) {
 		log_warning(l->o.volume->spec, "turned a client away: %s", strerror(-r));
@@ -151,13 +184,17 @@ static void on_ended(struct watch *w)
 static int open_path(struct listener *l, struct fault *f)
 {
 	const char *path = l->o.path;
-	int fd = unix_socket_listen(path, 0600, (gid_t)-1, CLIENTS_MAX);
+	int fd = unix_socket_listen(path, &l->o.access, CLIENTS_MAX);
 
 	if (fd == -ENAMETOOLONG)
 		return fault_set(f, EXIT_USAGE, fd, "socket path %s is longer than %zu bytes", path,
 				 sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 	if (fd == -EADDRINUSE)
 		return fault_set(f, EXIT_BUSY, fd, "another server listens on %s", path);
+	if (fd == -EPERM)
+		return fault_set(f, EXIT_PASSPHRASE, fd,
+				 "socket %s: this process may not give it that owner or group",
+				 path);
 	if (fd < 0) {
 		(void)fault_set(f, fd == -EEXIST ? EXIT_BUSY : EXIT_NOT_FOUND, fd,
 				"cannot listen on %s: %s", path, strerror(-fd));
@@ -175,15 +212,21 @@ static int open_path(struct listener *l, struct fault *f)
 }
 
 /* One that was passed may be anything, and a blocking accept() could hold the control thread. */
-static int check_passed(int fd, struct fault *f)
+static int check_passed(int fd, bool has_list, struct fault *f)
 {
-	int is_listening = 0, flags = fcntl(fd, F_GETFL);
-	socklen_t len = sizeof(is_listening);
+	int is_listening = 0, domain = 0, flags = fcntl(fd, F_GETFL);
+	socklen_t len = sizeof(is_listening), domain_len = sizeof(domain);
 
 	if (flags < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) < 0 ||
 	    !is_listening)
 		return fault_set(f, EXIT_USAGE, -ENOTSOCK,
 				 "descriptor %d, which was passed, is no listening stream socket",
+				 fd);
+	if (has_list &&
+	    (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_len) < 0 || domain != AF_UNIX))
+		return fault_set(f, EXIT_USAGE, -EPROTOTYPE,
+				 "descriptor %d, which was passed, is no unix socket: there is no "
+				 "telling who connects, so there can be no list of users",
 				 fd);
 	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return fault_set(f, EXIT_USAGE, -errno, "descriptor %d: %s", fd, strerror(errno));
@@ -207,7 +250,7 @@ static int start(struct listener *l, struct fault *f)
 					 strerror(-r))
 			     : 0;
 	}
-	fd = l->o.path ? open_path(l, f) : check_passed(fd, f);
+	fd = l->o.path ? open_path(l, f) : check_passed(fd, l->o.peers != NULL, f);
 	if (fd < 0)
 		return fd;
 	l->accepting.fd = fd;

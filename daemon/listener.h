@@ -8,6 +8,8 @@
 
 #include "fault.h"
 #include "loop.h"
+#include "peers.h"
+#include "unix_socket.h"
 #include "volume.h"
 
 /*
@@ -21,6 +23,8 @@ struct listener_options {
 	struct loop *loop;
 	const char *export_name;
 	const char *path; /* NULL: not by path */
+	struct unix_socket_access access; /* of the path */
+	const struct peers *peers; /* who may connect; NULL: who gets through to the socket */
 	int fd; /* a listening socket that was passed; -1: none. Taken on success. */
 	bool is_single; /* one client, on in_fd and out_fd (taken); no socket */
 	int in_fd, out_fd;
@@ -30,7 +34,7 @@ struct listener_options {
 };
 
 /*
- * With a path: mode 0600; a stale socket is replaced, a living one is EXIT_BUSY. On failure nothing
+ * With a path: a stale socket is replaced, a living one is EXIT_BUSY. On failure nothing
  * is left.
  */
 int listener_start(const struct listener_options *o, struct listener **ret, struct fault *f);

@@ -9,6 +9,7 @@
 #include "mapping_private.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,36 @@
 static bool has_device(const struct mapping *m)
 {
 	return m->o.kind != MAPPING_SERVE;
+}
+
+/* ---- who may connect; first, because it costs nothing to find a wrong name ---- */
+
+static mode_t socket_mode(const struct options *o)
+{
+	if (o->socket_mode != UINT_MAX)
+		return o->socket_mode;
+	if (o->socket_group)
+		return 0660;
+	/* Where a list decides, whoever is on it must get that far. */
+	return o->allow_users.n + o->allow_groups.n > 0 ? 0666 : 0600;
+}
+
+static int start_peers(struct mapping *m, struct fault *f)
+{
+	const struct options *o = m->o.options;
+	int r = peers_new(&o->allow_users, &o->allow_groups, &m->peers, f);
+
+	m->access = (struct unix_socket_access){ socket_mode(o), (uid_t)-1, (gid_t)-1 };
+	if (r == 0 && o->socket_owner)
+		r = peers_find_user("--socket-owner", o->socket_owner, &m->access.owner, f);
+	if (r == 0 && o->socket_group)
+		r = peers_find_group("--socket-group", o->socket_group, &m->access.group, f);
+	return r;
+}
+
+static void stop_peers(struct mapping *m)
+{
+	m->peers = peers_free(m->peers);
 }
 
 /* ---- chain ---- */
@@ -328,6 +359,8 @@ static int start_listener(struct mapping *m, struct fault *f)
 				      .loop = m->o.loop,
 				      .export_name = o->export_name ? o->export_name : m->spec,
 				      .path = m->o.listen_fd < 0 ? o->socket : NULL,
+				      .access = m->access,
+				      .peers = m->peers,
 				      .fd = m->o.listen_fd,
 				      .is_single = o->is_single,
 				      .in_fd = STDIN_FILENO,
@@ -417,10 +450,15 @@ static const struct step {
 	int (*start)(struct mapping *m, struct fault *f);
 	void (*stop)(struct mapping *m);
 } steps[] = {
-	{ start_chain, stop_chain },	 { start_claim, stop_claim },
-	{ start_keys, stop_nothing },	 { start_store, stop_store },
-	{ start_volume, stop_volume },	 { start_guard, stop_guard },
-	{ start_service, stop_service }, { mapping_start_watch, mapping_stop_watch },
+	{ start_peers, stop_peers },
+	{ start_chain, stop_chain },
+	{ start_claim, stop_claim },
+	{ start_keys, stop_nothing },
+	{ start_store, stop_store },
+	{ start_volume, stop_volume },
+	{ start_guard, stop_guard },
+	{ start_service, stop_service },
+	{ mapping_start_watch, mapping_stop_watch },
 };
 #define N_STEPS ((int)(sizeof(steps) / sizeof(steps[0])))
 

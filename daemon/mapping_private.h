@@ -27,6 +27,8 @@ struct mapping {
 	struct volume *volume;
 	struct device *device;
 	struct listener *listener;
+	struct peers *peers; /* who may connect to it, or NULL */
+	struct unix_socket_access access; /* of its file */
 	struct guard *guard;
 	char resize_problem[128]; /* "" or what the kernel did not take */
 	struct watch changed, again; /* the image changed; it is time to look once more */

@@ -25,6 +25,7 @@ enum option_type {
 	OPTION_UINT, /* unsigned int, min to max */
 	OPTION_SECONDS, /* int, min to max; s, m and h are understood */
 	OPTION_COUNT, /* uint64_t, min to max */
+	OPTION_MODE, /* unsigned int: permissions as chmod takes them, three octal digits */
 	OPTION_BYTES, /* uint64_t, min to max; K, M, G and T are understood */
 	OPTION_KEYS, /* -o: a list of other options */
 	OPTION_IGNORED, /* no value, no effect */

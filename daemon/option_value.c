@@ -11,6 +11,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +54,7 @@ bool option_takes_value(enum option_type type)
 	case OPTION_UINT:
 	case OPTION_SECONDS:
 	case OPTION_COUNT:
+	case OPTION_MODE:
 	case OPTION_BYTES:
 	case OPTION_KEYS:
 	case OPTION_REFUSED_VALUE:
@@ -206,6 +208,19 @@ static int store_block_size(unsigned int *field, const struct option_row *row, c
 	return 0;
 }
 
+static int store_mode(unsigned int *field, const char *shown, const char *value, struct fault *f)
+{
+	const char *digits = value + (value[0] == '0');
+
+	if (strlen(digits) != 3 || strspn(digits, "01234567") != 3) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "%s: \"%s\" is no file mode", shown, value);
+		fault_hint(f, "three octal digits: 0660 lets owner and group in");
+		return -EINVAL;
+	}
+	*field = (unsigned int)strtoul(digits, NULL, 8);
+	return 0;
+}
+
 static int store_list(struct option_list *list, const struct option_row *row, const char *shown,
 		      const char *value, struct fault *f)
 {
@@ -272,6 +287,8 @@ int option_store(struct options *o, const struct option_row *row, const char *sh
 		return 0;
 	case OPTION_BLOCK_SIZE:
 		return store_block_size(field, row, shown, value, f);
+	case OPTION_MODE:
+		return store_mode(field, shown, value, f);
 	case OPTION_UINT:
 	case OPTION_SECONDS:
 	case OPTION_COUNT:
@@ -298,6 +315,7 @@ int option_store_defaults(struct options *o, struct fault *f)
 	o->inline_threshold = UINT64_MAX;
 	o->io_timeout_s = -1;
 	o->unlock_timeout_s = -1;
+	o->socket_mode = UINT_MAX;
 	for (unsigned int i = 0; i < option_row_count; i++) {
 		const struct option_row *row = &option_rows[i];
 		int r = row->fallback ? option_store(o, row, row->name, row->fallback, f) : 0;

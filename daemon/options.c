@@ -431,6 +431,20 @@ static void operand_range(const struct options *o, unsigned int *ret_min, unsign
 	}
 }
 
+/* Standard input has no name, and who is behind it was decided by who made it. */
+static int check_single(const struct options *o, struct fault *f)
+{
+	static const char *const names[] = { "socket",	    "allow-user",   "allow-group",
+					     "socket-mode", "socket-owner", "socket-group" };
+
+	for (size_t i = 0; o->is_single && i < sizeof(names) / sizeof(names[0]); i++)
+		if (was_given(o, names[i]))
+			return fault_set(f, EXIT_USAGE, -EINVAL,
+					 "--single: standard input and --%s exclude each other",
+					 names[i]);
+	return 0;
+}
+
 static int check_sources(const struct options *o, struct fault *f)
 {
 	const struct option_list *l = &o->passphrase_files;
@@ -462,9 +476,8 @@ static int check_command(const struct options *o, struct fault *f)
 	if (o->is_exclusive && o->is_without_lock)
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "--exclusive and --without-exclusive-lock exclude each other");
-	if (o->command == COMMAND_SERVE && o->socket && o->is_single)
-		return fault_set(f, EXIT_USAGE, -EINVAL,
-				 "--single: standard input and --socket exclude each other");
+	if (check_single(o, f) < 0)
+		return -EINVAL;
 	if (n_formats && n_formats != n_files &&
 	    (o->command == COMMAND_MAP || o->command == COMMAND_ATTACH ||
 	     o->command == COMMAND_SERVE)) {

@@ -121,6 +121,9 @@ struct options {
 
 	/* serve */
 	char *socket; /* path, or NULL */
+	char *socket_owner, *socket_group; /* of its file; NULL: as it comes */
+	unsigned int socket_mode; /* of its file; UINT_MAX: not given */
+	struct option_list allow_users, allow_groups; /* who may connect; both empty: no list */
 	bool is_single; /* one client on stdin and stdout */
 	char *export_name; /* NULL: the spec */
 

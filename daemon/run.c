@@ -10,6 +10,7 @@
 #include "run.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,14 @@ static int check_options(struct run *r, struct fault *f)
 					 "--single: standard input cannot be both the client and "
 					 "the passphrase");
 	r->listen_fd = sd_listen_fds(1) > 0 ? SD_LISTEN_FDS_START : -1;
+	if (r->listen_fd >= 0 &&
+	    (o->socket_mode != UINT_MAX || o->socket_owner || o->socket_group)) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL,
+				"--socket-mode, --socket-owner and --socket-group: the socket was "
+				"passed and is somebody else's");
+		fault_hint(f, "SocketMode=, SocketUser= and SocketGroup= in its unit say it");
+		return -EINVAL;
+	}
 	if ((o->socket != NULL) + o->is_single + (r->listen_fd >= 0) == 1)
 		return 0;
 	(void)fault_set(f, EXIT_USAGE, -EINVAL,

@@ -14,7 +14,6 @@
 #include "service.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +27,7 @@
 #include "log.h"
 #include "loop.h"
 #include "path.h"
+#include "peers.h"
 #include "process.h"
 #include "successor.h"
 #include "secret.h"
@@ -146,23 +146,6 @@ static void on_signal(struct watch *w)
 
 /* ---- start ---- */
 
-static int find_group(const char *name, gid_t *ret, struct fault *f)
-{
-	struct group g, *found = NULL;
-	char buf[16384];
-
-	*ret = (gid_t)-1;
-	if (!name)
-		return 0;
-	if (getgrnam_r(name, &g, buf, sizeof(buf), &found) == 0 && found) {
-		*ret = found->gr_gid;
-		return 0;
-	}
-	(void)fault_set(f, EXIT_USAGE, -ENOENT, "--control-group: there is no group '%s'", name);
-	fault_hint(f, "groupadd --system %s", name);
-	return -ENOENT;
-}
-
 static int add_watch(struct service *s, struct watch *w, int fd, void (*ready)(struct watch *w))
 {
 	if (fd < 0)
@@ -210,10 +193,12 @@ static int start_control(struct service *s, struct fault *f)
 	struct control_options c = { .loop = s->loop,
 				     .run_dir = s->run_dir,
 				     .fd = s->listen_fd,
+				     .group = (gid_t)-1,
 				     .called = methods_called,
 				     .abandoned = methods_abandoned,
 				     .arg = s->methods };
-	int r = find_group(s->options->control_group, &c.group, f);
+	const char *group = s->options->control_group;
+	int r = group ? peers_find_group("--control-group", group, &c.group, f) : 0;
 
 	return r < 0 ? r : control_new(&c, &s->control, f);
 }

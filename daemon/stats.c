@@ -226,6 +226,7 @@ void stats_sum(struct stats_page *p, struct stats_sum *ret)
 	ret->in_flight = atomic_load(&p->in_flight);
 	ret->slow = get(&p->slow);
 	ret->slowest_ms = get(&p->slowest_ms);
+	ret->refused = get(&p->refused);
 	ret->started_ms = p->started_ms;
 }
 

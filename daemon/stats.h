@@ -44,6 +44,7 @@ struct stats_page {
 	atomic_uint connections; /* so far */
 	atomic_ullong slow; /* requests that took STATS_SLOW_MS or more; of all, not of a sample */
 	atomic_ullong slowest_ms;
+	atomic_ullong refused; /* clients that are not on the list of those who may connect */
 	struct stats_shard shards[STATS_SHARDS];
 };
 #define STATS_MAGIC "rbdcrypt"
@@ -86,7 +87,7 @@ struct stats_total {
 struct stats_sum {
 	struct stats_total op[STATS_OPS];
 	unsigned int in_flight;
-	uint64_t slow, slowest_ms, started_ms;
+	uint64_t slow, slowest_ms, refused, started_ms;
 };
 void stats_sum(struct stats_page *p, struct stats_sum *ret);
 /* A copy of the file. -EBADMSG when it is none, or another version's; -errno. */

@@ -89,6 +89,8 @@ void stats_print_table(FILE *out, const struct stats_view *v)
 	fprintf(out, "%s\n  in flight %u, slow (%u s or more) %llu, slowest %llu ms\n", spec,
 		v->total.in_flight, STATS_SLOW_MS / 1000, (unsigned long long)v->total.slow,
 		(unsigned long long)v->total.slowest_ms);
+	if (v->total.refused)
+		fprintf(out, "  clients turned away %llu\n", (unsigned long long)v->total.refused);
 	fprintf(out, "  %-7s %12s %8s %10s %10s %9s %9s %9s %9s\n", "", "requests", "errors",
 		"per s", "MiB/s", "p50", "p90", "p99", "p99.9");
 	for (size_t i = 0; i < N_COMMANDS; i++) {
@@ -200,7 +202,8 @@ struct json_object *stats_to_json(const struct stats_view *v)
 	     add(o, "interval", json_object_new_int(v->interval_s)) &&
 	     add(o, "in_flight", json_object_new_uint64(v->total.in_flight)) &&
 	     add(o, "slow", json_object_new_uint64(v->total.slow)) &&
-	     add(o, "slowest_ms", json_object_new_uint64(v->total.slowest_ms));
+	     add(o, "slowest_ms", json_object_new_uint64(v->total.slowest_ms)) &&
+	     add(o, "refused_clients", json_object_new_uint64(v->total.refused));
 	for (size_t i = 0; ok && i < N_COMMANDS; i++)
 		ok = add(list, commands[i].name, command_to_json(v, i));
 	if (ok) {

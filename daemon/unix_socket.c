@@ -6,7 +6,9 @@
 #include "unix_socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -25,23 +27,57 @@ static bool is_alive(const struct sockaddr_un *a)
 	return yes;
 }
 
-/* Linux gives the file the socket's own mode, so nobody can be faster; the umask is all threads'.
- */
-static int bind_at(int fd, const struct sockaddr_un *a, mode_t mode, gid_t group, int backlog)
+/* A service may be forbidden to ask, even for nothing. */
+static bool is_given_away(const struct unix_socket_access *access)
 {
-	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0)
-		return -errno;
-	if ((group != (gid_t)-1 && chown(a->sun_path, (uid_t)-1, group) < 0) ||
-	    chmod(a->sun_path, mode) < 0 || listen(fd, backlog) < 0) {
-		int r = -errno;
-
-		(void)unlink(a->sun_path);
-		return r;
-	}
-	return 0;
+	return access->owner != (uid_t)-1 || access->group != (gid_t)-1;
 }
 
-int unix_socket_listen(const char *path, mode_t mode, gid_t group, int backlog)
+/*
+ * Where others may write to the folder, the name may lead elsewhere by now. So it is looked at
+ * once, what is found must be a socket of ours, and that is changed, whatever the name does.
+ */
+static int set_access(const char *path, const struct unix_socket_access *access)
+{
+	int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC), r = 0;
+	char self[64];
+	struct stat st;
+
+	if (fd < 0)
+		return -errno;
+	(void)snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	if (fstat(fd, &st) < 0)
+		r = -errno;
+	else if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid())
+		r = -ESTALE;
+	/* Nobody listens yet, so the order opens nothing; who has given it away may not change it.
+	 */
+	else if (chmod(self, access->mode) < 0 ||
+		 (is_given_away(access) &&
+		  fchownat(fd, "", access->owner, access->group, AT_EMPTY_PATH) < 0))
+		r = -errno;
+	(void)close(fd);
+	return r;
+}
+
+/* Linux gives the file the socket's own mode, so nobody can be faster; the umask is all threads'.
+ */
+static int bind_at(int fd, const struct sockaddr_un *a, const struct unix_socket_access *access,
+		   int backlog)
+{
+	int r;
+
+	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0)
+		return -errno;
+	r = set_access(a->sun_path, access);
+	if (r == 0 && listen(fd, backlog) < 0)
+		r = -errno;
+	if (r < 0)
+		(void)unlink(a->sun_path);
+	return r;
+}
+
+int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct stat st;
@@ -53,12 +89,12 @@ int unix_socket_listen(const char *path, mode_t mode, gid_t group, int backlog)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	r = bind_at(fd, &a, mode, group, backlog);
+	r = bind_at(fd, &a, access, backlog);
 	if (r == -EADDRINUSE && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
 		r = -EEXIST;
 	/* Left behind by one that was killed. */
 	if (r == -EADDRINUSE && !is_alive(&a) && unlink(path) == 0)
-		r = bind_at(fd, &a, mode, group, backlog);
+		r = bind_at(fd, &a, access, backlog);
 	if (r < 0) {
 		(void)close(fd);
 		return r;

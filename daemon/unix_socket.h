@@ -6,12 +6,20 @@
 
 #include <sys/types.h>
 
-/*
- * A stream socket that listens at path, never open to more than mode and group ((gid_t)-1: as it
- * comes) say. What a dead server left there is replaced. The descriptor (non-blocking, closed by
- * exec), or -EADDRINUSE when a server listens there, -EEXIST when something else is in the way,
- * -ENAMETOOLONG, -errno. Any thread.
+/* What the file of a socket says: permissions, and whose it is; (uid_t)-1, (gid_t)-1: as it comes.
  */
-int unix_socket_listen(const char *path, mode_t mode, gid_t group, int backlog);
+struct unix_socket_access {
+	mode_t mode;
+	uid_t owner;
+	gid_t group;
+};
+
+/*
+ * A stream socket that listens at path, at no time open to more than access says. What a dead
+ * server left there is replaced. The descriptor (non-blocking, closed by exec), or -EADDRINUSE when
+ * a server listens there, -EEXIST when something else is in the way, -ENAMETOOLONG, -errno. Any
+ * thread.
+ */
+int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog);
 
 #endif

@@ -85,6 +85,19 @@ refuse "nowhere to serve" 1 'socket' serve rbd/plain
 refuse "no nbd device" 1 'sda' map --device /dev/sda rbd/plain
 refuse "socket path too long" 1 'socket' serve --socket "$T/$(printf '%0120d' 0)" rbd/plain
 
+
+# ---- who may connect ----
+refuse "an unknown user" 1 "allow-user: there is no user 'no-such'" "${S[@]}" --allow-user no-such rbd/plain
+refuse "an unknown group" 1 "allow-group: there is no group 'no-such'" "${S[@]}" --allow-user root --allow-group no-such rbd/plain
+refuse "an unknown owner" 1 "socket-owner: there is no user 'no-such'" "${S[@]}" --socket-owner no-such rbd/plain
+refuse "an unknown group of the file" 1 "socket-group: there is no group 'no-such'" "${S[@]}" --socket-group no-such rbd/plain
+refuse "a number that is nobody's" 1 'allow-user: 4294967295 is no number' "${S[@]}" --allow-user 4294967295 rbd/plain
+refuse "everybody unknown" 1 "allow-user: user 'nobody' stands for everybody" "${S[@]}" --allow-user nobody rbd/plain
+refuse "no user" 1 'allow-user: the value is empty' "${S[@]}" --allow-user '' rbd/plain
+refuse "no file mode" 1 'socket-mode: "888" is no file mode' "${S[@]}" --socket-mode 888 rbd/plain
+refuse "a list for standard input" 1 'single.*--allow-user exclude' serve --single --allow-user root rbd/plain
+refuse "a list for a device" 1 'allow-user: of no use to map' map --allow-user root rbd/plain
+
 # ---- passphrases ----
 refuse "wrong passphrase" 2 "layer 1: rbd/luks2.*$T/wrong" "${S[@]}" $P "$T/wrong" rbd/luks2
 refuse "missing passphrase file" 2 "$T/none: No such file" "${S[@]}" $P "$T/none" rbd/luks2
@@ -171,6 +184,18 @@ exec "$PROGRAM" "\$@" 3</dev/null
 END
 chmod +x "$T/passed"
 PROGRAM=$T/passed refuse "a passed descriptor that does not listen" 1 'descriptor 3.*no listening' serve rbd/plain
+PROGRAM=$T/passed refuse "a mode for a passed socket" 1 'socket-mode.*was passed' serve --socket-mode 0660 rbd/plain
+# Over TCP there are no users.
+cat >"$T/passed" <<END
+#!/usr/bin/python3
+import os, socket, sys
+s = socket.create_server(("127.0.0.1", 0))
+os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv("$PROGRAM", ["$PROGRAM"] + sys.argv[1:])
+END
+PROGRAM=$T/passed refuse "a list for a TCP socket" 1 'descriptor 3.*no unix socket' serve --allow-user root rbd/plain
 refuse "a file in the socket's place" 5 "$T/s.file" serve --socket "$T/s.file" rbd/plain
 refuse "no folder for the socket" 4 "$T/nodir/s" serve --socket "$T/nodir/s" rbd/plain
 refuse "unmap of what is not mapped" 4 'rbd/plain is not mapped' unmap rbd/plain

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -426,6 +427,34 @@ static void serve_takes_one_way_out(void **state)
 		       "--single: standard input and --socket exclude each other");
 }
 
+static void a_sockets_file_and_its_clients_are_said(void **state)
+{
+	assert_int_equal(parse_all("serve img --socket /s"), 0);
+	assert_int_equal(o.socket_mode, UINT_MAX);
+	assert_int_equal(parse_all("serve img --socket /s --socket-mode 660 --socket-owner x "
+				   "--socket-group=y --allow-user a -o allow-user=7,allow-group=b"),
+			 0);
+	assert_int_equal(o.socket_mode, 0660);
+	assert_string_equal(o.socket_owner, "x");
+	assert_string_equal(o.socket_group, "y");
+	assert_int_equal(o.allow_users.n, 2);
+	assert_string_equal(o.allow_users.items[1], "7");
+	assert_int_equal(o.allow_groups.n, 1);
+	assert_int_equal(parse_all("serve img --socket /s --socket-mode 0602"), 0);
+	assert_int_equal(o.socket_mode, 0602);
+	assert_refused("serve img --socket-mode 4755", "--socket-mode: \"4755\" is no file mode");
+	assert_refused("serve img --socket-mode 00660", "--socket-mode: \"00660\" is no file mode");
+	assert_refused("serve img --socket-mode 0", "--socket-mode: \"0\" is no file mode");
+	assert_refused("serve img --socket-mode 698", "--socket-mode: \"698\" is no file mode");
+	assert_refused("serve img --socket-mode rw-", "--socket-mode: \"rw-\" is no file mode");
+	assert_refused("serve img --allow-user=", "--allow-user: the value is empty");
+	assert_refused("serve img -s --allow-group x",
+		       "--single: standard input and --allow-group exclude each other");
+	assert_refused("serve img -s --socket-mode 600",
+		       "--single: standard input and --socket-mode exclude each other");
+	assert_refused("map img --allow-user x", "--allow-user: of no use to map");
+}
+
 static void options_without_use_are_refused_but_for_rbd_nbds(void **state)
 {
 	assert_refused("list --block-size 512", "--block-size: of no use to list");
@@ -631,6 +660,7 @@ int main(void)
 		TEST(attach_needs_a_device),
 		TEST(formats_and_files_must_pair),
 		TEST(serve_takes_one_way_out),
+		TEST(a_sockets_file_and_its_clients_are_said),
 		TEST(options_without_use_are_refused_but_for_rbd_nbds),
 		TEST(a_dry_run_prints_and_nothing_else_that_starts_does),
 		TEST(the_store_can_be_chosen),
