@@ -13,14 +13,13 @@
 #include "key_check.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "errand.h"
 #include "path.h"
 #include "text.h"
 
@@ -39,9 +38,8 @@ struct key_check {
 	struct xts *const *xts;
 	struct key_check_layer *layers, *found; /* what is known; the checker's */
 	unsigned int n;
-	pthread_t thread;
-	bool is_running, is_accepting;
-	struct watch ended;
+	struct errand errand;
+	bool is_accepting;
 	atomic_bool is_stopping;
 };
 
@@ -217,7 +215,7 @@ static void check_layer(struct key_check *k, struct chain *c, unsigned int i)
 	check_source(k, c, i, is_same);
 }
 
-static void *check(void *arg)
+static void check(void *arg)
 {
 	struct key_check *k = arg;
 	struct chain c = { 0 };
@@ -233,37 +231,25 @@ static void *check(void *arg)
 		}
 	}
 	chain_done(&c);
-	event_raise(k->ended.fd);
-	return NULL;
 }
 
 /* ---- on the volume's thread ---- */
 
-static void on_ended(struct watch *w)
+static void on_ended(void *arg)
 {
-	struct key_check *k = (struct key_check *)((char *)w - offsetof(struct key_check, ended));
+	struct key_check *k = arg;
 
-	event_clear(w->fd);
-	(void)pthread_join(k->thread, NULL);
-	k->is_running = false;
 	memcpy(k->layers, k->found, k->n * sizeof(*k->layers));
 	k->o.done(k->o.arg);
 }
 
 int key_check_start(struct key_check *k, bool is_accepting)
 {
-	int r;
-
-	if (k->is_running)
+	if (k->errand.is_running)
 		return 0;
 	k->is_accepting = is_accepting;
 	memcpy(k->found, k->layers, k->n * sizeof(*k->found));
-	r = -pthread_create(&k->thread, NULL, check, k);
-	if (r == 0) {
-		(void)pthread_setname_np(k->thread, "keys");
-		k->is_running = true;
-	}
-	return r;
+	return errand_start(&k->errand);
 }
 
 /* The chain was opened a moment ago: what its sources gave then is what is known. */
@@ -311,7 +297,10 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 	k->chain.limits.arg = k;
 	k->xts = xts;
 	k->n = c->n;
-	k->ended.fd = -1;
+	k->errand.run = check;
+	k->errand.ended = on_ended;
+	k->errand.arg = k;
+	k->errand.name = "keys";
 	if (k->chain.spec->is_file) {
 		k->path = strdup(k->chain.spec->image);
 		r = k->path ? path_make_absolute(&k->path) : -ENOMEM;
@@ -326,12 +315,7 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 	k->layers = calloc(c->n, sizeof(*k->layers));
 	k->found = calloc(c->n, sizeof(*k->found));
 	if (k->loaded && k->layers && k->found)
-		r = event_new();
-	if (r >= 0) {
-		k->ended.fd = r;
-		k->ended.ready = on_ended;
-		r = loop_add(o->loop, &k->ended);
-	}
+		r = errand_init(&k->errand, o->loop);
 	if (r < 0)
 		goto fail;
 	remember(k, c);
@@ -347,11 +331,7 @@ struct key_check *key_check_free(struct key_check *k)
 	if (!k)
 		return NULL;
 	atomic_store(&k->is_stopping, true);
-	if (k->is_running)
-		(void)pthread_join(k->thread, NULL);
-	loop_remove(k->o.loop, &k->ended);
-	if (k->ended.fd >= 0)
-		(void)close(k->ended.fd);
+	errand_done(&k->errand);
 	free(k->path);
 	free(k->loaded);
 	free(k->layers);
