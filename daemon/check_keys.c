@@ -17,7 +17,7 @@
 #include "lookup.h"
 #include "output.h"
 #include "state.h"
-#include "state_json.h"
+#include "view.h"
 
 static void print_layers(const struct volume_state *v)
 {
@@ -36,7 +36,7 @@ static void print_layers(const struct volume_state *v)
 
 static int add_layers(struct json_object *array, const struct volume_state *v, struct fault *f)
 {
-	struct json_object *one = state_to_json(v);
+	struct json_object *one = view_to_json(v);
 
 	if (one && json_object_array_add(array, one) == 0)
 		return 0;
@@ -44,34 +44,16 @@ static int add_layers(struct json_object *array, const struct volume_state *v, s
 	return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the answer");
 }
 
-/* v as it is after the check; the same when it has ended. */
-static const struct volume_state *find_now(const struct state_list *now,
-					   const struct volume_state *v)
-{
-	for (unsigned int i = 0; i < now->n; i++)
-		if (strcmp(now->volumes[i].key, v->key) == 0)
-			return &now->volumes[i];
-	return NULL;
-}
-
 static int show(const struct options *o, const struct lookup *l, struct fault *f)
 {
 	struct json_object *array = json_object_new_array();
-	struct state_list now;
-	int r = array ? state_list(l->run_dir, &now, f)
-		      : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the answer");
+	int r = array ? 0 : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the answer");
 
-	if (r < 0) {
-		json_object_put(array);
-		return r;
-	}
 	for (unsigned int i = 0; r == 0 && i < l->n; i++) {
-		const struct volume_state *is = find_now(&now, &l->v[i]);
-
-		if (is && o->format == OUTPUT_PLAIN)
-			print_layers(is);
-		else if (is)
-			r = add_layers(array, is, f);
+		if (o->format == OUTPUT_PLAIN)
+			print_layers(&l->v[i]);
+		else
+			r = add_layers(array, &l->v[i], f);
 	}
 	if (r == 0)
 		r = output_finish(
@@ -79,7 +61,6 @@ static int show(const struct options *o, const struct lookup *l, struct fault *f
 				? 0
 				: output_object(stdout, "devices", array, o->format, o->is_pretty),
 			f);
-	state_list_done(&now);
 	json_object_put(array);
 	return r;
 }
@@ -87,7 +68,7 @@ static int show(const struct options *o, const struct lookup *l, struct fault *f
 int check_keys_run(struct options *o, struct fault *f)
 {
 	struct fault first = { 0 };
-	struct lookup l;
+	struct lookup l, now;
 	int r = lookup_operand(o, &l, f);
 
 	if (r < 0)
@@ -99,8 +80,12 @@ int check_keys_run(struct options *o, struct fault *f)
 		if (found.error && !first.error)
 			first = found;
 	}
-	r = show(o, &l, f);
+	r = lookup_again(&l, &now, f);
 	lookup_done(&l);
+	if (r < 0)
+		return r;
+	r = show(o, &now, f);
+	lookup_done(&now);
 	if (r == 0 && first.error) {
 		*f = first;
 		r = first.error;

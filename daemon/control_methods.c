@@ -18,7 +18,7 @@
 
 #include "control_request.h"
 #include "state.h"
-#include "state_json.h"
+#include "view.h"
 #include "unmap_child.h"
 
 #define SERVICE "org.varlink.service"
@@ -395,7 +395,7 @@ static int write_volumes(const struct state_list *l, const struct volume_state *
 
 		if (one && one != &l->volumes[i])
 			continue;
-		o = state_to_json(&l->volumes[i]);
+		o = view_to_json(&l->volumes[i]);
 		if (!o || json_object_array_add(array, o) < 0) {
 			json_object_put(o);
 			return -ENOMEM;

@@ -65,4 +65,7 @@ void describe_image(const struct chain_options *o, const struct chain *c, struct
 	ret->snap_id = i->snap_id;
 	ret->pool_id = i->pool_id;
 	(void)cluster_fsid(o->cluster, ret->fsid, sizeof(ret->fsid));
+	text_copy(ret->conf, sizeof(ret->conf), cluster_conf_file(o->cluster));
+	text_copy(ret->user, sizeof(ret->user), cluster_user(o->cluster));
+	(void)cluster_conf_get(o->cluster, "mon_host", ret->mons, sizeof(ret->mons));
 }

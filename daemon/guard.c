@@ -131,10 +131,16 @@ static void on_checked(void *arg)
 	set_timer(g);
 }
 
-static void on_asked(void *arg, bool is_accepting)
+static void on_asked(void *arg, enum guard_ask what)
 {
+	bool is_accepting = what == GUARD_ACCEPT;
 	struct guard *g = arg;
 	int r;
+
+	if (what == GUARD_LOOK) {
+		g->o.look(g->o.arg);
+		return;
+	}
 
 	if (g->is_checking) {
 		g->is_accepting_again = is_accepting ||
@@ -212,6 +218,12 @@ struct guard *guard_stop(struct guard *g)
 	g->check = key_check_free(g->check);
 	free(g);
 	return NULL;
+}
+
+void guard_looked(struct guard *g)
+{
+	if (g->socket)
+		guard_socket_looked(g->socket);
 }
 
 const char *guard_health(const struct guard *g)

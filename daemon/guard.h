@@ -25,7 +25,9 @@ struct guard_options {
 	int interval_s; /* between checks; 0: none by itself */
 	/* The state has changed. */
 	void (*changed)(void *arg);
-	void *arg;
+	/* Somebody wants to see the state as it is now; guard_looked() must follow. */
+	void (*look)(void *arg);
+	void *arg; /* of both */
 };
 
 /* c: the chain as it was opened; not kept. EXIT_MEMORY, with -errno. */
@@ -33,6 +35,9 @@ int guard_start(const struct guard_options *o, const struct chain *c, struct gua
 		struct fault *f);
 /* Waits for a check under way. NULL is fine. Returns NULL. */
 struct guard *guard_stop(struct guard *g);
+
+/* The state is as it is now: whoever waits for that is told. */
+void guard_looked(struct guard *g);
 
 /* The first layer that could not be opened again, in words; "" while all is well. */
 const char *guard_health(const struct guard *g);

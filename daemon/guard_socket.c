@@ -2,7 +2,8 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * Both ends of the guard's socket. It carries packets: one byte that asks, and one answer
+ * Both ends of the guard's socket. It carries packets: one byte that asks, for a check of the keys
+ * or for a look at what the state file says, and one answer
  *
  *	exit status, newline, message, newline, hint
  *
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,17 +25,19 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "text.h"
 
 #define CLIENTS_MAX 16
 #define ANSWER_MAX 2048
 #define ASK_CHECK 'c'
 #define ASK_ACCEPT 'a'
+#define ASK_LOOK 'l'
 
 struct client {
 	struct watch watch; /* fd -1: free */
 	struct guard_socket *socket;
-	bool is_waiting;
+	bool is_waiting, is_looking; /* for a check, for a look */
 };
 
 struct guard_socket {
@@ -63,24 +67,28 @@ static void forget(struct client *c)
 	if (c->watch.fd >= 0)
 		(void)close(c->watch.fd);
 	c->watch.fd = -1;
-	c->is_waiting = false;
+	c->is_waiting = c->is_looking = false;
 }
 
 static void on_client(struct watch *w)
 {
 	struct client *c = (struct client *)((char *)w - offsetof(struct client, watch));
-	char ask = 0;
+	static const char asks[] = { ASK_CHECK, ASK_ACCEPT, ASK_LOOK, '\0' };
+	char ask = '?';
 	ssize_t n = recv(w->fd, &ask, 1, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	/* The end, a second question, or none that we know. */
-	if (n <= 0 || c->is_waiting || (ask != ASK_CHECK && ask != ASK_ACCEPT)) {
+	if (n <= 0 || c->is_waiting || c->is_looking || !strchr(asks, ask)) {
 		forget(c);
 		return;
 	}
-	c->is_waiting = true;
-	c->socket->o.asked(c->socket->o.arg, ask == ASK_ACCEPT);
+	c->is_looking = ask == ASK_LOOK;
+	c->is_waiting = !c->is_looking;
+	c->socket->o.asked(c->socket->o.arg, ask == ASK_LOOK	 ? GUARD_LOOK
+					     : ask == ASK_ACCEPT ? GUARD_ACCEPT
+								 : GUARD_CHECK);
 }
 
 static void on_accept(struct watch *w)
@@ -103,20 +111,30 @@ static void on_accept(struct watch *w)
 		(void)close(fd);
 }
 
+static void answer(struct client *c, const char *text, size_t n)
+{
+	(void)!send(c->watch.fd, text, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	forget(c);
+}
+
 void guard_socket_answer(struct guard_socket *s, const struct fault *f)
 {
 	char text[ANSWER_MAX];
 	int n = snprintf(text, sizeof(text), "%d\n%s\n%s", f->error ? (int)f->status : EXIT_OK,
 			 f->message, f->hint);
 
-	for (unsigned int i = 0; n > 0 && i < CLIENTS_MAX; i++) {
-		struct client *c = &s->clients[i];
+	for (unsigned int i = 0; n > 0 && i < CLIENTS_MAX; i++)
+		if (s->clients[i].is_waiting)
+			answer(&s->clients[i], text, (size_t)n);
+}
 
-		if (c->watch.fd < 0 || !c->is_waiting)
-			continue;
-		(void)!send(c->watch.fd, text, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
-		forget(c);
-	}
+void guard_socket_looked(struct guard_socket *s)
+{
+	static const char done[] = "0\n\n";
+
+	for (unsigned int i = 0; i < CLIENTS_MAX; i++)
+		if (s->clients[i].is_looking)
+			answer(&s->clients[i], done, sizeof(done) - 1);
 }
 
 /* Makes fd's file and gives it its name. */
@@ -216,20 +234,32 @@ static bool has_keys(const struct volume_state *v)
 	return false;
 }
 
-static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
+/* A connection on which the question is asked, or -errno. */
+static int ask_at(const char *path, char ask, int flags)
 {
 	int file = open(path, O_PATH | O_CLOEXEC), fd, r = 0;
 	struct sockaddr_un a;
-	ssize_t n = 0;
 
 	if (file < 0)
 		return -errno;
 	address_at(file, NULL, &a);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0 ||
 	    send(fd, &ask, 1, MSG_NOSIGNAL) < 0)
 		r = -errno;
 	(void)close(file);
+	if (r < 0 && fd >= 0)
+		(void)close(fd);
+	return r < 0 ? r : fd;
+}
+
+static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
+{
+	int fd = ask_at(path, ask, 0), r = 0;
+	ssize_t n = 0;
+
+	if (fd < 0)
+		return fd;
 	while (r == 0 && (n = recv(fd, answer, ANSWER_MAX - 1, 0)) < 0)
 		if (errno != EINTR)
 			r = -errno;
@@ -237,8 +267,7 @@ static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
 		r = -ECONNRESET;
 	if (r == 0)
 		answer[n] = '\0';
-	if (fd >= 0)
-		(void)close(fd);
+	(void)close(fd);
 	return r;
 }
 
@@ -284,4 +313,58 @@ int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepti
 		fault_hint(f, "--force does not look");
 	}
 	return r;
+}
+
+/* Until all have answered that were asked, or the time is over. */
+static void wait_answers(struct pollfd *p, unsigned int n, unsigned int timeout_ms, int *ret)
+{
+	int64_t end = clock_ms() + timeout_ms, left;
+	unsigned int n_left = 0;
+	char byte;
+
+	for (unsigned int i = 0; i < n; i++)
+		n_left += p[i].fd >= 0;
+	while (n_left > 0 && (left = end - clock_ms()) > 0) {
+		if (poll(p, n, (int)left) < 0 && errno != EINTR)
+			return;
+		for (unsigned int i = 0; i < n; i++) {
+			if (p[i].fd < 0 || !p[i].revents)
+				continue;
+			ret[i] = recv(p[i].fd, &byte, 1, MSG_DONTWAIT) > 0 ? 0 : -ECONNRESET;
+			(void)close(p[i].fd);
+			p[i].fd = -1;
+			n_left--;
+		}
+	}
+}
+
+static int ask_for_look(const char *run_dir, const struct volume_state *v)
+{
+	char path[4400];
+	int r;
+
+	if (!volume_is_alive(v) || v->status == VOLUME_STARTING)
+		return -ESRCH;
+	r = state_beside(run_dir, v->key, STATE_KEYS, path, sizeof(path));
+	return r < 0 ? r : ask_at(path, ASK_LOOK, SOCK_NONBLOCK);
+}
+
+int guard_look(const char *run_dir, const struct volume_state *v, unsigned int n,
+	       unsigned int timeout_ms, int *ret)
+{
+	struct pollfd *p = calloc(n + 1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	for (unsigned int i = 0; i < n; i++) {
+		p[i].fd = ask_for_look(run_dir, &v[i]);
+		p[i].events = POLLIN;
+		ret[i] = p[i].fd >= 0 ? -ETIMEDOUT : p[i].fd == -ESRCH ? 0 : p[i].fd;
+	}
+	wait_answers(p, n, timeout_ms, ret);
+	for (unsigned int i = 0; i < n; i++)
+		if (p[i].fd >= 0)
+			(void)close(p[i].fd);
+	free(p);
+	return 0;
 }

@@ -15,8 +15,8 @@
 #include <string.h>
 
 #include "output.h"
-#include "state_json.h"
 #include "status.h"
+#include "view.h"
 
 #define COLUMNS 7
 
@@ -133,14 +133,8 @@ static void print_table(FILE *out, const struct state_list *l, const struct list
 
 static int add_object(struct json_object *array, const struct volume_state *v)
 {
-	struct json_object *o = state_to_json(v);
+	struct json_object *o = view_to_json(v);
 
-	/* a process that is gone has no number: it may be another's by now */
-	if (o && !volume_is_alive(v) &&
-	    json_object_object_add(o, "id", json_object_new_int(0)) != 0) {
-		json_object_put(o);
-		o = NULL;
-	}
 	if (o && json_object_array_add(array, o) == 0)
 		return 0;
 	json_object_put(o);

@@ -8,21 +8,35 @@
 
 #include "lookup.h"
 
+#include <string.h>
+
 #include "list.h"
 #include "operand.h"
+#include "text.h"
 
-int lookup_open(const struct options *o, struct lookup *ret, struct fault *f)
+static int read_list(struct lookup *ret, struct fault *f)
 {
-	int r = state_run_dir(o->run_dir, ret->run_dir, sizeof(ret->run_dir), f);
+	int r = state_list(ret->run_dir, &ret->list, f);
 
-	if (r == 0)
-		r = state_list(ret->run_dir, &ret->list, f);
 	if (r < 0)
 		return r;
 	ret->v = ret->list.volumes;
 	ret->n = ret->list.n;
 	ret->is_one = false;
 	return 0;
+}
+
+static void drop_stale(struct lookup *l)
+{
+	list_drop_stale(&l->list, nbd_sysfs_read);
+	l->n = l->list.n;
+}
+
+int lookup_open(const struct options *o, struct lookup *ret, struct fault *f)
+{
+	int r = state_run_dir(o->run_dir, ret->run_dir, sizeof(ret->run_dir), f);
+
+	return r < 0 ? r : read_list(ret, f);
 }
 
 int lookup_operand(struct options *o, struct lookup *ret, struct fault *f)
@@ -32,8 +46,7 @@ int lookup_operand(struct options *o, struct lookup *ret, struct fault *f)
 
 	if (r < 0)
 		return r;
-	list_drop_stale(&ret->list, nbd_sysfs_read);
-	ret->n = ret->list.n;
+	drop_stale(ret);
 	r = operand_name(o, name, sizeof(name), f);
 	if (r == 0 && name[0]) {
 		r = state_find(&ret->list, name, &ret->v, f);
@@ -43,6 +56,26 @@ int lookup_operand(struct options *o, struct lookup *ret, struct fault *f)
 	if (r < 0)
 		lookup_done(ret);
 	return r;
+}
+
+int lookup_again(const struct lookup *l, struct lookup *ret, struct fault *f)
+{
+	int r;
+
+	text_copy(ret->run_dir, sizeof(ret->run_dir), l->run_dir);
+	r = read_list(ret, f);
+	if (r < 0)
+		return r;
+	drop_stale(ret);
+	ret->is_one = l->is_one;
+	if (!l->is_one)
+		return 0;
+	while (ret->n > 0 && strcmp(ret->v->key, l->v->key) != 0) {
+		ret->v++;
+		ret->n--;
+	}
+	ret->n = ret->n > 0 ? 1 : 0;
+	return 0;
 }
 
 void lookup_done(struct lookup *l)

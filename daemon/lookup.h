@@ -31,6 +31,12 @@ int lookup_open(const struct options *o, struct lookup *ret, struct fault *f);
  */
 int lookup_operand(struct options *o, struct lookup *ret, struct fault *f);
 
+/*
+ * What l has found as it is now, read again; l stays as it is. One that the user named and that is
+ * gone is none. As lookup_open().
+ */
+int lookup_again(const struct lookup *l, struct lookup *ret, struct fault *f);
+
 void lookup_done(struct lookup *l);
 
 #endif

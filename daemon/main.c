@@ -28,6 +28,7 @@
 #include "service.h"
 #include "state.h"
 #include "stats_command.h"
+#include "status_command.h"
 #include "unmap.h"
 #include "unmap_child.h"
 
@@ -46,21 +47,6 @@ static int list_run(const struct options *o, struct fault *f)
 		(void)fprintf(stderr, "rbdcrypt-nbd: %u state file%s cannot be read: %s\n",
 			      l.list.n_damaged, l.list.n_damaged == 1 ? "" : "s", l.list.damaged);
 	r = output_finish(list_print(stdout, &l.list, &how), f);
-	lookup_done(&l);
-	return r;
-}
-
-static int status_run(struct options *o, struct fault *f)
-{
-	struct list_options how = { .format = o->format,
-				    .is_pretty = o->is_pretty,
-				    .is_all = true };
-	struct lookup l;
-	int r = lookup_operand(o, &l, f);
-
-	if (r < 0)
-		return r;
-	r = output_finish(status_print(stdout, l.v, l.n, &how), f);
 	lookup_done(&l);
 	return r;
 }

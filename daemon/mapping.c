@@ -435,6 +435,7 @@ static int start_guard(struct mapping *m, struct fault *f)
 				   .state = &m->state,
 				   .interval_s = m->o.options->key_check_interval_s,
 				   .changed = mapping_publish,
+				   .look = mapping_look_at_lock,
 				   .arg = m };
 	return guard_start(&g, &m->chain, &m->guard, f);
 }
@@ -456,6 +457,7 @@ static const struct step {
 	{ start_keys, stop_nothing },
 	{ start_store, stop_store },
 	{ start_volume, stop_volume },
+	{ mapping_start_lock, mapping_stop_lock },
 	{ start_guard, stop_guard },
 	{ start_service, stop_service },
 	{ mapping_start_watch, mapping_stop_watch },

@@ -6,6 +6,7 @@
 
 #include "chain.h"
 #include "device.h"
+#include "errand.h"
 #include "guard.h"
 #include "listener.h"
 #include "mapping.h"
@@ -31,11 +32,20 @@ struct mapping {
 	struct unix_socket_access access; /* of its file */
 	struct guard *guard;
 	char resize_problem[128]; /* "" or what the kernel did not take */
+	struct errand lock; /* asks who has the image's lock, for */
+	struct store_lock lock_found;
+	bool is_lock_asked_again;
 	struct watch changed, again; /* the image changed; it is time to look once more */
 	bool has_dead_client; /* state.client is that of a dead owner, still to be shut out */
 	bool is_gone; /* the device was unmapped, the client left */
 	enum mapping_end end; /* DISCONNECT unless mapping_stop() said otherwise */
 };
+
+/* mapping_lock.c */
+int mapping_start_lock(struct mapping *m, struct fault *f);
+void mapping_stop_lock(struct mapping *m);
+/* Asks again; the answer is published, and guard_looked() told. arg is the mapping. */
+void mapping_look_at_lock(void *arg);
 
 /* mapping_watch.c */
 int mapping_start_watch(struct mapping *m, struct fault *f);

@@ -44,7 +44,6 @@ void mapping_publish(void *arg)
 	text_copy(m->state.store, sizeof(m->state.store), m->volume->store->ops->name);
 	if (m->volume->is_encrypted)
 		text_copy(m->state.engine, sizeof(m->state.engine), xts_engine(m->volume->xts[0]));
-	text_copy(m->state.lock, sizeof(m->state.lock), store_lock_state(m->volume->store));
 	publish_health(m);
 	r = state_update(m->state_file, &m->state);
 	if (r < 0)
@@ -98,6 +97,7 @@ static void look(struct mapping *m)
 	}
 	resize(m, raw_size);
 	mapping_publish(m);
+	mapping_look_at_lock(m);
 }
 
 static void on_changed(struct watch *w)

@@ -52,6 +52,8 @@ struct volume_state {
 	uint64_t snap_id; /* UINT64_MAX: the head, or not known */
 	char file[4096]; /* path of a "file:" volume, else "" */
 	char fsid[40], image_id[64];
+	char conf[512], user[128],
+		mons[512]; /* how the cluster was reached: file, user, monitors */
 	int64_t pool_id; /* -1: none */
 
 	int device; /* N of /dev/nbdN, -1: none */
@@ -64,7 +66,10 @@ struct volume_state {
 	unsigned int connections;
 	int io_timeout_s, reattach_timeout_s; /* -1: not set */
 	uint64_t started; /* seconds since 1970 */
-	char store[32], engine[32], lock[16]; /* lock: store_lock_state() */
+	char store[32], engine[32];
+	/* As struct store_lock has it, and when it was asked for (seconds since 1970; 0: never). */
+	char lock[16], lock_owner[128], lock_reason[160];
+	uint64_t lock_seen;
 	char client[128]; /* the address of the cluster's client that writes for it, or "" */
 	uint64_t inline_threshold; /* bytes */
 	char health[256]; /* "" while all is well, else what is wrong */

@@ -9,7 +9,10 @@
 #include "status.h"
 
 #include <ctype.h>
+#include <string.h>
 #include <time.h>
+
+#include "link_name.h"
 
 static void put_label(FILE *out, const char *label)
 {
@@ -74,13 +77,33 @@ static void put_state(FILE *out, const struct volume_state *v)
 
 static void put_exposure(FILE *out, const struct volume_state *v)
 {
+	char links[LINKS_MAX][LINK_LEN];
+	unsigned int n_links = link_find("/dev", v, links);
+
 	if (v->device >= 0) {
 		put_label(out, "device");
 		fprintf(out, "/dev/nbd%d\n", v->device);
 	}
+	for (unsigned int i = 0; i < n_links; i++)
+		put_line(out, "link", links[i]);
 	put_line(out, "socket", v->socket);
 	put_line(out, "cookie", v->cookie);
+}
+
+static void put_cluster(FILE *out, const struct volume_state *v)
+{
 	put_line(out, "cluster", v->fsid);
+	put_line(out, "monitors", v->mons);
+	if (v->user[0]) {
+		put_label(out, "user");
+		put_text(out, v->user);
+		if (v->client[0]) {
+			fprintf(out, " at ");
+			put_text(out, v->client);
+		}
+		fputc('\n', out);
+	}
+	put_line(out, "conf", v->conf);
 	if (v->image_id[0]) {
 		put_label(out, "image");
 		fprintf(out, "id ");
@@ -114,6 +137,30 @@ static void put_seconds(FILE *out, int seconds, const char *none)
 		fprintf(out, "%d s", seconds);
 }
 
+/* Who may write the image, as far as anybody knows. */
+static void put_lock(FILE *out, const struct volume_state *v)
+{
+	bool is_old = strcmp(v->lock, "unknown") == 0;
+
+	if (!v->lock[0] || strcmp(v->lock, "-") == 0)
+		return;
+	put_label(out, "lock");
+	put_text(out, v->lock);
+	if (v->lock_reason[0]) {
+		fprintf(out, ": ");
+		put_text(out, v->lock_reason);
+	}
+	if (v->lock_owner[0]) {
+		fprintf(out, is_old ? "; last seen " : ", held by ");
+		put_text(out, v->lock_owner);
+		if (is_old) {
+			fprintf(out, ", ");
+			put_time(out, v->lock_seen);
+		}
+	}
+	fputc('\n', out);
+}
+
 static void put_transport(FILE *out, const struct volume_state *v)
 {
 	put_label(out, "connections");
@@ -125,15 +172,8 @@ static void put_transport(FILE *out, const struct volume_state *v)
 		put_seconds(out, v->reattach_timeout_s, "not at all");
 	}
 	fputc('\n', out);
-	if (v->store[0]) {
-		put_label(out, "store");
-		put_text(out, v->store);
-		if (v->lock[0]) {
-			fprintf(out, ", lock ");
-			put_text(out, v->lock);
-		}
-		fputc('\n', out);
-	}
+	put_line(out, "store", v->store);
+	put_lock(out, v);
 	if (v->engine[0]) {
 		put_label(out, "encryption");
 		put_text(out, v->engine);
@@ -212,6 +252,7 @@ void status_print_tree(FILE *out, const struct volume_state *v)
 	put_state(out, v);
 	put_line(out, "health", v->health);
 	put_exposure(out, v);
+	put_cluster(out, v);
 	put_sizes(out, v);
 	put_transport(out, v);
 	if (v->kernel.size)

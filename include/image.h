@@ -48,6 +48,9 @@ int cluster_new(const struct cluster_options *o, int *ret_argc, struct cluster *
 int cluster_connect(struct cluster *c, struct fault *f);
 /* A value of Ceph's configuration ("rbd_default_pool"). 0 or -errno. Before connecting is fine. */
 int cluster_conf_get(struct cluster *c, const char *option, char *buf, size_t len);
+/* The configuration file that was read ("" for none), and the user ("client.admin"). */
+const char *cluster_conf_file(const struct cluster *c);
+const char *cluster_user(const struct cluster *c);
 /* The cluster's fsid as text; connected only. */
 int cluster_fsid(struct cluster *c, char *buf, size_t len);
 /* The connection's own address, as it would be blocklisted ("10.0.0.1:0/123"); connected only. */
@@ -187,8 +190,8 @@ struct rados_layer {
 int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsigned int n,
 		     const struct store_options *o, struct store **ret, struct fault *f);
 
-/* As the store's lock_state(). */
-const char *store_lock_state(struct store *s);
+/* As the store's lock(); "-" where it has none. */
+void store_lock(struct store *s, struct store_lock *ret);
 /*
  * The addresses of all clients that have the image open for writing, ours included, separated
  * by blanks. How many, or -errno (-EOPNOTSUPP for a file).

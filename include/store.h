@@ -90,7 +90,17 @@ struct store_recrypt {
  */
 #define STORE_DONE 1
 
+struct store_lock {
+	/* "owner" (we), "none", "other", "lost" (it was ours), "-" (no such feature), "unknown" */
+	const char *state; /* constant */
+	char owner[128]; /* the address of who has it, ours included; "": nobody, or not known */
+	char why[160]; /* "unknown": why; else "" */
+};
+
 #define STORE_ZERO_NO_HOLE 1u /* keep the space allocated */
+
+/* For stores: the holder could not be asked for; -errno. */
+void store_lock_unknown(struct store_lock *ret, int error);
 
 struct store_ops {
 	const char *name;
@@ -131,10 +141,10 @@ struct store_ops {
 	 */
 	int (*raw_size)(struct store *s, uint64_t *ret);
 	/*
-	 * Who has the image's exclusive lock: "owner", "none", "other", "lost", "-" (no such
-	 * feature). NULL: "-". Blocking; control thread.
+	 * Who has the image's exclusive lock. Blocking, within the store's time limit; any thread
+	 * that may wait, one at a time. NULL: there is no such thing.
 	 */
-	const char *(*lock_state)(struct store *s);
+	void (*lock)(struct store *s, struct store_lock *ret);
 	/* Why writes wait or fail, in words; empty while all is well. NULL: always. */
 	void (*health)(struct store *s, char *buf, size_t len);
 	/*

@@ -266,6 +266,16 @@ int cluster_conf_get(struct cluster *c, const char *option, char *buf, size_t le
 	return rados_conf_get(c->rados, option, buf, len);
 }
 
+const char *cluster_conf_file(const struct cluster *c)
+{
+	return c->conf;
+}
+
+const char *cluster_user(const struct cluster *c)
+{
+	return c->name;
+}
+
 int cluster_fsid(struct cluster *c, char *buf, size_t len)
 {
 	int r = rados_cluster_fsid(c->rados, buf, len);

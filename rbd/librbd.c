@@ -16,6 +16,7 @@
  * as the callback may still come.
  */
 
+#include "fence.h"
 #include "librbd.h"
 #include "layer.h"
 
@@ -131,18 +132,21 @@ static int fill_lock(struct handle *h, void *data)
 	return 0;
 }
 
-static const char *op_lock_state(struct store *s)
+static void op_lock(struct store *s, struct store_lock *ret)
 {
 	struct lock_facts facts = { 0 };
 	struct librbd_store *ls = librbd_of(s);
+	int r;
 
 	if (!ls->has_lock_feature)
-		return "-";
-	if (handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts)) < 0)
-		return "-";
-	if (facts.is_owner)
-		return "owner";
-	return facts.owner[0] ? "other" : "none";
+		return;
+	r = handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts));
+	if (r < 0) {
+		store_lock_unknown(ret, r);
+		return;
+	}
+	ret->state = facts.is_owner ? "owner" : facts.owner[0] ? "other" : "none";
+	(void)snprintf(ret->owner, sizeof(ret->owner), "%s", bare_address(facts.owner));
 }
 
 static int take_lock(struct librbd_store *ls, const char *spec, struct fault *f)
@@ -256,7 +260,7 @@ static const struct store_ops librbd_ops = {
 	.status = librbd_status,
 	.freeable = librbd_freeable,
 	.raw_size = op_raw_size,
-	.lock_state = op_lock_state,
+	.lock = op_lock,
 	.close = op_close,
 };
 

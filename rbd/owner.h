@@ -10,6 +10,7 @@
 #include "cluster.h"
 #include "facts.h"
 #include "gate.h"
+#include "store.h"
 
 /*
  * The right to write an image: its watch and its exclusive lock, held from map to unmap as the
@@ -61,6 +62,8 @@ void owner_is_fenced(struct owner *o);
 
 /* "owner", "none" (not now), "lost", "-" (no such feature). Any thread. */
 const char *owner_lock_state(struct owner *o);
+/* The same with who has it, asked of the cluster if it is not we. Any thread that may wait. */
+void owner_lock(struct owner *o, struct store_lock *ret);
 /* What is wrong, empty while all is well. Any thread. */
 void owner_health(struct owner *o, char *buf, size_t len);
 

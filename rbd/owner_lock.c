@@ -213,3 +213,25 @@ int owner_try_lock(struct owner *o, const struct patience *p)
 		return r;
 	return r ? request(o) : take_over(o, &l);
 }
+
+void owner_lock(struct owner *o, struct store_lock *ret)
+{
+	struct locker l;
+	int r;
+
+	ret->state = owner_lock_state(o);
+	if (strcmp(ret->state, "owner") == 0) {
+		(void)cluster_address(o->o.cluster, ret->owner, sizeof(ret->owner));
+		return;
+	}
+	if (strcmp(ret->state, "-") == 0)
+		return;
+	r = locker_find(&o->place, &l);
+	if (r == 0) {
+		(void)snprintf(ret->owner, sizeof(ret->owner), "%s", bare_address(l.address));
+		if (strcmp(ret->state, "none") == 0)
+			ret->state = "other";
+	} else if (r != -ENOENT) {
+		store_lock_unknown(ret, r);
+	}
+}

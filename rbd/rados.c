@@ -75,13 +75,14 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	return 0;
 }
 
-static const char *op_lock_state(struct store *s)
+static void op_lock(struct store *s, struct store_lock *ret)
 {
 	struct rados_store *rs = rados_of(s);
 
 	if (rs->writer)
-		return owner_lock_state(rs->writer->owner);
-	return rs->image->ops->lock_state(rs->image);
+		owner_lock(rs->writer->owner, ret);
+	else
+		store_lock(rs->image, ret);
 }
 
 static void op_health(struct store *s, char *buf, size_t len)
@@ -126,7 +127,7 @@ static const struct store_ops rados_ops = {
 	.flush = op_flush,
 	.freeable = rados_store_freeable,
 	.raw_size = op_raw_size,
-	.lock_state = op_lock_state,
+	.lock = op_lock,
 	.health = op_health,
 	.ending = rados_store_ending,
 	.close = op_close,

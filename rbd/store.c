@@ -11,7 +11,9 @@
 #include "store.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define FIRST_LIST 16
 
@@ -73,7 +75,16 @@ int store_io_add(struct store_io *io, uint64_t dev_off, uint64_t len, uint16_t l
 	return 0;
 }
 
-const char *store_lock_state(struct store *s)
+void store_lock(struct store *s, struct store_lock *ret)
 {
-	return s->ops->lock_state ? s->ops->lock_state(s) : "-";
+	*ret = (struct store_lock){ .state = "-" };
+	if (s->ops->lock)
+		s->ops->lock(s, ret);
+}
+
+void store_lock_unknown(struct store_lock *ret, int error)
+{
+	ret->state = "unknown";
+	(void)snprintf(ret->why, sizeof(ret->why), "%s",
+		       error == -ETIMEDOUT ? "the cluster does not answer" : strerror(-error));
 }

@@ -27,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "link_name.h"
+#include "../daemon/link_name.h"
 #include "tab.h"
 #include "unit_text.h"
 

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "link_name.h"
+#include "../daemon/link_name.h"
 #include "nbdctl.h"
 #include "../daemon/option_table.h"
 

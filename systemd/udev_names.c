@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "../daemon/state.h"
-#include "link_name.h"
+#include "../daemon/link_name.h"
 
 /* The owner says so before the device appears; a dead one's word counts if the cookie agrees. */
 static const struct volume_state *find(const struct state_list *l, int index,

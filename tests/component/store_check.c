@@ -197,6 +197,14 @@ static void tell_change(void *arg)
 	(void)!write(*(int *)arg, &one, sizeof(one));
 }
 
+static const char *lock_state(struct store *s)
+{
+	static struct store_lock lock;
+
+	store_lock(s, &lock);
+	return lock.state;
+}
+
 static int cmd_hold(const char *spec, const struct options *o, struct fault *f)
 {
 	struct target t = { 0 };
@@ -210,16 +218,14 @@ static int cmd_hold(const char *spec, const struct options *o, struct fault *f)
 	if (r == 0) {
 		store_on_change(t.store, tell_change, &fd);
 		(void)store_watchers(t.store, watchers, sizeof(watchers));
-		printf("open lock=%s watchers=%s writethrough=%d atomic=%d\n",
-		       store_lock_state(t.store), watchers, t.store->is_writethrough,
-		       t.store->has_atomic_sectors);
+		printf("open lock=%s watchers=%s writethrough=%d atomic=%d\n", lock_state(t.store),
+		       watchers, t.store->is_writethrough, t.store->has_atomic_sectors);
 		fflush(stdout);
 	}
 	while (r == 0 && poll(fds, 2, -1) > 0 && !fds[0].revents) {
 		(void)!read(fd, &n, sizeof(n));
 		r = t.store->ops->raw_size(t.store, &size);
-		printf("changed size=%" PRIu64 " lock=%s\n", r < 0 ? 0 : size,
-		       store_lock_state(t.store));
+		printf("changed size=%" PRIu64 " lock=%s\n", r < 0 ? 0 : size, lock_state(t.store));
 		fflush(stdout);
 	}
 	target_close(&t);

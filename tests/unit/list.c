@@ -178,7 +178,7 @@ static void xml_has_the_same_keys_and_is_escaped(void **state)
 	v[0].n_layers = 1;
 	assert_memory_equal(print(OUTPUT_XML, false, false), begin, sizeof(begin) - 1);
 	assert_non_null(strstr(text, "<layers><layer><spec>rbd/img</spec>"));
-	assert_non_null(strstr(text, "</layer></layers></device></devices>\n"));
+	assert_non_null(strstr(text, "</layer></layers><links></links></device></devices>\n"));
 	assert_non_null(strstr(print(OUTPUT_XML, true, false),
 			       "  <device>\n    <id>100</id>\n    <pool>rbd</pool>\n"));
 }
@@ -243,6 +243,11 @@ static void status_tells_what_is_known(void **state)
 	v[0].reattach_timeout_s = 30;
 	strcpy(v[0].store, "librbd");
 	strcpy(v[0].lock, "owner");
+	strcpy(v[0].lock_owner, "10.0.0.1:0/1");
+	strcpy(v[0].client, "10.0.0.1:0/1");
+	strcpy(v[0].user, "client.me");
+	strcpy(v[0].mons, "10.0.0.9");
+	strcpy(v[0].conf, "/c");
 	strcpy(v[0].engine, "openssl");
 	v[0].inline_threshold = 8192;
 	strcpy(v[0].fsid, "f-s-i-d");
@@ -262,13 +267,17 @@ static void status_tells_what_is_known(void **state)
 		"  device      /dev/nbd0\n"
 		"  cookie      c\n"
 		"  cluster     f-s-i-d\n"
+		"  monitors    10.0.0.9\n"
+		"  user        client.me at 10.0.0.1:0/1\n"
+		"  conf        /c\n"
 		"  image       id 10ab in pool 2\n"
 		"  size        6291456 (6 MiB) bytes\n"
 		"  raw size    10485760 (10 MiB) bytes, of which header 4194304 (4 MiB)\n"
 		"  block size  4096 bytes\n"
 		"  access      read and write, discard\n"
 		"  connections 2, io timeout the kernel's, waits for a new daemon 30 s\n"
-		"  store       librbd, lock owner\n"
+		"  store       librbd\n"
+		"  lock        owner, held by 10.0.0.1:0/1\n"
 		"  encryption  openssl, in place up to 8192 bytes\n"
 		"  kernel      6291456 (6 MiB) bytes, blocks 512/4096, fua, discard\n"
 		"  layers\n"
@@ -279,6 +288,23 @@ static void status_tells_what_is_known(void **state)
 		"    1 rbd/golden@v1\n"
 		"      none\n"
 		"      raw size 1000\n");
+}
+
+static void a_lock_that_nobody_could_ask_for_says_so(void **state)
+{
+	setenv("TZ", "UTC", 1);
+	strcpy(v[0].lock, "unknown");
+	strcpy(v[0].lock_reason, "no answer in 1 s");
+	assert_non_null(strstr(print_status(OUTPUT_PLAIN, 0, 1),
+			       "  lock        unknown: no answer in 1 s\n"));
+	strcpy(v[0].lock_owner, "10.0.0.1:0/1");
+	v[0].lock_seen = 1700000000;
+	assert_non_null(strstr(print_status(OUTPUT_PLAIN, 0, 1),
+			       "unknown: no answer in 1 s; last seen 10.0.0.1:0/1, 2023-11-14 "
+			       "22:13:20 +0000\n"));
+	/* An image without the feature has no line. */
+	strcpy(v[0].lock, "-");
+	assert_null(strstr(print_status(OUTPUT_PLAIN, 0, 1), "lock  "));
 }
 
 static void status_of_several_is_set_apart(void **state)
@@ -321,6 +347,7 @@ int main(void)
 		TEST(what_the_kernel_no_longer_has_is_dropped),
 		TEST(the_living_are_not_asked_for),
 		TEST(status_tells_what_is_known),
+		TEST(a_lock_that_nobody_could_ask_for_says_so),
 		TEST(status_of_several_is_set_apart),
 		TEST(output_that_cannot_be_written_is_an_error),
 	};

@@ -215,21 +215,35 @@ static void status_reports_what_nobody_found(void **state)
 
 /* ---- lock, watch ---- */
 
+static const char *lock_state(void)
+{
+	static struct store_lock lock;
+
+	store_lock(fx.store, &lock);
+	return lock.state;
+}
+
 static void the_lock_has_a_state(void **state)
 {
 	const struct store_options o = { .timeout_s = 60 },
 				   exclusive = { .timeout_s = 60, .is_exclusive = true };
+	struct store_lock lock;
 	struct fault f = { 0 };
 
 	(void)state;
 	must_open(&o);
-	assert_string_equal(store_lock_state(fx.store), "none");
+	assert_string_equal(lock_state(), "none");
 	fake.owner = "10.0.0.9:0/1";
-	assert_string_equal(store_lock_state(fx.store), "other");
+	assert_string_equal(lock_state(), "other");
+	store_lock(fx.store, &lock);
+	assert_string_equal(lock.owner, "10.0.0.9:0/1");
 	make_fail("rbd_is_exclusive_lock_owner", -EIO, 0);
-	assert_string_equal(store_lock_state(fx.store), "-");
-	make_fail("rbd_lock_get_owners", -EIO, 0);
-	assert_string_equal(store_lock_state(fx.store), "-");
+	assert_string_equal(lock_state(), "unknown");
+	make_fail("rbd_lock_get_owners", -EACCES, 0);
+	store_lock(fx.store, &lock);
+	assert_string_equal(lock.state, "unknown");
+	assert_string_equal(lock.owner, "");
+	assert_string_equal(lock.why, "Permission denied");
 	store_close(fx.store);
 
 	make_fail("rbd_lock_acquire", -EROFS, 0);
@@ -238,7 +252,7 @@ static void the_lock_has_a_state(void **state)
 	assert_non_null(strstr(f.message, "10.0.0.9"));
 	make_fail("", 0, 0);
 	assert_int_equal(open_store(&exclusive, &f), 0);
-	assert_string_equal(store_lock_state(fx.store), "owner");
+	assert_string_equal(lock_state(), "owner");
 	store_close(fx.store);
 	fx.store = NULL;
 
@@ -250,7 +264,7 @@ static void the_lock_has_a_state(void **state)
 	assert_int_equal(open_store(&exclusive, &f), -EINVAL);
 	assert_int_equal(f.status, EXIT_USAGE);
 	assert_int_equal(open_store(&o, &f), 0);
-	assert_string_equal(store_lock_state(fx.store), "-");
+	assert_string_equal(lock_state(), "-");
 }
 
 static void note(void *arg)

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "../../systemd/link_name.h"
+#include "../../daemon/link_name.h"
 #include "../../systemd/unit_text.h"
 
 /* ---- lines ---- */

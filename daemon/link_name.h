@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-#ifndef SYSTEMD_LINK_NAME_H
-#define SYSTEMD_LINK_NAME_H
+#ifndef DAEMON_LINK_NAME_H
+#define DAEMON_LINK_NAME_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "state.h"
+
 /*
- * The stable names of a volume below /dev/rbdcrypt. Pure, any thread. What udev would not take
+ * The stable names of a volume below /dev/rbdcrypt. Any thread. What udev would not take
  * into a name is written as \xNN, as udev's own links have it, so two volumes never get one name.
  */
 
@@ -25,5 +27,14 @@ int link_of_cookie(const char *cookie, char *buf, size_t len);
 
 /* text as one part of a path, or as a property's value. -ENAMETOOLONG. */
 int link_escape(const char *text, char *buf, size_t len);
+
+#define LINKS_MAX 2 /* by image, by cookie */
+#define LINK_LEN 4200
+/*
+ * Which of its names are there now and lead to the volume's device; dev is "/dev", and has no links
+ * in its own path. How many.
+ */
+unsigned int link_find(const char *dev, const struct volume_state *v,
+		       char ret[LINKS_MAX][LINK_LEN]);
 
 #endif

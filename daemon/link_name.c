@@ -2,10 +2,10 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * The generator orders mounts after names that udev's helper makes later, so both have them from
- * here. udev accepts letters, digits, "#+-.:=@_/", \xNN and valid UTF-8 in a link's name and turns
- * all else into an underscore (udev(7), string_escape); we escape more than it would, so
- * that nothing is turned. Owns nothing, any thread.
+ * The generator orders mounts after names that udev's helper makes later, and "status" tells which
+ * of them are there, so all have them from here. udev accepts letters, digits, "#+-.:=@_/", \xNN
+ * and valid UTF-8 in a link's name and turns all else into an underscore (udev(7), string_escape);
+ * we escape more than it would, so that nothing is turned. Owns nothing, any thread.
  */
 
 #include "link_name.h"
@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BY_COOKIE "by-cookie"
@@ -115,4 +116,37 @@ int link_escape(const char *text, char *buf, size_t len)
 
 	put_part(&o, text, "@/");
 	return o.error;
+}
+
+/* Whether it is a link to the device, which is in the same /dev as the links. */
+static bool leads_to(const char *path, const char *dev, int index)
+{
+	char want[4200], *is = realpath(path, NULL);
+	bool is_same;
+
+	(void)snprintf(want, sizeof(want), "%s/nbd%d", dev, index);
+	is_same = is && strcmp(is, want) == 0;
+	free(is);
+	return is_same;
+}
+
+unsigned int link_find(const char *dev, const struct volume_state *v, char ret[LINKS_MAX][LINK_LEN])
+{
+	unsigned int n = 0;
+
+	if (v->device < 0)
+		return 0;
+	for (unsigned int i = 0; i < LINKS_MAX; i++) {
+		char name[LINK_LEN - 64];
+		int r = i == 0 ? v->file[0] ? -EINVAL
+					    : link_of_image(v->pool, v->nspace, v->image, v->snap,
+							    v->snap_id, name, sizeof(name))
+			       : link_of_cookie(v->cookie, name, sizeof(name));
+		int len = r < 0 ? r : snprintf(ret[n], LINK_LEN, "%s/rbdcrypt/%s", dev, name);
+
+		/* Of two devices of one image, the other one may have the name. */
+		if (len > 0 && len < LINK_LEN && leads_to(ret[n], dev, v->device))
+			n++;
+	}
+	return n;
 }
