@@ -45,12 +45,21 @@ struct generator {
 
 /* ---- saying ---- */
 
-/* There is no journal yet: the kernel's buffer is where a generator's words are found. */
+/*
+ * There is no journal yet: the kernel's buffer is where a generator's words are found. One write is
+ * one message; not dprintf, which in glibc 2.36 fails on a device that has no position. The kernel
+ * refuses what is longer than 1024 bytes together with what it puts before it, and shows a message
+ * without a newline only after the next one.
+ */
 static void say(struct generator *g, const char *message)
 {
+	char line[960];
+
 	(void)fprintf(stderr, "rbdcrypt-generator: %s\n", message);
+	(void)snprintf(line, sizeof(line), "<3>rbdcrypt-generator[%d]: %.900s\n", (int)getpid(),
+		       message);
 	if (g->kmsg >= 0)
-		(void)dprintf(g->kmsg, "<3>rbdcrypt-generator[%d]: %s\n", (int)getpid(), message);
+		(void)!write(g->kmsg, line, strlen(line));
 	g->has_failed = true;
 }
 

@@ -290,6 +290,16 @@ map_loads_the_driver() {
 	settled
 }
 
+# Where a generator's words are found on every release; a long one is cut, not lost.
+generator_speaks_in_the_kernels_log() {
+	# The longest that it has to say.
+	printf 'one rbd/one\ntwo rbd/two %01500d\n' 0 >$T/tab
+	RBDCRYPTTAB=$T/tab SYSTEMD_SCOPE=system fails "$BUILD/rbdcrypt-generator" $T/units
+	dmesg | grep "rbdcrypt-generator.*: $T/tab:1: too few fields; expected"
+	dmesg | grep "rbdcrypt-generator.*: $T/tab:2: key file"
+	rm $T/tab
+}
+
 guest_cluster memstore || fail "no cluster"
 encrypted_image enc 64M && quick_image small 32M && quick_image second 32M &&
 	rbd create --size 16M plain || fail "no images"
@@ -309,4 +319,5 @@ claim unmap-of-a-detached-device-is-quick
 claim refusals-have-their-status
 claim kernel-without-the-driver-is-said
 claim map-loads-the-driver
+claim generator-speaks-in-the-kernels-log
 guest_end

@@ -7,7 +7,8 @@
 # down, and comes up with the file system clean.
 #
 # With LONG=1 only, as it takes four minutes; then a Debian 12 machine, too, if that is what this
-# one is: two minutes more. KERNEL_CLAIMS chooses claims, and is reason enough, too.
+# one is: two minutes more. RELEASES="debian-12 debian-13" chooses machines, KERNEL_CLAIMS claims;
+# each is reason enough, too.
 #
 # The script is all of it: without an argument it boots the machines, "prepare" runs before
 # systemd there, "cluster-start" and "cluster-stop" are a service of theirs, and "first" and "second"
@@ -50,16 +51,22 @@ machine() { # NAME [UML_OPTION]...
 }
 
 on_the_machine() {
-	local files bad=0
+	local files release releases bad=0
 	requires_root
 	[[ ! ${SANITIZE:-} ]] || skip "a program with sanitizers is not the one that is installed"
-	[[ ${LONG:-}${KERNEL_CLAIMS:-} ]] || skip "two boots of a whole machine: LONG=1"
-	trixie_root || exit
+	[[ ${LONG:-}${KERNEL_CLAIMS:-}${RELEASES:-} ]] || skip "two boots of a whole machine: LONG=1"
+	releases=${RELEASES:-debian-13}
+	[[ ! ${LONG:-} ]] || releases=${RELEASES:-debian-13 debian-12}
 	tmpdir files
 	make -s -C "${KERNEL_DIR%/tests/kernel}" O="$BUILD" DESTDIR="$files" install >/dev/null ||
 		fail "no install"
-	machine debian-13 --root "$REEF_ROOT" || bad=1
-	[[ ! ${LONG:-} ]] || machine debian-12 || bad=1
+	for release in $releases; do
+		case $release in
+		debian-12) machine debian-12 || bad=1 ;;
+		debian-13) trixie_root && machine debian-13 --root "$REEF_ROOT" || bad=1 ;;
+		*) fail "RELEASES: no $release" ;;
+		esac
+	done
 	exit $bad
 }
 
