@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "acceptor.h"
 #include "clock.h"
 #include "log.h"
 #include "peers.h"
@@ -60,7 +61,8 @@ struct control_call {
 struct control {
 	struct control_options o;
 	char path[108]; /* to be removed, or "" */
-	struct watch accepting, sweep;
+	struct acceptor acceptor;
+	struct watch sweep;
 	struct control_call *clients;
 	unsigned int n;
 	bool is_sweeping;
@@ -398,14 +400,11 @@ static int add_client(struct control *control, int fd)
 	return 0;
 }
 
-static void on_accepting(struct watch *w)
+static void on_came(struct acceptor *a, int fd)
 {
-	struct control *c = (struct control *)((char *)w - offsetof(struct control, accepting));
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+	struct control *c = (struct control *)((char *)a - offsetof(struct control, acceptor));
+	int r = add_client(c, fd);
 
-	if (fd < 0)
-		return;
-	r = add_client(c, fd);
 	if (r < 0) {
 		log_notice(NULL, "control: turned a client away: %s", strerror(-r));
 		(void)close(fd);
@@ -458,7 +457,7 @@ static int open_socket(struct control *c, struct fault *f)
 
 static int start(struct control *c, struct fault *f)
 {
-	int r = timer_new();
+	int r = timer_new(), fd;
 
 	if (r >= 0) {
 		c->sweep.fd = r;
@@ -468,19 +467,20 @@ static int start(struct control *c, struct fault *f)
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
 	if (c->o.fd >= 0)
-		r = fcntl(c->o.fd, F_SETFL, O_NONBLOCK) < 0
-			    ? fault_set(f, EXIT_USAGE, -errno, "the control socket that was passed")
-			    : c->o.fd;
+		fd = fcntl(c->o.fd, F_SETFL, O_NONBLOCK) < 0
+			     ? fault_set(f, EXIT_USAGE, -errno,
+					 "the control socket that was passed")
+			     : c->o.fd;
 	else
-		r = open_socket(c, f);
-	if (r < 0)
-		return r;
-	c->accepting.fd = r;
-	c->accepting.ready = on_accepting;
-	r = loop_add(c->o.loop, &c->accepting);
-	return r < 0 ? fault_set(f, EXIT_USAGE, r, "cannot listen on the control socket: %s",
-				 strerror(-r))
-		     : 0;
+		fd = open_socket(c, f);
+	if (fd < 0)
+		return fd;
+	r = acceptor_start(&c->acceptor, fd);
+	if (r == 0)
+		return 0;
+	if (fd != c->o.fd)
+		(void)close(fd);
+	return fault_set(f, EXIT_USAGE, r, "cannot listen on the control socket: %s", strerror(-r));
 }
 
 int control_new(const struct control_options *o, struct control **ret, struct fault *f)
@@ -491,11 +491,12 @@ int control_new(const struct control_options *o, struct control **ret, struct fa
 	if (!c)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the control socket");
 	c->o = *o;
-	c->accepting.fd = c->sweep.fd = -1;
+	c->sweep.fd = -1;
+	acceptor_init(&c->acceptor);
+	c->acceptor.loop = o->loop;
+	c->acceptor.came = on_came;
 	r = start(c, f);
 	if (r < 0) {
-		if (c->accepting.fd == o->fd)
-			c->accepting.fd = -1;
 		(void)control_free(c);
 		return r;
 	}
@@ -511,10 +512,8 @@ struct control *control_free(struct control *c)
 		(void)unlink(c->path);
 	while (c->clients)
 		drop(c->clients);
-	loop_remove(c->o.loop, &c->accepting);
+	acceptor_stop(&c->acceptor);
 	loop_remove(c->o.loop, &c->sweep);
-	if (c->accepting.fd >= 0)
-		(void)close(c->accepting.fd);
 	if (c->sweep.fd >= 0)
 		(void)close(c->sweep.fd);
 	free(c);

@@ -25,6 +25,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "acceptor.h"
 #include "clock.h"
 #include "text.h"
 
@@ -43,7 +44,7 @@ struct client {
 struct guard_socket {
 	struct guard_socket_options o;
 	char path[4400];
-	struct watch accepting;
+	struct acceptor acceptor;
 	struct client clients[CLIENTS_MAX];
 };
 
@@ -91,13 +92,12 @@ static void on_client(struct watch *w)
 								 : GUARD_CHECK);
 }
 
-static void on_accept(struct watch *w)
+static void on_came(struct acceptor *a, int fd)
 {
 	struct guard_socket *s =
-		(struct guard_socket *)((char *)w - offsetof(struct guard_socket, accepting));
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		(struct guard_socket *)((char *)a - offsetof(struct guard_socket, acceptor));
 
-	for (unsigned int i = 0; fd >= 0 && i < CLIENTS_MAX; i++) {
+	for (unsigned int i = 0; i < CLIENTS_MAX; i++) {
 		struct client *c = &s->clients[i];
 
 		if (c->watch.fd >= 0)
@@ -107,8 +107,7 @@ static void on_accept(struct watch *w)
 			forget(c);
 		return;
 	}
-	if (fd >= 0)
-		(void)close(fd);
+	(void)close(fd);
 }
 
 static void answer(struct client *c, const char *text, size_t n)
@@ -182,24 +181,25 @@ static int listen_at(const struct guard_socket *s)
 int guard_socket_new(const struct guard_socket_options *o, struct guard_socket **ret)
 {
 	struct guard_socket *s = calloc(1, sizeof(*s));
-	int r;
+	int fd, r;
 
 	if (!s)
 		return -ENOMEM;
 	s->o = *o;
-	s->accepting.fd = -1;
+	acceptor_init(&s->acceptor);
+	s->acceptor.loop = o->loop;
+	s->acceptor.came = on_came;
 	for (unsigned int i = 0; i < CLIENTS_MAX; i++) {
 		s->clients[i].watch.fd = -1;
 		s->clients[i].watch.ready = on_client;
 		s->clients[i].socket = s;
 	}
 	r = state_beside(o->run_dir, o->key, STATE_KEYS, s->path, sizeof(s->path));
-	if (r == 0)
-		r = listen_at(s);
-	if (r >= 0) {
-		s->accepting.fd = r;
-		s->accepting.ready = on_accept;
-		r = loop_add(o->loop, &s->accepting);
+	fd = r < 0 ? r : listen_at(s);
+	r = fd < 0 ? fd : acceptor_start(&s->acceptor, fd);
+	if (r < 0 && fd >= 0) {
+		(void)unlink(s->path);
+		(void)close(fd);
 	}
 	if (r < 0) {
 		(void)guard_socket_free(s);
@@ -215,11 +215,9 @@ struct guard_socket *guard_socket_free(struct guard_socket *s)
 		return NULL;
 	for (unsigned int i = 0; i < CLIENTS_MAX; i++)
 		forget(&s->clients[i]);
-	loop_remove(s->o.loop, &s->accepting);
-	if (s->accepting.fd >= 0) {
+	if (s->acceptor.listening.fd >= 0)
 		(void)unlink(s->path);
-		(void)close(s->accepting.fd);
-	}
+	acceptor_stop(&s->acceptor);
 	free(s);
 	return NULL;
 }

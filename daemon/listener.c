@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "acceptor.h"
 #include "conn.h"
 #include "unix_socket.h"
 
@@ -36,7 +37,8 @@ struct listener {
 	struct client *clients;
 	unsigned int n_clients;
 	struct log_limit refusals;
-	struct watch accepting, ended;
+	struct acceptor acceptor;
+	struct watch ended;
 };
 
 static void on_conn_ended(void *arg)
@@ -138,14 +140,11 @@ static bool is_welcome(struct listener *l, int fd)
 	return false;
 }
 
-static void on_accepting(struct watch *w)
+static void on_came(struct acceptor *a, int fd)
 {
-	struct listener *l = (struct listener *)((char *)w - offsetof(struct listener, accepting));
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC), r;
+	struct listener *l = (struct listener *)((char *)a - offsetof(struct listener, acceptor));
+	int r;
 
-	/* EAGAIN and what a client did to itself meanwhile are nobody's business. */
-	if (fd < 0)
-		return;
 	if (!is_welcome(l, fd)) {
 		(void)close(fd);
 		return;
@@ -253,12 +252,13 @@ static int start(struct listener *l, struct fault *f)
 	fd = l->o.path ? open_path(l, f) : check_passed(fd, l->o.peers != NULL, f);
 	if (fd < 0)
 		return fd;
-	l->accepting.fd = fd;
-	l->accepting.ready = on_accepting;
-	r = loop_add(l->o.loop, &l->accepting);
-	if (r < 0)
-		return fault_set(f, EXIT_USAGE, r, "cannot listen on the socket: %s", strerror(-r));
-	return 0;
+	r = acceptor_start(&l->acceptor, fd);
+	if (r == 0)
+		return 0;
+	/* What was passed stays the caller's. */
+	if (l->path)
+		(void)close(fd);
+	return fault_set(f, EXIT_USAGE, r, "cannot listen on the socket: %s", strerror(-r));
 }
 
 int listener_start(const struct listener_options *o, struct listener **ret, struct fault *f)
@@ -269,14 +269,15 @@ int listener_start(const struct listener_options *o, struct listener **ret, stru
 	if (!l)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the socket");
 	l->o = *o;
-	l->accepting.fd = l->ended.fd = -1;
+	l->ended.fd = -1;
+	acceptor_init(&l->acceptor);
+	l->acceptor.loop = o->loop;
+	l->acceptor.subject = o->volume->spec;
+	l->acceptor.came = on_came;
 	l->export_name = strdup(o->export_name);
 	r = l->export_name ? start(l, f)
 			   : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the socket");
 	if (r < 0) {
-		/* What was passed stays the caller's. */
-		if (l->accepting.fd == o->fd)
-			l->accepting.fd = -1;
 		(void)listener_stop(l);
 		return r;
 	}
@@ -288,13 +289,11 @@ struct listener *listener_stop(struct listener *l)
 {
 	if (!l)
 		return NULL;
-	loop_remove(l->o.loop, &l->accepting);
 	loop_remove(l->o.loop, &l->ended);
 	/* First the name, so that nobody new comes. */
 	if (l->path)
 		(void)unlink(l->path);
-	if (l->accepting.fd >= 0)
-		(void)close(l->accepting.fd);
+	acceptor_stop(&l->acceptor);
 	for (struct client *c = l->clients; c; c = c->next)
 		conn_stop(c->conn);
 	while (l->clients) {
