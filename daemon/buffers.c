@@ -191,6 +191,16 @@ void buffers_put(struct buffers *b, void *buf, size_t len)
 	(void)pthread_mutex_unlock(&b->mutex);
 }
 
+bool buffers_are_wanted(struct buffers *b, const struct buffers_waiter *w)
+{
+	bool yes;
+
+	(void)pthread_mutex_lock(&b->mutex);
+	yes = b->first && (b->first != w || b->first->next);
+	(void)pthread_mutex_unlock(&b->mutex);
+	return yes;
+}
+
 void buffers_leave(struct buffers *b, struct buffers_waiter *w)
 {
 	(void)pthread_mutex_lock(&b->mutex);

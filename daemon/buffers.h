@@ -36,6 +36,8 @@ struct buffers *buffers_free(struct buffers *b);
  */
 void *buffers_get(struct buffers *b, size_t len, struct buffers_waiter *w);
 void buffers_put(struct buffers *b, void *buf, size_t len);
+/* Whether others than w wait in line. Any thread. */
+bool buffers_are_wanted(struct buffers *b, const struct buffers_waiter *w);
 /* Out of the line, if in it. */
 void buffers_leave(struct buffers *b, struct buffers_waiter *w);
 

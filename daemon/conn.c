@@ -39,6 +39,9 @@
  * nothing is answered for so long: it sends again what it was not told of, or fails it by itself.
  */
 #define STUCK_MS 10000
+/* A client that takes no answer for so long, or sends nothing of what it has begun, is cut once
+ * others wait for the memory. */
+#define STARVING_MS 10000
 /* Memory can also come back from elsewhere in the system, which wakes nobody. */
 #define MEMORY_RETRY_MS 1000
 #define SOCKET_BUFFER (4 << 20)
@@ -56,14 +59,41 @@ static void on_memory(struct buffers_waiter *w)
 	conn_wake((struct conn *)((char *)w - offsetof(struct conn, waiter)));
 }
 
+/* The kernel is never cut: its device would be lost. On pipes there is nobody else. */
+static enum conn_hold hold_of(const struct conn *c)
+{
+	if (c->is_kernel || !c->is_socket)
+		return HOLD_NONE;
+	if (atomic_load(&c->is_blocked))
+		return HOLD_ANSWERS;
+	return c->is_in_payload ? HOLD_PAYLOAD : HOLD_NONE;
+}
+
+/* Whether the client has kept memory for STARVING_MS without a byte in the direction it is for. */
+static bool is_holding_long(struct conn *c)
+{
+	enum conn_hold why = hold_of(c);
+	size_t moved = why == HOLD_ANSWERS ? atomic_load(&c->sent) : c->received;
+	long long now = clock_ms();
+
+	if (why == HOLD_NONE || why != c->hold.why || moved != c->hold.moved) {
+		c->hold.why = why;
+		c->hold.moved = moved;
+		c->hold.since_ms = now;
+		return false;
+	}
+	return now - c->hold.since_ms >= STARVING_MS;
+}
+
 /*
  * Sleeps until the socket has what is waited for (POLLIN, POLLRDHUP, or 0), somebody woke us, or
  * timeout_ms passed (-1: never). 0; -ECONNRESET when POLLRDHUP was waited for and came; -ECANCELED
- * when the connection is to stop.
+ * when the connection is to stop; -ETIMEDOUT when it was cut for the sake of others.
  */
 static int wait_for(struct conn *c, short events, int timeout_ms)
 {
 	bool is_blocked = atomic_load(&c->is_blocked);
+	bool is_long = is_holding_long(c);
 	struct pollfd p[] = {
 		{ .fd = c->wake_fd, .events = POLLIN },
 		{ .fd = events ? c->rfd : -1, .events = events },
@@ -71,11 +101,21 @@ static int wait_for(struct conn *c, short events, int timeout_ms)
 	};
 	uint64_t count;
 
+	if (c->hold.why != HOLD_NONE && (timeout_ms < 0 || timeout_ms > MEMORY_RETRY_MS))
+		timeout_ms = MEMORY_RETRY_MS;
 	if (poll(p, 3, timeout_ms) > 0) {
 		if (p[0].revents)
 			(void)!read(c->wake_fd, &count, sizeof(count));
 		if (p[2].revents)
 			reply_resume(c);
+	}
+	if (is_long && !p[c->hold.why == HOLD_ANSWERS ? 2 : 1].revents &&
+	    buffers_are_wanted(c->volume->buffers, &c->waiter)) {
+		log_warning(c->volume->spec,
+			    "a client keeps memory that others wait for: its connection is cut");
+		(void)shutdown(c->wfd, SHUT_RDWR);
+		reply_give_up(c);
+		return -ETIMEDOUT;
 	}
 	if (atomic_load(&c->is_stopping))
 		return -ECANCELED;
@@ -105,8 +145,10 @@ static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
 		if (!c->is_socket && atomic_load(&c->is_dead))
 			return -EPIPE;
 		got = readv(c->rfd, iov, n);
-		if (got > 0)
+		if (got > 0) {
+			c->received += (size_t)got;
 			return got;
+		}
 		if (got == 0)
 			return -ECONNRESET;
 		if (errno == EINTR)
@@ -269,8 +311,11 @@ static int accept_request(struct conn *c, struct request *req)
 {
 	int r = get_memory(c, req, request_memory(c->volume, &req->wire));
 
-	if (r == 0 && req->wire.type == WIRE_WRITE)
+	if (r == 0 && req->wire.type == WIRE_WRITE) {
+		c->is_in_payload = true;
 		r = read_payload(c, request_payload(req), req->wire.len);
+		c->is_in_payload = false;
+	}
 	if (r < 0) {
 		/* Half a request is no request. */
 		if (req->buf)
@@ -408,7 +453,7 @@ static void *reader_main(void *arg)
 			    "a client broke the protocol; its connection is closed");
 	else if (r == -ENOENT)
 		log_notice(c->volume->spec, "a client asked for an export that is not here");
-	else if (end_of(r) == CONN_BROKEN && r != -EPIPE)
+	else if (end_of(r) == CONN_BROKEN && r != -EPIPE && r != -ETIMEDOUT)
 		log_warning(c->volume->spec, "a connection failed: %s", strerror(-r));
 	tell_lost(c, end_of(r));
 	drain(c);

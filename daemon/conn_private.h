@@ -15,6 +15,13 @@
 #include "conn.h"
 #include "request.h"
 
+/* What a client has to do before memory comes back. */
+enum conn_hold {
+	HOLD_NONE,
+	HOLD_ANSWERS, /* take its answers */
+	HOLD_PAYLOAD, /* send the rest of a write */
+};
+
 struct conn {
 	/* Constant once the reader runs. */
 	struct volume *volume;
@@ -41,6 +48,13 @@ struct conn {
 	unsigned int turn; /* of the statistics' sample */
 	unsigned int corked; /* replies of this batch that wait to go out together */
 	size_t corked_bytes; /* and their data */
+	bool is_in_payload; /* a request has its memory and not all of its data */
+	struct {
+		enum conn_hold why;
+		size_t moved;
+		long long since_ms;
+	} hold; /* of memory that the client does not let go: how far it was when it last moved */
+	size_t received; /* bytes; wraps */
 
 	/* Stacks that any thread pushes to and one takes whole. */
 	_Atomic(struct request *) returned; /* answered; the reader takes */
@@ -59,6 +73,7 @@ struct conn {
 	/* The sender's own: whoever set is_sending. */
 	struct request *out_first, *out_last;
 	size_t out_sent; /* bytes of out_first that are gone */
+	atomic_size_t sent; /* bytes; wraps; the reader looks */
 
 	struct request requests[CONN_REQUESTS];
 };

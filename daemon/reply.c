@@ -252,6 +252,7 @@ static bool send_turn(struct conn *c, size_t turn_bytes)
 			continue;
 		}
 		total += (size_t)n;
+		(void)atomic_fetch_add(&c->sent, (size_t)n);
 		advance_out(c, (size_t)n);
 	}
 }

@@ -172,6 +172,46 @@ static void who_waits_for_memory_can_be_stopped(void **state)
 	free(data);
 }
 
+/* One takes no answers, one sends half of a write; what they keep, others get after a while. */
+static void who_keeps_memory_from_others_is_cut(void **state)
+{
+	struct rig_options options = tight;
+	unsigned char *data = calloc(1, BIG);
+	struct peer deaf, mute, kernel, third;
+	uint64_t cookie;
+	uint32_t error;
+	struct rig rig;
+	double start;
+
+	assert_non_null(data);
+	options.memory = 2 * BUFFERS_LARGEST;
+	rig_start(&options, &rig);
+	peer_open(&rig, PEER_CLIENT, &deaf);
+	peer_open(&rig, PEER_CLIENT, &mute);
+	peer_open(&rig, PEER_KERNEL, &kernel);
+	peer_open(&rig, PEER_CLIENT, &third);
+	assert_true(peer_send(&deaf, WIRE_READ, 0, 1, 0, BIG, NULL));
+	peer_encode(data, WIRE_WRITE, 0, 2, 0, BIG);
+	assert_true(peer_send_bytes(&mute, data, 100));
+	(void)usleep(100000);
+	assert_int_equal(peer_do(&third, WIRE_FLUSH, 0, 0, 0, NULL), 0);
+	start = rig_now();
+	/* First in line, and not read: two of the others' places are needed. */
+	assert_true(peer_send(&kernel, WIRE_READ, 0, 3, 0, BIG, NULL));
+	(void)usleep(300000);
+	assert_int_equal(peer_do(&third, WIRE_READ, 0, 0, BIG, data), 0);
+	assert_true(peer_recv(&kernel, &cookie, &error));
+	assert_int_equal(error, 0);
+	assert_true(peer_recv_bytes(&kernel, data, BIG));
+	assert_in_range((unsigned int)(rig_now() - start), 8, 25);
+	assert_int_equal(peer_wait_end(&mute, 3000), CONN_BROKEN);
+	assert_int_equal(peer_wait_end(&deaf, 3000), CONN_BROKEN);
+	assert_int_equal(peer_close(&third), CONN_CLOSED);
+	assert_int_equal(peer_close(&kernel), CONN_CLOSED);
+	rig_stop(&rig);
+	free(data);
+}
+
 /* Connections come and go in the middle of everything; what they leave behind is nothing. */
 static void connections_come_and_go(void **state)
 {
@@ -227,6 +267,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(four_connections_move_32_mib_each_in_33),
 		cmocka_unit_test(a_large_request_is_not_starved_by_small_ones),
 		cmocka_unit_test(who_waits_for_memory_can_be_stopped),
+		cmocka_unit_test(who_keeps_memory_from_others_is_cut),
 		cmocka_unit_test(connections_come_and_go),
 	};
 
