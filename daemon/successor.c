@@ -119,7 +119,10 @@ static void note_failure(struct successor *r, const char *key, const struct faul
 		f->wait_ms = AGAIN_FIRST_MS;
 		f->next = r->failed;
 		r->failed = f;
-	} else if (f->wait_ms > 0) {
+	} else if (f->wait_ms == 0) {
+		/* It did not fit, and somebody asked for it: now it is something else. */
+		f->wait_ms = AGAIN_FIRST_MS;
+	} else {
 		f->wait_ms = f->wait_ms * 2 < AGAIN_MAX_MS ? f->wait_ms * 2 : AGAIN_MAX_MS;
 	}
 	if (why->error == -EPERM)

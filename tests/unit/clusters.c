@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Connections that volumes share, with a librados that counts them, fails and is slow on demand. */
+
+#include "../../daemon/clusters.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "fake_librbd.h"
+
+#define N 8
+
+static const char *words[] = { "", "--some-word", NULL };
+static const struct cluster_options admin = {
+	.conf = "/c", .argc = 1, .argv = words, .timeout_s = 60
+};
+
+static struct clusters *clusters;
+
+static int start(void **state)
+{
+	fake_reset();
+	return clusters_new(&clusters);
+}
+
+static int stop(void **state)
+{
+	clusters = clusters_free(clusters);
+	return atomic_load(&fake.clusters);
+}
+
+static struct cluster *get(const struct cluster_options *o)
+{
+	struct cluster *c = NULL;
+
+	assert_int_equal(clusters_get(clusters, o, &c, NULL), 0);
+	return c;
+}
+
+static void the_last_who_lets_go_ends_it(void **state)
+{
+	struct cluster *a = get(&admin), *b = get(&admin);
+
+	assert_ptr_equal(a, b);
+	assert_int_equal(atomic_load(&fake.clusters), 1);
+	assert_null(clusters_put(clusters, a));
+	assert_int_equal(atomic_load(&fake.clusters), 1);
+	assert_ptr_equal(get(&admin), b);
+	(void)clusters_put(clusters, b);
+	(void)clusters_put(clusters, b);
+	assert_int_equal(atomic_load(&fake.clusters), 0);
+	/* And the next one is new. */
+	(void)clusters_put(clusters, get(&admin));
+	assert_null(clusters_put(clusters, NULL));
+}
+
+/* Whatever Ceph is told differently is another connection. */
+static void only_the_same_words_are_the_same_cluster(void **state)
+{
+	struct cluster_options o[6];
+	struct cluster *c[6];
+
+	for (unsigned int i = 0; i < 6; i++)
+		o[i] = admin;
+	o[1].conf = "/d";
+	o[2].name = "client.x";
+	o[3].cluster = "other";
+	o[4].timeout_s = 61;
+	o[5].args = "--x";
+	for (unsigned int i = 0; i < 6; i++) {
+		c[i] = get(&o[i]);
+		assert_int_equal(atomic_load(&fake.clusters), i + 1);
+	}
+	for (unsigned int i = 0; i < 6; i++) {
+		assert_ptr_equal(get(&o[i]), c[i]);
+		(void)clusters_put(clusters, c[i]);
+		(void)clusters_put(clusters, c[i]);
+		assert_int_equal(atomic_load(&fake.clusters), 5 - i);
+	}
+}
+
+static void a_word_that_ceph_does_not_know_is_refused(void **state)
+{
+	struct cluster_options o = admin;
+	struct cluster *c = NULL;
+	struct fault f = { 0 };
+
+	o.argc = 2;
+	assert_int_equal(clusters_get(clusters, &o, &c, &f), -EINVAL);
+	assert_non_null(strstr(f.message, "--some-word"));
+	assert_string_equal(words[1], "--some-word");
+	assert_null(c);
+}
+
+/* ---- many at once ---- */
+
+struct asker {
+	pthread_t thread;
+	struct cluster *cluster;
+	struct fault fault;
+	int result;
+};
+
+static void *ask(void *arg)
+{
+	struct asker *a = arg;
+
+	a->result = clusters_get(clusters, &admin, &a->cluster, &a->fault);
+	return NULL;
+}
+
+static void ask_all(struct asker *a)
+{
+	memset(a, 0, N * sizeof(*a));
+	for (unsigned int i = 0; i < N; i++)
+		assert_int_equal(pthread_create(&a[i].thread, NULL, ask, &a[i]), 0);
+	for (unsigned int i = 0; i < N; i++)
+		(void)pthread_join(a[i].thread, NULL);
+}
+
+static void who_asks_meanwhile_gets_the_same(void **state)
+{
+	struct asker a[N];
+
+	make_fail("rados_connect", 0, 1);
+	ask_all(a);
+	assert_int_equal(atomic_load(&fake.clusters), 1);
+	for (unsigned int i = 0; i < N; i++) {
+		assert_int_equal(a[i].result, 0);
+		assert_ptr_equal(a[i].cluster, a[0].cluster);
+	}
+	for (unsigned int i = 0; i < N; i++)
+		(void)clusters_put(clusters, a[i].cluster);
+	assert_int_equal(atomic_load(&fake.clusters), 0);
+}
+
+/* All are told why, and nothing of the failure is kept: the next try is a new one. */
+static void a_failure_is_everybodys_and_over(void **state)
+{
+	struct asker a[N];
+
+	make_fail("rados_connect", -EACCES, 1);
+	ask_all(a);
+	for (unsigned int i = 0; i < N; i++) {
+		assert_int_equal(a[i].result, a[0].result);
+		assert_true(a[i].result < 0);
+		assert_null(a[i].cluster);
+		assert_string_equal(a[i].fault.message, a[0].fault.message);
+		assert_true(a[i].fault.message[0]);
+	}
+	assert_int_equal(atomic_load(&fake.clusters), 0);
+	make_fail("", 0, 0);
+	(void)clusters_put(clusters, get(&admin));
+}
+
+/* Holds come and go on many threads; never two connections, never one that was ended. */
+static void *come_and_go(void *arg)
+{
+	for (unsigned int i = 0; i < 2000; i++) {
+		struct cluster *c;
+
+		if (clusters_get(clusters, &admin, &c, NULL) < 0 || atomic_load(&fake.clusters) < 1)
+			return arg;
+		(void)clusters_put(clusters, c);
+	}
+	return NULL;
+}
+
+static void holds_come_and_go_on_many_threads(void **state)
+{
+	pthread_t threads[4];
+	void *result;
+
+	for (unsigned int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, &fake), 0);
+	for (unsigned int i = 0; i < 4; i++) {
+		(void)pthread_join(threads[i], &result);
+		assert_null(result);
+	}
+	assert_int_equal(atomic_load(&fake.clusters), 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+	const struct CMUnitTest tests[] = {
+		TEST(the_last_who_lets_go_ends_it),
+		TEST(only_the_same_words_are_the_same_cluster),
+		TEST(a_word_that_ceph_does_not_know_is_refused),
+		TEST(who_asks_meanwhile_gets_the_same),
+		TEST(a_failure_is_everybodys_and_over),
+		TEST(holds_come_and_go_on_many_threads),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
