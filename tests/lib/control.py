@@ -4,6 +4,8 @@
 #
 # control.py SOCKET METHOD [PARAMETERS]   one call; prints the answer, exit 1 if it is an error
 # control.py SOCKET --misbehave           clients as nobody wants them; the daemon must not care
+# control.py SOCKET --at-once FILE SOCKET   several calls at once about one volume: each is answered,
+#                                         and what they say fits together
 # control.py SOCKET --stall               clients that stop half-way; exit 0 when they are cut
 
 import json
@@ -99,6 +101,41 @@ def misbehave(path):
     answer(s)
 
 
+def start_call(path, method, parameters):
+    s = connect(path)
+    s.sendall(json.dumps({"method": "org.rbdcrypt.Host." + method, "parameters": parameters}).encode() + b"\0")
+    return s
+
+
+# "" for success, or the exit status a command would have had.
+def finish_call(s):
+    said = json.loads(answer(s))
+    s.close()
+    return said["parameters"]["status"] if "error" in said else ""
+
+
+def at_once(path, volume, target):
+    def serve():
+        return start_call(path, "Serve", {"spec": "file:" + volume, "options": ["socket=" + target]})
+
+    for _ in range(10):
+        starts = [finish_call(s) for s in [serve() for _ in range(4)]]
+        assert sorted(starts, key=str) == ["", 5, 5, 5], starts
+        call(path, "Status", {"name": target})
+        ends = [finish_call(s) for s in [start_call(path, "Unmap", {"name": target}) for _ in range(4)]]
+        # Whoever asks while it ends is told when it has ended; who comes later, that it is not there.
+        assert "" in ends and set(ends) <= {"", 4}, ends
+        # One that is taken away while it starts has either been there or not.
+        s = serve()
+        u = start_call(path, "Unmap", {"name": "file:" + volume})
+        started, ended = finish_call(s), finish_call(u)
+        assert ended in ("", 4), ended
+        if ended == 4:
+            assert started == "", started
+            assert finish_call(start_call(path, "Unmap", {"name": target})) == ""
+    assert not os.path.exists(target)
+
+
 def stall(path):
     status = b'{"method":"org.rbdcrypt.Host.Status"}\0'
     half = connect(path)
@@ -131,6 +168,8 @@ def main():
         misbehave(path)
     elif what == "--stall":
         stall(path)
+    elif what == "--at-once":
+        at_once(path, *sys.argv[3:5])
     else:
         call(path, what, json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})
 
