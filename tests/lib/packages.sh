@@ -31,7 +31,8 @@ packages_of() { # PURPOSE...
 			;;
 		lint)
 			# The formatter's release decides the format.
-			echo clang llvm 'clang-format-14?' shellcheck mandoc codespell binutils git systemd
+			echo clang llvm 'clang-format-14?' shellcheck mandoc codespell binutils git systemd \
+				libvirt0 libxml2-utils
 			# Clang's sanitizers have the release in their name.
 			case $(. /etc/os-release && echo "$VERSION_ID") in
 			12) echo libclang-rt-14-dev ;;
