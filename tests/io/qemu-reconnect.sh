@@ -113,7 +113,7 @@ start_writers() {
 	rm -f enough
 	writers=()
 	for i in 0 1 2 3; do
-		/usr/bin/python3 writer.py $i >"progress.$i" 2>"writer.$i.log" &
+		/usr/bin/python3 writer.py "$i" >"progress.$i" 2>"writer.$i.log" &
 		writers+=($!)
 		cleanup_fn end $!
 	done
@@ -132,7 +132,7 @@ end_writers() {
 	touch enough
 	for pid in "${writers[@]}"; do wait "$pid" || rc=1; done
 	[[ $rc == 0 ]] || cat writer.?.log
-	return $rc
+	return "$rc"
 }
 
 # Everybody gets on after each end, so IO was waiting and came through.
@@ -162,7 +162,7 @@ without_a_delay_it_fails() {
 	start_daemon
 	end_writers && { echo "nobody noticed"; rc=1; }
 	no_qemu
-	wait_for 30 serves && return $rc
+	wait_for 30 serves && return "$rc"
 }
 
 start_daemon

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
-# manual.sh: the examples of the manual page, each as a user would paste it.
+# manual.sh: the examples of the manual pages, each as a user would paste it.
 
 # test: heavy time=400
 
@@ -25,9 +25,22 @@ example_file() { cd $T && example file; }
 example_check_keys() { cd $T && example check-keys; }
 example_keys() { cd $T && example keys; }
 example_list() { example list; }
+# The one in Python, of rbdcrypt-nbd-control(7); only the daemon is not in it.
+example_program() {
+	local daemon rc=0
+	RBDCRYPT_NBD_RUN_DIR=/run/rbdcrypt-nbd rbdcrypt-nbd daemon 2>$T/daemon.log &
+	daemon=$!
+	wait_for 30 test -S /run/rbdcrypt-nbd/control || { cat $T/daemon.log; return 1; }
+	sh "$KERNEL_DIR/../man/examples.sh" program >$T/program && cat $T/program || return
+	python3 $T/program | tee $T/answer || rc=1
+	grep -q "'device': '/dev/nbd[0-9]*'" $T/answer &&
+		RBDCRYPT_NBD_RUN_DIR=/run/rbdcrypt-nbd rbdcrypt-nbd unmap rbd/vol || rc=1
+	kill -TERM $daemon && wait $daemon || rc=1
+	settled && return $rc
+}
 
 every_example_is_tried() {
-	same examples "check-keys filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
+	same examples "program check-keys filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
 }
 
 guest_cluster memstore || fail "no cluster"
@@ -42,4 +55,5 @@ claim example-file
 claim example-check-keys
 claim example-keys
 claim example-list
+claim example-program
 guest_end
