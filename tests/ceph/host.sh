@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# The host's daemon with the volumes of a cluster: many at once, of which nothing stays, neither
+# here nor in the cluster, and a cluster that is away when the daemon starts.
+# test: heavy time=300
+#
+# LONG=1: 20 volumes by four clients, five rounds, and what is left of them (three minutes more).
+
+set -u
+. "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
+. "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
+requires rbd ceph ceph-osd qemu-io cryptsetup
+PROGRAM=$(realpath "${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}")
+[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+
+tmpdir T
+export RBDCRYPT_NBD_RUN_DIR=$T/run
+cleanup_fn cluster_stop "$T/cluster"
+cluster_start "$T/cluster" memstore || fail "no cluster"
+cd "$T" || fail "no folder"
+failures=0
+volumes=2 rounds=5
+[[ ! ${LONG:-} ]] || volumes=20
+printf 'correct horse' >key
+chmod 600 key
+
+# claim NAME COMMAND...: what it says is shown when it fails.
+claim() {
+	local name=$1
+	shift
+	if "$@" >said 2>&1; then
+		echo "ok $name"
+		sed -n 's/^FIGURE /	/p' said
+	else
+		sed 's/^/	/' said
+		tail -n 20 daemon.log | sed 's/^/	daemon: /'
+		echo "not ok $name"
+		failures=$((failures + 1))
+	fi
+}
+end() { ! alive "$1" || kill -KILL "$1"; }
+nbd() { timeout 120 "$PROGRAM" "$@"; }
+start_daemon() {
+	"$PROGRAM" daemon >/dev/null 2>>daemon.log &
+	daemon=$!
+	cleanup_fn end "$daemon"
+	wait_for 30 test -S run/control
+}
+stop_daemon() {
+	kill -TERM "$daemon"
+	wait "$daemon"
+}
+reads() { timeout 20 qemu-io -f raw -c 'read 0 64k' "nbd+unix:///?socket=$T/$1" 2>&1 | grep -q '^read '; }
+
+# The passphrase costs little: what is counted here is what is left.
+{ rbd create --size 24M rbd/v0 && nbd serve --socket first rbd/v0 >/dev/null; } || fail "no image"
+truncate -s 24M luks
+cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 luks key || fail "no LUKS2 header"
+{ qemu-img convert -n -f raw -O raw luks "nbd+unix:///?socket=$T/first" && nbd unmap first; } || fail "no encrypted image"
+for ((i = 1; i < volumes; i++)); do rbd cp --no-progress rbd/v0 "rbd/v$i" || fail "no images"; done
+start_daemon || { cat daemon.log; fail "no daemon"; }
+
+# ---- many, and what is left of them ----
+
+# The heap in use grows by some hundred bytes with each volume, but with the threads of librados
+# come the arenas and stacks of as many threads: a process comes to rest only after many rounds. So
+# the bound is far above that, and still far below what a volume or a connection has in memory.
+
+some_volumes() { # FIRST ROUNDS: every fourth
+	local r i
+	for ((r = 0; r < $2; r++)); do
+		for ((i = $1; i < volumes; i += 4)); do
+			nbd serve --queue-memory 33M --exclusive --encryption-passphrase-file key \
+				--socket "v$i.sock" "rbd/v$i" >/dev/null || return
+		done
+		for ((i = $1; i < volumes; i += 4)); do reads "v$i.sock" || return; done
+		for ((i = $1; i < volumes; i += 4)); do nbd unmap "v$i.sock" || return; done
+	done
+}
+by_four() { # ROUNDS
+	local client pids=() rc=0
+	for client in 0 1 2 3; do
+		some_volumes "$client" "$1" &
+		pids+=($!)
+	done
+	for client in "${pids[@]}"; do wait "$client" || rc=1; done
+	return "$rc"
+}
+usage() { # descriptors and threads
+	local fds=("/proc/$daemon/fd/"*) threads=("/proc/$daemon/task/"*)
+	echo "${#fds[@]} ${#threads[@]}"
+}
+memory() { awk '$1 == "Anonymous:" { print $2 }' "/proc/$daemon/smaps_rollup"; }
+uses() { [[ $(usage) == "$1" ]]; }
+
+nothing_stays() {
+	local before kib after i
+	before=$(usage)
+	by_four 1 || { echo "first round"; return 1; }
+	wait_for 20 uses "$before" || { echo "$before, then $(usage)"; return 1; }
+	kib=$(memory)
+	by_four "$rounds" || { echo "later rounds"; return 1; }
+	wait_for 20 uses "$before" || { echo "$before, then $(usage)"; return 1; }
+	after=$(memory)
+	echo "FIGURE memory: $kib KiB after one round, $after KiB after $rounds more of $volumes volumes"
+	((after - kib < 16384 + 256 * rounds * volumes)) || return
+	for ((i = 0; i < volumes; i++)); do
+		[[ $(rbd lock ls "rbd/v$i") == "" ]] || { echo "v$i is locked"; return 1; }
+		! rbd status "rbd/v$i" | grep 'watcher=' || { echo "v$i is watched"; return 1; }
+	done
+	[[ -z $(find run -name '*.json*') ]] && [[ $(nbd list --all --json) == '[]' ]]
+}
+[[ ! ${LONG:-} ]] || claim nothing-stays nothing_stays
+
+# While they are served they have one connection to the cluster, then none.
+sockets() { # of the daemon, to others than this machine's processes
+	local fd
+	for fd in "/proc/$daemon/fd/"*; do readlink "$fd"; done | sed -n 's/^socket:\[\(.*\)\]/\1/p' |
+		sort >mine
+	awk 'NR > 1 && $4 == "01" { print $10 }' /proc/net/tcp | sort | comm -12 - mine | wc -l
+}
+one_connection_serves_them_all() {
+	local one two
+	[[ $(sockets) == 0 ]] || return
+	nbd serve --socket a rbd/v0 >/dev/null && one=$(sockets) &&
+		nbd serve --socket b rbd/v1 >/dev/null && two=$(sockets) || return
+	echo "connections: $one, then $two"
+	((one > 0 && two <= one + 1)) && nbd unmap a && [[ $(sockets) -gt 0 ]] && nbd unmap b || return
+	wait_for 10 no_sockets
+}
+no_sockets() { [[ $(sockets) == 0 ]]; }
+claim one-connection-serves-them-all one_connection_serves_them_all
+
+# ---- a cluster that is away when the daemon starts ----
+
+waits() { nbd status --json | grep -F '"health"' | grep -qF 'waits: '; }
+cluster_is_away_at_boot() {
+	local rc=0
+	truncate -s 4M plain
+	nbd serve --socket far --open-timeout 3 --encryption-passphrase-file key rbd/v0 &&
+		nbd serve --socket near file:plain && stop_daemon || return
+	_cluster_signal STOP "$T/cluster"
+	start_daemon && wait_for 10 reads near && wait_for 30 waits && ! reads far && reads near || rc=1
+	# A new one gets through as well, and one that waits does not hold up the end.
+	truncate -s 4M other
+	nbd serve --socket more file:other && reads more && nbd unmap more || rc=1
+	_cluster_signal CONT "$T/cluster"
+	wait_for 90 reads far || rc=1
+	nbd unmap far && nbd unmap near && return "$rc"
+}
+claim cluster-is-away-at-boot cluster_is_away_at_boot
+
+stop_daemon || failures=1
+exit $((failures > 0))
