@@ -35,6 +35,7 @@ UNITDIR ?= $(call pkg_dir,systemd,systemdsystemunitdir,/usr/lib/systemd/system)
 GENERATORDIR ?= $(call pkg_dir,systemd,systemdsystemgeneratordir,/usr/lib/systemd/system-generators)
 SYSUSERSDIR ?= $(call pkg_dir,systemd,sysusersdir,/usr/lib/sysusers.d)
 TMPFILESDIR ?= $(call pkg_dir,systemd,tmpfilesdir,/usr/lib/tmpfiles.d)
+CATALOGDIR ?= $(call pkg_dir,systemd,catalogdir,/usr/lib/systemd/catalog)
 UDEVDIR ?= $(call pkg_dir,udev,udevdir,/usr/lib/udev)
 COMPLETIONDIR ?= $(call pkg_dir,bash-completion,completionsdir,$(PREFIX)/share/bash-completion/completions)
 VERSION := $(shell sed -n 's/^\#\# \([0-9][^ ]*\).*/\1/p' NEWS.md 2>/dev/null | head -n 1)
@@ -129,6 +130,7 @@ INSTALLED = $(PROGRAM):$(BINDIR)/rbdcrypt-nbd:755 \
 	systemd/65-rbdcrypt.rules:$(UDEVDIR)/rules.d/65-rbdcrypt.rules:644 \
 	systemd/sysusers.conf:$(SYSUSERSDIR)/rbdcrypt-nbd.conf:644 \
 	systemd/tmpfiles.conf:$(TMPFILESDIR)/rbdcrypt-nbd.conf:644 \
+	systemd/rbdcrypt-nbd.catalog:$(CATALOGDIR)/rbdcrypt-nbd.catalog:644 \
 	$(COMPLETION):$(COMPLETIONDIR)/rbdcrypt-nbd:644
 
 ifeq ($(V),1)

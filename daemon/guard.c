@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "event.h"
 #include "guard_socket.h"
 #include "key_check.h"
 #include "log.h"
@@ -102,6 +103,39 @@ static void tell_unseen(const struct guard *g)
 				   key_check_layer(g->check, i)->reason);
 }
 
+static struct event_about about(const struct guard *g)
+{
+	const struct volume_state *s = g->o.state;
+
+	return (struct event_about){ .volume = g->o.spec,
+				     .pool = s->pool,
+				     .nspace = s->nspace,
+				     .image = s->image,
+				     .snap = s->snap,
+				     .device = s->device };
+}
+
+/* f is about the first layer that failed. */
+static void tell_lost(const struct guard *g, const struct fault *f)
+{
+	struct event_about a = about(g);
+	unsigned int i = 0;
+
+	while (key_check_layer(g->check, i)->health != KEY_FAILED)
+		i++;
+	a.layer = i + 1;
+	a.fault = f;
+	event_log(key_check_layer(g->check, i)->is_header ? EVENT_HEADER_CHANGED : EVENT_KEY_LOST,
+		  &a, "%s (%s)", f->message, f->hint);
+}
+
+static void tell_back(const struct guard *g)
+{
+	const struct event_about a = about(g);
+
+	event_log(EVENT_KEYS_BACK, &a, "all layers can be opened again");
+}
+
 static void on_checked(void *arg)
 {
 	struct guard *g = arg;
@@ -119,9 +153,9 @@ static void on_checked(void *arg)
 	}
 	(void)key_check_result(g->check, &f);
 	if (f.error && strcmp(f.message, g->fault.message) != 0)
-		log_error(g->o.spec, "%s (%s)", f.message, f.hint);
+		tell_lost(g, &f);
 	else if (!f.error && was_bad)
-		log_notice(g->o.spec, "all layers can be opened again");
+		tell_back(g);
 	g->fault = f;
 	publish(g);
 	g->o.changed(g->o.arg);

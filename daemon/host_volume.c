@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "event_image.h"
 #include "log.h"
 #include "loop.h"
 #include "setup.h"
@@ -233,6 +234,33 @@ const struct host_volume_service *host_volume_service(const struct host_volume *
 const struct fault *host_volume_fault(const struct host_volume *v)
 {
 	return v->fault.error ? &v->fault : NULL;
+}
+
+static struct event_about about(const struct host_volume *v)
+{
+	return event_about_image(v->spec, &v->options->spec, v->service.device);
+}
+
+void host_volume_log_serving(const struct host_volume *v)
+{
+	const struct event_about a = about(v);
+
+	if (v->service.device >= 0)
+		event_log(EVENT_SERVED, &a, "serves /dev/nbd%d", v->service.device);
+	else
+		event_log(EVENT_SERVED, &a, "serves %s", v->service.socket);
+}
+
+void host_volume_log_end(const struct host_volume *v)
+{
+	struct event_about a = about(v);
+
+	if (!v->fault.error) {
+		event_log(EVENT_ENDED, &a, "ended");
+		return;
+	}
+	a.fault = &v->fault;
+	event_log(EVENT_START_FAILED, &a, "cannot be served: %s", v->fault.message);
 }
 
 struct host_volume *host_volume_free(struct host_volume *v)

@@ -75,6 +75,10 @@ const struct host_volume_service *host_volume_service(const struct host_volume *
 /* Once it has ended: why it could not start; NULL when it could. */
 const struct fault *host_volume_fault(const struct host_volume *v);
 
+/* Tells the log that it serves; that it has ended, or why it could not start. */
+void host_volume_log_serving(const struct host_volume *v);
+void host_volume_log_end(const struct host_volume *v);
+
 /* Waits for its thread: HOST_ENDED comes first. NULL is fine. Returns NULL. */
 struct host_volume *host_volume_free(struct host_volume *v);
 

@@ -74,8 +74,14 @@ static bool has_source(const struct key_check *k, unsigned int i)
 static void set(struct key_check_layer *l, enum key_health health, const char *reason)
 {
 	l->health = health;
-	l->can_be_accepted = false;
+	l->can_be_accepted = l->is_header = false;
 	text_copy(l->reason, sizeof(l->reason), reason);
+}
+
+static void set_changed(struct key_check_layer *l, const char *reason)
+{
+	set(l, KEY_FAILED, reason);
+	l->is_header = true;
 }
 
 static void set_fault(struct key_check_layer *l, const struct fault *f)
@@ -114,14 +120,14 @@ static void check_changed(struct key_check *k, const struct chain_layer *now, un
 
 	if (now->luks.data_offset != was->luks.data_offset ||
 	    now->luks.sector_size != was->luks.sector_size) {
-		set(l, KEY_FAILED,
-		    "the header was replaced: it has the same key, but another data "
-		    "offset or sector size");
+		set_changed(l, "the header was replaced: it has the same key, but another data "
+			       "offset or sector size");
 		return;
 	}
 	if (!k->is_accepting && !is_same_but_for_magic(&was->luks, &now->luks)) {
-		set(l, KEY_FAILED,
-		    "the header has changed since it was loaded; it opens, with the same key");
+		set_changed(
+			l,
+			"the header has changed since it was loaded; it opens, with the same key");
 		l->can_be_accepted = true;
 		return;
 	}
@@ -140,8 +146,8 @@ static void check_key(struct key_check *k, struct chain *c, unsigned int i, cons
 	if (r < 0)
 		set_fault(l, &f);
 	else if (!secret_equal(key, xts_key(k->xts[i])))
-		set(l, KEY_FAILED,
-		    "the header opens, but with another key than the data has: it was replaced");
+		set_changed(l, "the header opens, but with another key than the data has: it was "
+			       "replaced");
 	else if (!is_same)
 		check_changed(k, &c->layers[i], i);
 	else
@@ -174,9 +180,8 @@ static void check_source(struct key_check *k, struct chain *c, unsigned int i, b
 	if (repeat == KEY_REPEATS)
 		check_key(k, c, i, source, is_same);
 	else if (!is_same)
-		set(l, KEY_FAILED,
-		    "the header has changed since it was loaded, and its passphrase "
-		    "cannot be read again");
+		set_changed(l, "the header has changed since it was loaded, and its passphrase "
+			       "cannot be read again");
 	else
 		set(l, KEY_ONCE_ONLY,
 		    repeat == KEY_ASKS ? "it is typed; only whoever knows it can tell"
@@ -201,7 +206,7 @@ static void check_layer(struct key_check *k, struct chain *c, unsigned int i)
 		return;
 	}
 	if (!c->layers[i].is_encrypted) {
-		set(l, KEY_FAILED, "the header is gone");
+		set_changed(l, "the header is gone");
 		return;
 	}
 	is_same = memcmp(was->luks.digest, c->layers[i].luks.digest, sizeof(was->luks.digest)) == 0;
@@ -209,7 +214,7 @@ static void check_layer(struct key_check *k, struct chain *c, unsigned int i)
 		if (is_same)
 			set(l, KEY_NONE, "it has the header of the layer below");
 		else
-			set(l, KEY_FAILED, "the header has changed since it was loaded");
+			set_changed(l, "the header has changed since it was loaded");
 		return;
 	}
 	check_source(k, c, i, is_same);

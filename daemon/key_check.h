@@ -59,6 +59,7 @@ struct key_check_layer {
 	char source[256]; /* as far as it fits */
 	char reason[256]; /* why it is not KEY_OK; or "" */
 	uint64_t checked; /* seconds since 1970 */
+	bool is_header; /* it failed because its header is another, or gone */
 	bool can_be_accepted; /* only the header is another, and still good */
 };
 const struct key_check_layer *key_check_layer(const struct key_check *k, unsigned int i);

@@ -9,15 +9,17 @@
  * had to be handed to every leaf would be in every signature.
  */
 
-#include "log.h"
+#include "log_fields.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -136,29 +138,65 @@ static void write_file(enum log_level level, const char *volume, const char *tex
 	write_line(atomic_load(&file_fd), prefix, volume, text);
 }
 
-static void write_journal(enum log_level level, const char *volume, const char *text)
+/* ---- the journal ---- */
+
+void log_field(struct log_fields *f, const char *fmt, ...)
 {
-	if (volume)
-		(void)sd_journal_send("MESSAGE=%s: %s", volume, text, "PRIORITY=%i",
-				      syslog_priority(level), "SYSLOG_IDENTIFIER=rbdcrypt-nbd",
-				      "RBDCRYPT_VOLUME=%s", volume, NULL);
-	else
-		(void)sd_journal_send("MESSAGE=%s", text, "PRIORITY=%i", syslog_priority(level),
-				      "SYSLOG_IDENTIFIER=rbdcrypt-nbd", NULL);
+	size_t room = sizeof(f->text) - f->used;
+	va_list ap;
+	int len;
+
+	if (f->n == LOG_FIELDS_MAX || room == 0)
+		return;
+	va_start(ap, fmt);
+	len = vsnprintf(f->text + f->used, room, fmt, ap);
+	va_end(ap);
+	if (len < 0)
+		return;
+	f->at[f->n] = f->used;
+	f->len[f->n] = (size_t)len < room ? (size_t)len : room - 1;
+	f->used += f->len[f->n++] + 1;
 }
 
-void log_write(enum log_level level, const char *volume, const char *fmt, ...)
+static struct iovec text_field(const char *text)
+{
+	return (struct iovec){ .iov_base = (char *)(uintptr_t)text, .iov_len = strlen(text) };
+}
+
+static void write_journal(enum log_level level, const char *volume, const struct log_fields *f,
+			  const char *text)
+{
+	char message[LINE_BYTES + 600], priority[24], about[600];
+	struct iovec v[LOG_FIELDS_MAX + 4];
+	int n = 0;
+
+	(void)snprintf(message, sizeof(message), "MESSAGE=%.512s%s%s", volume ? volume : "",
+		       volume ? ": " : "", text);
+	(void)snprintf(priority, sizeof(priority), "PRIORITY=%d", syslog_priority(level));
+	(void)snprintf(about, sizeof(about), "RBDCRYPT_VOLUME=%.512s", volume ? volume : "");
+	v[n++] = text_field(message);
+	v[n++] = text_field(priority);
+	v[n++] = text_field("SYSLOG_IDENTIFIER=rbdcrypt-nbd");
+	if (volume)
+		v[n++] = text_field(about);
+	for (size_t i = 0; f && i < f->n; i++)
+		v[n++] = (struct iovec){ .iov_base = (char *)(uintptr_t)&f->text[f->at[i]],
+					 .iov_len = f->len[i] };
+	(void)sd_journal_sendv(v, n);
+}
+
+/* ---- all ---- */
+
+void log_write_fields(enum log_level level, const char *volume, const struct log_fields *f,
+		      const char *fmt, va_list ap)
 {
 	enum log_target where = (enum log_target)atomic_load(&target);
 	int saved_errno = errno;
 	char text[LINE_BYTES];
-	va_list ap;
 
 	if ((int)level > atomic_load(&highest_level))
 		return;
-	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 	for (char *p = text; *p; p++)
 		if (iscntrl((unsigned char)*p))
 			*p = '?';
@@ -169,7 +207,7 @@ void log_write(enum log_level level, const char *volume, const char *fmt, ...)
 		write_line(STDERR_FILENO, "rbdcrypt-nbd: ", volume, text);
 		break;
 	case TARGET_JOURNAL:
-		write_journal(level, volume, text);
+		write_journal(level, volume, f, text);
 		break;
 	case TARGET_SYSLOG:
 		syslog(syslog_priority(level), "%s%s%s", volume ? volume : "", volume ? ": " : "",
@@ -179,6 +217,15 @@ void log_write(enum log_level level, const char *volume, const char *fmt, ...)
 		break;
 	}
 	errno = saved_errno;
+}
+
+void log_write(enum log_level level, const char *volume, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_write_fields(level, volume, NULL, fmt, ap);
+	va_end(ap);
 }
 
 bool log_allowed(struct log_limit *limit, unsigned int *ret_suppressed)

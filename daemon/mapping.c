@@ -21,6 +21,7 @@
 #include "calibrate.h"
 #include "claim.h"
 #include "describe.h"
+#include "event_image.h"
 #include "text.h"
 
 #define MEMORY_DEFAULT (96u << 20)
@@ -192,6 +193,7 @@ static void stop_claim(struct mapping *m)
  */
 static void fence_dead(struct mapping *m)
 {
+	const struct event_about about = event_about_image(m->spec, m->o.spec, m->state.device);
 	int r;
 
 	if (!m->state.client[0])
@@ -199,8 +201,8 @@ static void fence_dead(struct mapping *m)
 	r = cluster_fence(m->o.cluster, m->state.client,
 			  (unsigned int)m->o.options->open_timeout_s);
 	if (r == 0)
-		log_notice(m->spec, "its last daemon died: client %s is blocklisted",
-			   m->state.client);
+		event_log(EVENT_CLIENT_FENCED, &about,
+			  "its last daemon died: client %s is blocklisted", m->state.client);
 	else
 		log_warning(m->spec,
 			    "its last daemon died, and client %s cannot be blocklisted: %s",
@@ -411,10 +413,13 @@ static void stop_service(struct mapping *m)
 		m->state.status = VOLUME_DETACHED;
 
 	if (m->device && !m->is_gone && is_left) {
+		const struct event_about about = event_about_image(m->spec, m->o.spec,
+								   m->state.device);
+
 		m->state.status = VOLUME_DETACHED;
-		log_notice(m->spec,
-			   "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",
-			   m->state.device, m->state.reattach_timeout_s);
+		event_log(EVENT_DEVICE_WAITS, &about,
+			  "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",
+			  m->state.device, m->state.reattach_timeout_s);
 	}
 	volume_is_ending(m->volume);
 	m->device = device_stop(m->device, !is_left);

@@ -41,6 +41,7 @@ struct run {
 	struct watch signals;
 	struct watchdog watchdog;
 	bool is_announced, is_interrupted;
+	bool is_logged; /* messages go where somebody may look for them, not to a terminal */
 	struct fault fault; /* why the command failed */
 };
 
@@ -122,8 +123,13 @@ static void on_serving(void *arg, struct host_volume *v)
 	if (r->is_interrupted)
 		return;
 	e = announce(host_volume_options(v), host_volume_service(v), &r->fault);
-	if (e == 0 && r->ready_fd >= 0) {
+	r->is_logged = e == 0 && (r->ready_fd >= 0 ||
+				  (getenv("NOTIFY_SOCKET") && !host_volume_options(v)->is_debug));
+	if (r->is_logged) {
 		log_to_background();
+		host_volume_log_serving(v);
+	}
+	if (e == 0 && r->ready_fd >= 0) {
 		e = process_ready(r->ready_fd);
 		if (e < 0)
 			(void)fault_set(&r->fault, EXIT_TIMED_OUT, e,
@@ -139,6 +145,8 @@ static void on_ended(void *arg, struct host_volume *v)
 	struct run *r = arg;
 	const struct fault *f = host_volume_fault(v);
 
+	if (r->is_logged)
+		host_volume_log_end(v);
 	if (f)
 		r->fault = *f;
 	else if (!r->is_announced)

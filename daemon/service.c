@@ -64,12 +64,8 @@ static void tell_status(const struct service *s)
 static void on_serving(void *arg, struct host_volume *v)
 {
 	struct service *s = arg;
-	const struct host_volume_service *service = host_volume_service(v);
 
-	if (service->device >= 0)
-		log_notice(host_volume_spec(v), "serves /dev/nbd%d", service->device);
-	else
-		log_notice(host_volume_spec(v), "serves %s", service->socket);
+	host_volume_log_serving(v);
 	(void)methods_serving(s->methods, v);
 	tell_status(s);
 }
@@ -77,12 +73,10 @@ static void on_serving(void *arg, struct host_volume *v)
 static void on_ended(void *arg, struct host_volume *v)
 {
 	struct service *s = arg;
-	const struct fault *f = host_volume_fault(v);
 
-	if (f && !host_volume_resumed(v))
-		log_error(NULL, "%s", f->message);
-	else if (!f)
-		log_notice(host_volume_spec(v), "ended");
+	/* What a predecessor left is tried again, and says so itself. */
+	if (!host_volume_fault(v) || !host_volume_resumed(v))
+		host_volume_log_end(v);
 	(void)methods_ended(s->methods, v);
 	if (!s->is_stopping)
 		successor_ended(s->successor, v);

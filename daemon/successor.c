@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "control_request.h"
+#include "event_image.h"
 #include "log.h"
 #include "nbdctl.h"
 #include "state.h"
@@ -103,8 +104,10 @@ static void note_in_file(const struct successor *r, const char *key, const char 
 	state_list_done(&l);
 }
 
-static void note_failure(struct successor *r, const char *key, const struct fault *why)
+static void note_failure(struct successor *r, const char *key, const struct fault *why,
+			 const struct event_about *volume)
 {
+	struct event_about about = *volume;
 	struct failed *f = find_failed(r, key);
 	char health[256];
 
@@ -129,7 +132,8 @@ static void note_failure(struct successor *r, const char *key, const struct faul
 		f->wait_ms = 0;
 	f->due_ms = clock_ms() + f->wait_ms;
 	(void)snprintf(health, sizeof(health), "waits: %.240s", why->message);
-	log_warning(NULL, "%s", health);
+	about.fault = why;
+	event_log(EVENT_WAITS, &about, "%s", health);
 	note_in_file(r, key, health);
 	set_timer(r);
 }
@@ -139,8 +143,11 @@ void successor_ended(struct successor *r, const struct host_volume *v)
 	const char *key = host_volume_resumed(v);
 	const struct fault *why = host_volume_fault(v);
 
+	const struct event_about about = event_about_image(
+		host_volume_spec(v), &host_volume_options(v)->spec, host_volume_service(v)->device);
+
 	if (key && why && why->error != -EINTR)
-		note_failure(r, key, why);
+		note_failure(r, key, why, &about);
 	else if (key)
 		forget(r, key);
 }
@@ -210,10 +217,18 @@ static void start(struct successor *r, const struct volume_state *v)
 				.listen_fd = -1,
 				.request = v->request,
 				.resumed = v->key };
+	char spec[1024];
+	const struct event_about about = { .volume = spec,
+					   .pool = v->pool,
+					   .nspace = v->nspace,
+					   .image = v->image,
+					   .snap = v->snap,
+					   .device = v->device };
 	struct options *o = NULL;
 	struct fault f = { 0 };
 	int e = read_options(v, &o, &f);
 
+	volume_state_spec(v, spec, sizeof(spec));
 	if (e == 0 && v->device >= 0)
 		e = set_device(o, v->device, &f);
 	if (e == 0) {
@@ -227,7 +242,7 @@ static void start(struct successor *r, const struct volume_state *v)
 		free(o);
 	}
 	if (e < 0)
-		note_failure(r, v->key, &f);
+		note_failure(r, v->key, &f, &about);
 }
 
 static void try(struct successor *r, bool is_due_only)

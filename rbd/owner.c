@@ -60,12 +60,14 @@ static enum owner_state state_of(struct owner *o)
 }
 
 /* For good: what is written afterwards could be wrong, or could overwrite another's. */
-static void lose(struct owner *o, const char *why)
+static void lose(struct owner *o, int error, const char *why)
 {
+	const struct event_about about = owner_about(o, error);
+
 	if (state_of(o) == OWNER_LOST)
 		return;
 	set_state(o, OWNER_LOST, why);
-	log_error(o->spec, "writing has stopped: %s", why);
+	event_log(EVENT_WRITING_STOPPED, &about, "writing has stopped: %s", why);
 	gate_fail(o->o.gate, -EIO);
 	/* Nothing old can follow any more. */
 	owner_acknowledge_deferred(o);
@@ -84,7 +86,7 @@ static void lose_by(struct owner *o, const char *doing, int error)
 	else
 		(void)snprintf(why, sizeof(why), "%s: %s; unmap the image and map it again", doing,
 			       strerror(-error));
-	lose(o, why);
+	lose(o, error, why);
 }
 
 static bool is_final(int error)
@@ -202,7 +204,7 @@ static void reacquire(struct owner *o)
 	if (r == 0 || r == -EAGAIN)
 		return;
 	if (r == -ECANCELED) {
-		lose(o, why);
+		lose(o, r, why);
 	} else if (r == -EROFS || r == -EBUSY) {
 		set_state(o, OWNER_UNLOCKED, "another client keeps the lock: writes wait");
 		o->next_try_ms = clock_ms() + AGAIN_MS;
@@ -268,7 +270,7 @@ static void refresh(struct owner *o)
 	}
 	facts_done(&f);
 	if (r == -ECANCELED)
-		lose(o, why);
+		lose(o, r, why);
 	else if (r < 0 && is_final(r))
 		lose_by(o, "reading the image's header", r);
 	else if (r < 0)
@@ -493,7 +495,11 @@ static int owner_new(const struct owner_options *o, struct owner **ret, struct f
 	(void)snprintf(owner->image_id, sizeof(owner->image_id), "%s", o->image_id);
 	(void)snprintf(owner->nspace, sizeof(owner->nspace), "%s", o->nspace);
 	(void)snprintf(owner->object, sizeof(owner->object), "rbd_header.%s", o->image_id);
+	(void)snprintf(owner->pool, sizeof(owner->pool), "%s", o->pool ? o->pool : "");
+	(void)snprintf(owner->image, sizeof(owner->image), "%s", o->image ? o->image : "");
 	owner->o.spec = owner->spec;
+	owner->o.pool = owner->pool;
+	owner->o.image = owner->image;
 	owner->o.image_id = owner->image_id;
 	owner->o.nspace = owner->nspace;
 	owner->call_timeout_s = o->timeout_s ? o->timeout_s : CALL_TIMEOUT_S;

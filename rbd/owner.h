@@ -39,6 +39,7 @@ struct owner_options {
 	struct cluster *cluster;
 	struct gate *gate; /* outlives the owner */
 	const char *spec; /* for messages */
+	const char *pool, *image; /* their names, for messages */
 	const char *image_id;
 	int64_t pool_id; /* of the metadata */
 	const char *nspace;

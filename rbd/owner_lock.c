@@ -171,6 +171,7 @@ static int request(struct owner *o)
 
 static int take_over(struct owner *o, const struct locker *first)
 {
+	const struct event_about about = owner_about(o, 0);
 	struct locker again;
 	int64_t start = clock_ms();
 	int r = locker_find(&o->place, &again);
@@ -184,10 +185,10 @@ static int take_over(struct owner *o, const struct locker *first)
 	r = locker_break(&o->place, &again, rados_get_instance_id(cluster_rados(o->o.cluster)));
 	if (r < 0)
 		return r;
-	log_warning(o->spec,
-		    "%s at %s held the lock and is dead: blocklisted, its lock broken in %" PRId64
-		    " ms",
-		    again.client, bare_address(again.address), clock_ms() - start);
+	event_log(EVENT_LOCK_TAKEN, &about,
+		  "%s at %s held the lock and is dead: blocklisted, its lock broken in %" PRId64
+		  " ms",
+		  again.client, bare_address(again.address), clock_ms() - start);
 	return try_later(o, 0);
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "clock.h"
+#include "event.h"
 #include "locker.h"
 #include "notice.h"
 #include "owner.h"
@@ -31,7 +32,7 @@ struct owner {
 	struct locker_place place;
 	rados_ioctx_t io; /* owned; metadata pool and namespace */
 	char object[128]; /* rbd_header.ID */
-	char spec[4608], image_id[64], nspace[128];
+	char spec[4608], pool[128], image[256], image_id[64], nspace[128];
 	unsigned int call_timeout_s; /* never 0 */
 	bool is_abandoned; /* a call that ran out of time may still use this struct */
 	/* Only the thread that runs the owner; starter and stopper before and after it. */
@@ -66,6 +67,17 @@ struct owner {
 	unsigned int n_notifying; /* notifications of ours that are under way */
 	char why[512];
 };
+
+/* An event of this image; texts are the owner's. */
+static inline struct event_about owner_about(const struct owner *o, int error)
+{
+	return (struct event_about){ .volume = o->spec,
+				     .pool = o->pool,
+				     .nspace = o->nspace,
+				     .image = o->image,
+				     .device = -1,
+				     .error = error };
+}
 
 /* owner_watch.c: the watch, and what comes over it. */
 /* -ETIMEDOUT: and the struct is abandoned. */

@@ -247,6 +247,8 @@ static int start_owner(struct rados_store *rs, struct cluster *c, const struct l
 		.cluster = c,
 		.gate = &rs->writer->gate,
 		.spec = info->spec,
+		.pool = info->pool,
+		.image = info->image,
 		.image_id = info->image_id,
 		.pool_id = info->pool_id,
 		.nspace = info->nspace,

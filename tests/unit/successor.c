@@ -73,6 +73,27 @@ const struct fault *host_volume_fault(const struct host_volume *v)
 	return v->fault.error ? &v->fault : NULL;
 }
 
+const char *host_volume_spec(const struct host_volume *v)
+{
+	return v->resumed;
+}
+
+const struct options *host_volume_options(const struct host_volume *v)
+{
+	static const struct options none = { .spec = IMAGE_SPEC_INIT };
+
+	(void)v;
+	return &none;
+}
+
+const struct host_volume_service *host_volume_service(const struct host_volume *v)
+{
+	static const struct host_volume_service none = { .device = -1 };
+
+	(void)v;
+	return &none;
+}
+
 static void on_started(struct watch *w)
 {
 	struct host_volume *v = t.running;
