@@ -40,6 +40,7 @@ packages_of() { # PURPOSE...
 			esac
 			;;
 		bench) echo python3 openssl strace 'linux-perf?' nbdkit ;;
+		guest) echo qemu-system-x86 busybox-static xz-utils ;;
 		reef) echo mmdebstrap debian-archive-keyring util-linux ;;
 		*) fail "packages for what: $purpose?" ;;
 		esac
