@@ -350,9 +350,11 @@ static int read_all(struct json_object *from, enum command command, bool is_trus
 	struct option_list words = { 0 };
 	char *ceph_args = NULL;
 	int r = option_list_add(&words, "", f);
+	unsigned int n_settings;
 
 	if (r == 0)
 		r = read_settings(from, is_trusted, &words, f);
+	n_settings = words.n - 1;
 	if (r == 0)
 		r = read_ceph(from, is_trusted, &words, f);
 	if (r == 0)
@@ -364,6 +366,9 @@ static int read_all(struct json_object *from, enum command command, bool is_trus
 		r = options_parse((int)words.n, words.items, ret, f);
 	ret->ceph_args = ceph_args;
 	option_list_done(&words);
+	/* They would not have been judged. */
+	if (r == 0 && (ret->command != COMMAND_NONE || ret->settings.n != n_settings))
+		r = invalid(f, "an option of ours is among the words for Ceph");
 	if (r == 0)
 		r = read_keys(from, is_trusted, take_fd, arg, ret, f);
 	if (r == 0)

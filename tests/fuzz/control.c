@@ -102,6 +102,7 @@ static void check_untrusted(const struct options *o)
 static void check_options(const struct options *o, enum command command)
 {
 	CHECK(o->command == command && (o->operand || o->spec.image));
+	CHECK(!o->key_fds || o->n_key_fds == o->passphrase_files.n);
 	for (int i = 1; i < o->ceph_argc; i++)
 		CHECK(strcmp(o->ceph_argv[i], "--key") != 0);
 	if (!(flags & FLAG_TRUSTED))
