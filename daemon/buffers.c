@@ -20,10 +20,11 @@
 #define MIB_SHIFT 20
 #define N_POWERS (MIB_SHIFT - SMALLEST_SHIFT + 1)
 #define N_CLASSES (N_POWERS + (BUFFERS_LARGEST >> MIB_SHIFT) - 1)
-/* What is taken at once: enough for a full queue of small requests and a few large ones. */
-#define FIRST_SMALL 64
-#define FIRST_LARGE 8
-#define FIRST_LARGE_BYTES (128u << 10)
+/*
+ * What is taken at once, in small buffers: requests go on being answered when the system has
+ * nothing left. No more, because a daemon may have hundreds of volumes, of which few are busy.
+ */
+#define FIRST_SMALL 16
 
 struct kept {
 	struct kept *next;
@@ -82,13 +83,21 @@ static bool make_room(struct buffers *b, size_t room, struct kept **ret_unmap)
 /* What the system does for us, without the mutex: it can take milliseconds. */
 static void *map(unsigned int c)
 {
-	void *m = mmap(NULL, class_bytes(c), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	void *m = mmap(NULL, class_bytes(c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
 
 	if (m == MAP_FAILED)
 		return NULL;
 	/* Plaintext passes through here; it has no business in a core dump. */
 	(void)madvise(m, class_bytes(c), MADV_DONTDUMP);
+	/*
+	 * MAP_POPULATE does nothing where all memory is locked on fault (secret.h). Before Linux
+	 * 5.14 the pages come when they are used.
+	 */
+	if (madvise(m, class_bytes(c), MADV_POPULATE_WRITE) < 0 && errno == ENOMEM) {
+		(void)munmap(m, class_bytes(c));
+		return NULL;
+	}
 	return m;
 }
 
@@ -214,7 +223,7 @@ int buffers_new(size_t limit, struct buffers **ret)
 {
 	struct buffers *b;
 	struct buffers_waiter nobody = { 0 };
-	void *first[FIRST_SMALL + FIRST_LARGE];
+	void *first[FIRST_SMALL];
 	unsigned int n = 0;
 
 	if (limit < BUFFERS_LARGEST)
@@ -224,16 +233,16 @@ int buffers_new(size_t limit, struct buffers **ret)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&b->mutex, NULL);
 	b->limit = limit;
-	while (n < FIRST_SMALL + FIRST_LARGE) {
-		first[n] = buffers_get(b, n < FIRST_SMALL ? 1 : FIRST_LARGE_BYTES, &nobody);
+	while (n < FIRST_SMALL) {
+		first[n] = buffers_get(b, 1, &nobody);
 		if (!first[n])
 			break;
 		n++;
 	}
 	leave(b, &nobody);
 	for (unsigned int i = 0; i < n; i++)
-		buffers_put(b, first[i], i < FIRST_SMALL ? 1 : FIRST_LARGE_BYTES);
-	if (n < FIRST_SMALL + FIRST_LARGE) {
+		buffers_put(b, first[i], 1);
+	if (n < FIRST_SMALL) {
 		(void)buffers_free(b);
 		return -ENOMEM;
 	}

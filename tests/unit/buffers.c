@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -41,6 +42,26 @@ static struct buffers *make(size_t limit)
 
 	assert_int_equal(buffers_new(limit, &b), 0);
 	return b;
+}
+
+static void a_buffer_is_in_memory_before_it_is_used(void **state)
+{
+	struct waiter w = fresh();
+	struct buffers *b = make(BUFFERS_LARGEST);
+	unsigned char in_core[MIB / 4096] = { 0 }, *m;
+	size_t present = 0;
+
+	/* As the daemon has it, where it may. */
+	(void)mlockall(MCL_FUTURE | MCL_ONFAULT);
+	m = buffers_get(b, MIB, &w.w);
+	assert_non_null(m);
+	assert_int_equal(mincore(m, MIB, in_core), 0);
+	for (size_t i = 0; i < sizeof(in_core); i++)
+		present += in_core[i] & 1;
+	assert_int_equal(present, sizeof(in_core));
+	buffers_put(b, m, MIB);
+	(void)munlockall();
+	buffers_free(b);
 }
 
 static void a_limit_below_the_largest_request_is_refused(void **state)
@@ -256,6 +277,7 @@ static void no_wake_up_is_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_buffer_is_in_memory_before_it_is_used),
 		cmocka_unit_test(a_limit_below_the_largest_request_is_refused),
 		cmocka_unit_test(any_length_up_to_the_largest_fits_and_is_aligned),
 		cmocka_unit_test(the_limit_holds_and_what_comes_back_goes_on),
