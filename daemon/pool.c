@@ -16,6 +16,9 @@
 #include <stdlib.h>
 #include <sys/sysinfo.h>
 
+/* Smaller pieces of one request are not worth a worker's wake-up. */
+#define PIECE_MIN ((size_t)64 << 10)
+
 struct pool {
 	pthread_mutex_t mutex;
 	pthread_cond_t work;
@@ -137,6 +140,16 @@ struct pool *pool_free(struct pool *p)
 unsigned int pool_threads(const struct pool *p)
 {
 	return p->n_threads;
+}
+
+size_t pool_piece(const struct pool *p, size_t len, uint32_t unit)
+{
+	size_t piece = len / (p->n_threads + 1);
+
+	/* Whoever brings the job takes a share, too. */
+	if (piece < PIECE_MIN)
+		piece = PIECE_MIN;
+	return (piece + unit - 1) / unit * unit;
 }
 
 bool pool_run(struct pool *p, struct job *job)

@@ -5,6 +5,8 @@
 #define DAEMON_POOL_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /*
  * The worker threads: work that is large enough to be worth sharing is cut into
@@ -33,6 +35,10 @@ int pool_new(unsigned int n_threads, struct pool **ret);
 /* No job may be under way. NULL is fine. Returns NULL. */
 struct pool *pool_free(struct pool *p);
 unsigned int pool_threads(const struct pool *p);
+
+/* Bytes of a piece when len bytes are cut at multiples of unit: a share for each thread that helps.
+ */
+size_t pool_piece(const struct pool *p, size_t len, uint32_t unit);
 
 /*
  * Any thread. Works on the job until no piece is left to begin; does not wait

@@ -33,8 +33,6 @@
 
 /* WRITE_ZEROES where space cannot be freed: this much is encrypted and written at a time. */
 #define ZERO_PIECE (512u << 10)
-/* Smaller pieces of one request are not worth a worker's wake-up. */
-#define JOB_PIECE_MIN (64u << 10)
 
 enum { WAIT = 0, GO_ON = STORE_DONE };
 
@@ -147,9 +145,7 @@ static int crypt(struct request *req, bool is_encrypt)
 		atomic_store(&req->job_error, crypt_part(req, is_encrypt, 0, req->window_len));
 		return GO_ON;
 	}
-	piece = round_up(req->window_len / (pool_threads(v->pool) + 1), v->sector);
-	if (piece < JOB_PIECE_MIN)
-		piece = JOB_PIECE_MIN;
+	piece = pool_piece(v->pool, req->window_len, v->sector);
 	req->job_piece_bytes = piece;
 	req->job_is_encrypt = is_encrypt;
 	req->job.n_pieces = (unsigned int)((req->window_len + piece - 1) / piece);
