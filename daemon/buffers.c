@@ -4,8 +4,8 @@
 /*
  * Buffers by size class: powers of two up to 1 MiB, then whole MiB. A returned
  * buffer is kept for the next request of its class, because fresh pages cost more
- * than the crypto of what they hold; when another class needs the room, kept buffers are
- * given back to the system first. The line of waiters is first come, first served, or a
+ * than the crypto of what they hold; when another class needs the room, or nobody uses the volume,
+ * kept buffers are given back to the system. The line of waiters is first come, first served, or a
  * large request would starve behind small ones.
  */
 
@@ -208,6 +208,30 @@ bool buffers_are_wanted(struct buffers *b, const struct buffers_waiter *w)
 	yes = b->first && (b->first != w || b->first->next);
 	(void)pthread_mutex_unlock(&b->mutex);
 	return yes;
+}
+
+void buffers_give_back(struct buffers *b)
+{
+	struct kept *old = NULL;
+
+	(void)pthread_mutex_lock(&b->mutex);
+	for (unsigned int c = 0; c < N_CLASSES; c++) {
+		struct kept **link = &b->kept[c];
+
+		for (unsigned int n = 0; c == 0 && *link && n < FIRST_SMALL; n++)
+			link = &(*link)->next;
+		while (*link) {
+			struct kept *k = *link;
+
+			*link = k->next;
+			k->next = old;
+			k->class = c;
+			old = k;
+			b->total -= class_bytes(c);
+		}
+	}
+	(void)pthread_mutex_unlock(&b->mutex);
+	unmap(old);
 }
 
 void buffers_leave(struct buffers *b, struct buffers_waiter *w)

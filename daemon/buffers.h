@@ -38,6 +38,11 @@ void *buffers_get(struct buffers *b, size_t len, struct buffers_waiter *w);
 void buffers_put(struct buffers *b, void *buf, size_t len);
 /* Whether others than w wait in line. Any thread. */
 bool buffers_are_wanted(struct buffers *b, const struct buffers_waiter *w);
+/*
+ * What is kept goes back to the system, but for what buffers_new() took: for a volume that nobody
+ * uses at the moment. Any thread.
+ */
+void buffers_give_back(struct buffers *b);
 /* Out of the line, if in it. */
 void buffers_leave(struct buffers *b, struct buffers_waiter *w);
 

@@ -45,6 +45,8 @@
 /* Memory can also come back from elsewhere in the system, which wakes nobody. */
 #define MEMORY_RETRY_MS 1000
 #define SOCKET_BUFFER (4 << 20)
+/* A client that sends nothing for so long is idle: the memory of its last requests goes back. */
+#define IDLE_MS 10000
 
 void conn_wake(struct conn *c)
 {
@@ -131,10 +133,25 @@ static short death_of(const struct conn *c)
 	return c->is_kernel ? POLLRDHUP : 0;
 }
 
+/* As wait_for(); *timeout_ms is IDLE_MS at first, and -1 from when nothing came for so long. */
+static int wait_for_input(struct conn *c, int *timeout_ms)
+{
+	int64_t idle = clock_ms() + IDLE_MS;
+	int r = wait_for(c, POLLIN, *timeout_ms);
+
+	if (r == 0 && *timeout_ms >= 0 && clock_ms() >= idle) {
+		buffers_give_back(c->volume->buffers);
+		*timeout_ms = -1;
+	}
+	return r;
+}
+
 /* At least one byte into iov. Bytes read, -ECONNRESET at the end of the stream, -ECANCELED, -errno.
  */
 static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
 {
+	int timeout_ms = IDLE_MS;
+
 	for (;;) {
 		ssize_t got;
 		int r;
@@ -157,7 +174,7 @@ static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
 			return -errno;
 		/* The batch is over: what it finished goes out before we sleep. */
 		reply_uncork(c);
-		r = wait_for(c, POLLIN, -1);
+		r = wait_for_input(c, &timeout_ms);
 		if (r < 0)
 			return r;
 	}

@@ -64,6 +64,41 @@ static void a_buffer_is_in_memory_before_it_is_used(void **state)
 	buffers_free(b);
 }
 
+static bool is_mapped(void *page)
+{
+	unsigned char in_core;
+
+	return mincore(page, 4096, &in_core) == 0;
+}
+
+static void what_an_idle_volume_keeps_goes_back_but_for_the_first_part(void **state)
+{
+	struct waiter w = fresh();
+	struct buffers *b = make(BUFFERS_LARGEST);
+	unsigned char *small[20], *large, *used;
+	unsigned int kept = 0;
+
+	for (size_t i = 0; i < 20; i++)
+		assert_non_null(small[i] = buffers_get(b, 4096, &w.w));
+	assert_non_null(large = buffers_get(b, MIB, &w.w));
+	assert_non_null(used = buffers_get(b, MIB, &w.w));
+	for (size_t i = 0; i < 20; i++)
+		buffers_put(b, small[i], 4096);
+	buffers_put(b, large, MIB);
+	buffers_give_back(b);
+	for (size_t i = 0; i < 20; i++)
+		kept += is_mapped(small[i]);
+	assert_int_equal(kept, 16);
+	assert_false(is_mapped(large));
+	/* In use, and the account is right: all of the limit can be had again. */
+	used[0] = 1;
+	buffers_put(b, used, MIB);
+	buffers_give_back(b);
+	assert_non_null(large = buffers_get(b, BUFFERS_LARGEST - MIB, &w.w));
+	buffers_put(b, large, BUFFERS_LARGEST - MIB);
+	buffers_free(b);
+}
+
 static void a_limit_below_the_largest_request_is_refused(void **state)
 {
 	struct buffers *b;
@@ -278,6 +313,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_buffer_is_in_memory_before_it_is_used),
+		cmocka_unit_test(what_an_idle_volume_keeps_goes_back_but_for_the_first_part),
 		cmocka_unit_test(a_limit_below_the_largest_request_is_refused),
 		cmocka_unit_test(any_length_up_to_the_largest_fits_and_is_aligned),
 		cmocka_unit_test(the_limit_holds_and_what_comes_back_goes_on),
