@@ -18,7 +18,10 @@ from lib import client, goals, guest, images, layers, peers, plot, rounds, table
 from lib.client import case
 
 TOP = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..")
-PARTS = ["xts", "file", "rbd", "growth", "layers", "volumes", "guest"]
+# Seconds that each takes on a machine that does nothing else, the full run and the quick one.
+BUDGETS = {"xts": (40, 40), "file": (120, 30), "rbd": (560, 90), "growth": (300, 40),
+           "layers": (180, 0), "volumes": (150, 20), "guest": (900, 80)}
+PARTS = list(BUDGETS)
 
 K, M = 1024, 1 << 20
 RBD_CASES = [
@@ -45,8 +48,10 @@ class Bench:
         self.key = os.path.join(args.work, "key")
         images.make_key(self.key)
         self.maker = peers.Maker(args.work, args.program, self.key, self.size)
-        self.results = {"format": 1, "machine": self.machine(), "groups": {}, "calls": {}}
+        self.results = {"format": 1, "machine": self.machine(), "groups": {}, "calls": {},
+                        "times": {}, "skipped": {}}
         self.running = []
+        self.plaintext = self.digest = None
 
     def machine(self):
         with open("/proc/cpuinfo", encoding="utf-8") as f:
@@ -85,7 +90,17 @@ class Bench:
     # ---- rounds ----
 
     def interleave(self, group, name, servers, measure):
-        self.record(group, name, rounds.interleave(servers, self.rounds, measure))
+        """A case that fails is left out, with its reason; the others go on."""
+        try:
+            got = rounds.interleave(servers, self.rounds, measure)
+        except client.Failed as e:
+            self.skip(f"{group} {name}", e)
+        else:
+            self.record(group, name, got)
+
+    def skip(self, what, why):
+        self.results["skipped"][what] = str(why)
+        say(f"LEFT OUT: {what}: {why}")
 
     def record(self, group, name, got):
         self.results["groups"].setdefault(group, {})[name] = got
@@ -98,9 +113,15 @@ class Bench:
 
     def count_calls(self, group, servers, c):
         for s in servers:
-            got = client.count_calls(s, c, self.seconds, self.args.work)
+            try:
+                got = client.count_calls(s, c, self.seconds, self.args.work)
+            except client.Failed as e:
+                self.skip(f"system calls of {s.name}, {group}", e)
+                continue
             if got:
                 self.results["calls"].setdefault(group, {})[s.name] = got
+            else:
+                self.skip(f"system calls of {s.name}, {group}", "perf cannot count them here")
 
     # ---- parts ----
 
@@ -114,6 +135,8 @@ class Bench:
             if line.startswith("+F:"):
                 self.results["xts"]["openssl-speed-4096"] = float(line.split(":")[-1]) / 1e9
         table.print_xts(self.results["xts"])
+        self.results["workers"] = json.loads(images.call(self.args.workers, "--json"))
+        table.print_workers(self.results["workers"])
 
     def file(self):
         say("a LUKS1 file in memory")
@@ -200,24 +223,22 @@ class Bench:
         counts = (1, 10) if self.args.quick else (1, 10, 100)
         header = os.path.join(self.args.memory, "header")
         images.make_header(header, "luks1", self.key)
-        for i in range(max(counts)):
-            images.import_image(header, f"volume-{i}")
-            images.call("rbd", "resize", "--no-progress", "--size", "16M", f"volume-{i}")
-        self.results["volumes"] = volumes.measure(self.maker, counts)
+        images.make_volumes(max(counts), header)
+        self.results["volumes"] = volumes.measure(self.maker, counts,
+                                                  0 if self.args.quick else volumes.IDLE)
         table.print_volumes(self.results["volumes"])
 
     def guest(self):
         say("a kernel with the nbd driver")
         got = guest.run(self.args, self.rounds)
-        if isinstance(got, str):
-            say(got)
-            self.results["guest-skipped"] = got
-            return
         self.results["groups"].update(got["groups"])
-        self.results["guest-volumes"] = got.get("volumes", {})
+        self.results["guest-volumes"] = got["volumes"]
         for group, cases in got["groups"].items():
             for name, servers in cases.items():
                 table.print_case(group, name, servers)
+        table.print_volumes(got["volumes"])
+        for what, why in got["skipped"].items():
+            self.skip(what, why)
 
     # ---- data ----
 
@@ -234,28 +255,61 @@ class Bench:
         images.make_plaintext(self.plaintext, self.size)
         self.digest = client.sha256(["cat", self.plaintext])
 
-    def run(self):
+    def resume(self):
+        """What the last run left; its parts that came to their end are not measured again."""
+        with open(os.path.join(self.args.output, "bench.json"), encoding="utf-8") as f:
+            last = json.load(f)
+        for name in ("quick", "rounds", "seconds", "size", "program"):
+            if last["machine"][name] != self.results["machine"][name]:
+                raise client.Failed(f"{self.args.output} is of another kind of run: {name}")
+        self.results = last
+        self.results["skipped"] = {}
+        self.args.only = [p for p in self.args.only if p not in last["times"]]
+
+    def part(self, name):
+        """True when it came to its end; whatever goes wrong in it, the next ones are measured."""
+        budget = BUDGETS[name][self.args.quick]
         start = time.monotonic()
+        say(f"---- {name}: {budget} s on a quiet machine ----")
+        try:
+            getattr(self, name)()
+        except Exception as e:  # pylint: disable=broad-except
+            # Also what nobody thought of: the other parts have taken half an hour.
+            self.skip(name, f"{type(e).__name__}: {e}")
+            return
+        finally:
+            self.stop()
+            took = round(time.monotonic() - start)
+            self.results["machine"]["took"] = self.results["machine"].get("took", 0) + took
+            say(f"{name} took {took} s of {budget}")
+        self.results["times"][name] = took
+
+    def run(self):
+        """Whether all was measured."""
+        if self.args.resume:
+            self.resume()
         self.prepare()
-        for part in self.args.only:
-            try:
-                getattr(self, part)()
-            finally:
-                self.stop()
-        self.results["machine"]["took"] = round(time.monotonic() - start)
-        self.results["goals"] = goals.judge(self.results)
+        for name in self.args.only:
+            self.part(name)
+            self.write()
         table.print_goals(self.results["goals"])
-        self.write()
-        say(f"{self.results['machine']['took']} s")
+        for what, why in self.results["skipped"].items():
+            say(f"LEFT OUT: {what}: {why}")
+        say(f"{self.results['machine'].get('took', 0)} s; {self.args.output}: bench.md, "
+            "bench.json, and plots")
+        return not self.results["skipped"]
 
     def write(self):
+        """What there is so far."""
+        self.results["goals"] = goals.judge(self.results)
         os.makedirs(self.args.output, exist_ok=True)
-        with open(os.path.join(self.args.output, "bench.json"), "w", encoding="utf-8") as f:
+        path = os.path.join(self.args.output, "bench.json")
+        with open(path + ".new", "w", encoding="utf-8") as f:
             json.dump(self.results, f, indent=1)
+        os.replace(path + ".new", path)
         with open(os.path.join(self.args.output, "bench.md"), "w", encoding="utf-8") as f:
             table.write_markdown(self.results, f)
         plot.write_all(self.results, self.args.output)
-        say(f"{self.args.output}: bench.md, bench.json, and plots")
 
 
 def main():
@@ -264,10 +318,13 @@ def main():
     p.add_argument("--memory", required=True, help="folder in memory")
     p.add_argument("--program", default=os.path.join(TOP, "build/rbdcrypt-nbd"))
     p.add_argument("--xts", default=os.path.join(TOP, "build/bench/xts"))
+    p.add_argument("--workers", default=os.path.join(TOP, "build/bench/workers"))
     p.add_argument("--output", default=os.path.join(TOP, "build/bench-results"))
     p.add_argument("--quick", action="store_true", help="less of everything, under five minutes")
     p.add_argument("--rounds", type=int)
     p.add_argument("--seconds", type=float, help="of load in a round")
+    p.add_argument("--resume", action="store_true",
+                   help="only what is missing in the output folder")
     p.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     args = p.parse_args()
     # The program refuses passphrase files that others may read.
@@ -275,9 +332,11 @@ def main():
     args.program = os.path.realpath(args.program)
     bench = Bench(args)
     try:
-        bench.run()
+        is_whole = bench.run()
     except client.Failed as e:
         sys.exit(f"bench: {e}")
+    if not is_whole:
+        sys.exit("bench: not all was measured")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ bench:
 	$(Q)$(call setup,build test kernel bench)
 	$(Q)$(again) .bench
 .bench: $(PROGRAM) $(BENCHBIN)
-	$(Q)bench/run --program '$(PROGRAM)' --xts '$(O)/bench/xts' --output '$(O)/bench-results' \
+	$(Q)bench/run --program '$(PROGRAM)' --xts '$(O)/bench/xts' \
+		--workers '$(O)/bench/workers' --output '$(O)/bench-results' \
 		$(if $(QUICK),--quick) $(BENCH)
 
 check:

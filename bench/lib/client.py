@@ -6,6 +6,7 @@
 import json
 import os
 import subprocess
+import threading
 import time
 from collections import namedtuple
 
@@ -31,12 +32,21 @@ def cpu_seconds(pid):
     return time.clock_gettime((~pid << 3) | 2)
 
 
+# A command that takes longer hangs, with the server that it waits for.
+PATIENCE = 120
+
+
 def run_timed(argv, **kwargs):
     """(wall seconds, CPU seconds) of a command and its children."""
     start = time.monotonic()
     p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **kwargs)
+    timer = threading.Timer(PATIENCE, p.kill)
+    timer.start()
     _, status, usage = os.wait4(p.pid, 0)
+    timer.cancel()
     p.returncode = os.waitstatus_to_exitcode(status)
+    if time.monotonic() - start >= PATIENCE:
+        raise Failed(f"{' '.join(argv)}: not over after {PATIENCE} s")
     if p.returncode != 0:
         raise Failed(f"{' '.join(argv)}: exit status {p.returncode}")
     return time.monotonic() - start, usage.ru_utime + usage.ru_stime
@@ -95,7 +105,8 @@ def copy(server, work):
 
 
 def sha256(argv):
-    p = subprocess.run(["bash", "-o", "pipefail", "-c", '"$@" | sha256sum', "bash"] + argv,
+    p = subprocess.run(["timeout", str(PATIENCE), "bash", "-o", "pipefail", "-c",
+                        '"$@" | sha256sum', "bash"] + argv,
                        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if p.returncode != 0:
         raise Failed(f"{' '.join(argv)}: {p.stderr}")
@@ -114,7 +125,8 @@ def count_calls(server, c, seconds, work):
     argv = ["perf", "stat", "-x,", "-o", csv, "-e", events, "-p", str(server.pid), "--"]
     argv += fio_argv(server.fio_target(), c, output)
     argv += ["--time_based", f"--runtime={int(seconds * 1000)}ms"]
-    p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    p = subprocess.run(["timeout", str(PATIENCE)] + argv, stdin=subprocess.DEVNULL,
+                       capture_output=True, check=False)
     if p.returncode != 0:
         return None
     ops = parse(output)["ops"]

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
@@ -23,31 +24,32 @@ WORK = "/run/bench"
 CASES = [("randread", 4 << 10, 32), ("read", 128 << 10, 16), ("randwrite", 4 << 10, 32),
          ("randread", 4 << 10, 1), ("write", 128 << 10, 16)]
 QUICK_CASES = 3
+COUNTS = (1, 10, 100)
 
 
 # ---- outside ----
 
 def run(args, n_rounds):
-    """Its results, or why there are none."""
+    """Its results; "skipped" says what it could not measure, and why."""
     result = os.path.join(args.work, "guest")
     os.makedirs(result, exist_ok=True)
     order = {"program": args.program, "rounds": n_rounds, "quick": args.quick}
     with open(os.path.join(result, "order.json"), "w", encoding="utf-8") as f:
         json.dump(order, f)
-    mem, limit = ("3G", "200") if args.quick else ("12G", "1200")
+    mem, limit = ("3G", "200") if args.quick else ("12G", "1000")
     script = '. "$1/uml.sh"; shift; uml_run "$@"'
     p = subprocess.run(
         ["bash", "-c", script, "bench", images.TESTS_LIB, "--mem", mem, "--time", limit,
-         "--nbds", "8" if args.quick else "110", "--result", result, "/usr/bin/python3",
+         "--nbds", "8" if args.quick else "210", "--result", result, "/usr/bin/python3",
          os.path.join(HERE, "guest.py")],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     try:
         with open(os.path.join(result, "guest.json"), encoding="utf-8") as f:
             got = json.load(f)
     except OSError:
-        got = None
-    if got is None or p.returncode != 0:
-        return f"no figures from the guest ({p.returncode}): {p.stdout}{p.stderr}".strip()
+        got = {"groups": {}, "volumes": {}, "skipped": {}}
+    if p.returncode != 0:
+        got["skipped"]["guest"] = f"it ended with {p.returncode}: {p.stdout}{p.stderr}".strip()
     return got
 
 
@@ -112,9 +114,10 @@ class Device:
             self.device = None
 
 
-def ours(program, key, spec):
-    return Device("ours", [program, "map", "--log-file", f"{WORK}/log",
-                           "--encryption-passphrase-file", key], [program, "unmap"], spec)
+def ours(program, key, spec, options=("--log-file", f"{WORK}/log")):
+    """With the options that it has by default, a process of its own."""
+    return Device("ours", [program, "map", *options, "--encryption-passphrase-file", key],
+                  [program, "unmap"], spec)
 
 
 def rbd_nbd(key, spec):
@@ -122,7 +125,7 @@ def rbd_nbd(key, spec):
                               "--encryption-passphrase-file", key], ["rbd-nbd", "unmap"], spec)
 
 
-def compare(order, key, results):
+def compare(order, key, results, write):
     size = (48 if order["quick"] else 256) << 20
     plain, raw = f"{WORK}/plain", f"{WORK}/luks1"
     images.make_plaintext(plain, size)
@@ -141,18 +144,62 @@ def compare(order, key, results):
         cases[c.name] = rounds.interleave(
             devices, order["rounds"],
             lambda d, c=c: client.load(d, c, 0.6 if order["quick"] else 1.5, WORK))
+        write()
     for d in devices:
         d.stop()
 
 
-def count(key, results):
-    """What rbd-nbd takes for many volumes."""
+class Daemon:
+    """Our daemon of a host; the volumes that it maps."""
+
+    def __init__(self, program, key):
+        self.program, self.key, self.process = program, key, None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    threads, memory = Device.threads, Device.memory
+
+    def start(self):
+        with open(f"{WORK}/daemon.log", "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen([self.program, "daemon"], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        while not os.path.exists("/run/rbdcrypt-nbd/control"):
+            if self.process.poll() is not None:
+                raise client.Failed("our daemon does not start")
+            time.sleep(0.05)
+
+    def serve(self, i):
+        device = ours(self.program, self.key, f"rbd/volume-{i}", ()).start()
+        if device.pid != self.pid:
+            raise client.Failed(f"volume {i} is not served by our daemon")
+        device.settle()
+
+
+def count(order, key, results, write):
+    """What many volumes take, each with its device. They end with the guest."""
     images.make_header(f"{WORK}/header", "luks1", key)
-    for i in range(100):
-        images.import_image(f"{WORK}/header", f"volume-{i}")
-        images.call("rbd", "resize", "--no-progress", "--size", "16M", f"volume-{i}")
-    results["volumes"]["rbd-nbd"] = volumes.grow(
-        lambda i: rbd_nbd(key, f"rbd/volume-{i}"), (1, 10, 100), 1)
+    images.make_volumes(2 * max(COUNTS), f"{WORK}/header")
+    mine = results["volumes"].setdefault("ours-daemon", {})
+    theirs = results["volumes"].setdefault("rbd-nbd", {})
+    daemon = Daemon(order["program"], key)
+    daemon.start()
+    done = 0
+    for n in COUNTS:
+        for i in range(done, n):
+            daemon.serve(i)
+        done = n
+        mine[str(n)] = volumes.cost([daemon])
+        write()
+    devices = []
+    for n in COUNTS:
+        while len(devices) < n:
+            # Images of their own: nobody has opened them before.
+            devices.append(rbd_nbd(key, f"rbd/volume-{max(COUNTS) + len(devices)}").start())
+            devices[-1].settle()
+        theirs[str(n)] = volumes.cost(devices)
+        write()
 
 
 def main():
@@ -162,17 +209,25 @@ def main():
         order = json.load(f)
     key = f"{WORK}/key"
     images.make_key(key)
-    results = {"groups": {}, "volumes": {}}
-    try:
-        images.start_cluster(f"{WORK}/cluster")
-        compare(order, key, results)
-        if not order["quick"]:
-            count(key, results)
-    except client.Failed as e:
-        sys.exit(str(e))
-    finally:
-        with open(f"{result}/guest.json", "w", encoding="utf-8") as f:
+    results = {"groups": {}, "volumes": {}, "skipped": {}}
+
+    def write():
+        # The folder is the machine's: what is there outlives a guest that hangs.
+        with open(f"{result}/guest.json.new", "w", encoding="utf-8") as f:
             json.dump(results, f)
+        os.replace(f"{result}/guest.json.new", f"{result}/guest.json")
+
+    def part(name, measure):
+        try:
+            measure()
+        except client.Failed as e:
+            results["skipped"][f"guest, {name}"] = str(e)
+        write()
+
+    images.start_cluster(f"{WORK}/cluster")
+    part("speed", lambda: compare(order, key, results, write))
+    if not order["quick"]:
+        part("volumes", lambda: count(order, key, results, write))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ QEMU_FORMAT = {"luks1": "luks", "luks2": "luks2"}
 
 
 def call(*argv):
-    p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                           check=False, timeout=client.PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise client.Failed(str(e)) from e
     if p.returncode != 0:
         raise client.Failed(f"{' '.join(argv)}: {p.stderr.strip()}")
     return p.stdout
@@ -49,6 +53,23 @@ def make_header(path, form, key):
 
 def import_image(path, name):
     call("rbd", "import", "--no-progress", path, name)
+
+
+def make_volumes(n, header):
+    """Small LUKS images volume-0 and on, by calls: two hundred commands take minutes."""
+    # pylint: disable=import-outside-toplevel
+    # Debian's Python has them; another may not.
+    import rados
+    import rbd
+    with open(header, "rb") as f:
+        # There is one keyslot; what follows is holes.
+        head = f.read(1 << 20)
+    with rados.Rados(conffile=os.environ["CEPH_CONF"]) as cluster, \
+            cluster.open_ioctx("rbd") as pool:
+        for i in range(n):
+            rbd.RBD().create(pool, f"volume-{i}", 16 << 20)
+            with rbd.Image(pool, f"volume-{i}") as image:
+                image.write(head, 0)
 
 
 def make_plaintext(path, size):

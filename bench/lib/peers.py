@@ -30,6 +30,20 @@ LABELS = {
 }
 
 
+def connect(uri):
+    """A client that holds its connection; it ends with the object."""
+    # pylint: disable=import-outside-toplevel
+    # Debian's Python has it; another may not.
+    import nbd
+    client_ = nbd.NBD()
+    try:
+        client_.connect_uri(uri)
+        client_.pread(4096, 0)
+    except nbd.Error as e:
+        raise client.Failed(f"{uri}: {e}") from e
+    return client_
+
+
 class Server:
     """A process that serves one export on a unix socket."""
 
@@ -39,7 +53,7 @@ class Server:
         self.name, self.argv, self.socket, self.size = name, argv, socket, size
         self.env = dict(os.environ, **(env or {}))
         self.uri = f"nbd+unix:///?socket={socket}"
-        self.process = None
+        self.process = self.client = None
 
     def start(self):
         with open(self.socket + ".log", "w", encoding="utf-8") as log:
@@ -68,8 +82,8 @@ class Server:
         return client.sha256(["nbdcopy", "--no-extents", self.uri, "-"])
 
     def settle(self):
-        """Until it answers: qemu-nbd has its socket before it has its image."""
-        images.call("nbdinfo", "--size", self.uri)
+        """Until it answers, and goes on serving us: as a volume that is used is."""
+        self.client = connect(self.uri)
 
     def threads(self):
         return len(os.listdir(f"/proc/{self.pid}/task"))
@@ -78,6 +92,7 @@ class Server:
         return volumes.proportional_bytes(self.pid)
 
     def stop(self):
+        self.client = None
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -91,7 +106,7 @@ class Daemon(Server):
     """Our daemon of a host, which serves many volumes."""
 
     def __init__(self, program, key, folder):
-        self.key, self.folder = key, folder
+        self.key, self.folder, self.clients = key, folder, []
         super().__init__("ours-daemon", [program, "daemon"], folder + "/control", 0,
                          {"RBDCRYPT_NBD_RUN_DIR": folder})
 
@@ -99,7 +114,11 @@ class Daemon(Server):
         socket = f"{self.folder}/{i}.sock"
         images.call("env", f"RBDCRYPT_NBD_RUN_DIR={self.folder}", self.argv[0], "serve",
                     "--socket", socket, "--encryption-passphrase-file", self.key, spec)
-        images.call("nbdinfo", "--size", f"nbd+unix:///?socket={socket}")
+        self.clients.append(connect(f"nbd+unix:///?socket={socket}"))
+
+    def stop(self):
+        self.clients.clear()
+        super().stop()
 
 
 class FioRbd:

@@ -16,11 +16,19 @@ COLOURS = {
     "qemu-plain": "#f3d9a4", "fio-rbd": "#3b5b92", "nbdkit-luks": "#7b4fa3",
     "nbdkit-plain": "#b9a3d0", "nbdkit-null": "#9aa0a6", "rbd-nbd": "#c1440e",
     "ours-rados": "#4c9f7f", "ours-2": "#4c9f7f", "ours-4": "#8fd0b5", "reef": "#c1440e",
+    "ours-daemon": "#0b6e4f", "memcpy": "#9aa0a6", "evp": "#c1440e", "evp-rekey": "#e8a33d",
+    "openssl": "#7b4fa3", "aesni": "#8fd0b5", "vaes256": "#4c9f7f", "vaes512": "#0b6e4f",
+    "direct": "#4c9f7f", "workers": "#0b6e4f", "openssl-direct": "#b9a3d0",
+    "openssl-workers": "#7b4fa3",
 }
 FONT = 'font-family="sans-serif" font-size="12"'
-LINES = {"depth": "requests in flight", "size": "KiB of a request", "connections": "connections"}
+LINES = {"depth": "requests in flight", "size": "KiB of a request", "connections": "connections",
+         "volumes": "volumes", "guest-volumes": "volumes"}
 FIGURES = [("iops", "IOPS (more is better)"), ("cpu_us", "CPU of the server, us per request "
                                                "(less is better)")]
+COSTS = [("mib", "MiB (less is better)"), ("threads", "threads (less is better)")]
+RATES = [("clock", "GB/s (more is better)"), ("cpu", "GB per second of the processors "
+                                              "(more is better)")]
 
 
 class Svg:
@@ -62,24 +70,26 @@ def number(v):
 BAR, GAP, LEFT, PANEL = 16, 26, 240, 300
 
 
-def bars(group, cases, path):
+def bars(group, cases, path, shown=None):
     """Per case a block of bars: IOPS on the left, CPU per request on the right."""
+    shown = shown or FIGURES
     height = 70 + sum(len(s) * BAR + GAP for s in cases.values())
     svg = Svg(LEFT + 2 * PANEL + 80, height)
     svg.text(12, 22, TITLES.get(group, group), more='font-size="16"')
-    for i, (_, title) in enumerate(FIGURES):
+    for i, (_, title) in enumerate(shown):
         svg.text(LEFT + i * (PANEL + 30), 44, title, more='fill="#555"')
     y = 58.0
     for name, servers in cases.items():
         svg.text(12, y + 12, name, more='font-weight="bold"')
         y += 18
         for server, figures in servers.items():
-            svg.text(LEFT - 8, y + BAR - 5, LABELS[server], "end", 'font-size="11"')
-            for i, (key, _) in enumerate(FIGURES):
+            svg.text(LEFT - 8, y + BAR - 5, LABELS.get(server, server), "end",
+                     'font-size="11"')
+            for i, (key, _) in enumerate(shown):
                 if key not in figures:
                     continue
                 # Each case has a scale of its own: what counts is within it.
-                most = max(s[key] for s in servers.values())
+                most = max(s.get(key, 0) for s in servers.values())
                 w = (PANEL - 60) * figures[key] / most
                 x = LEFT + i * (PANEL + 30)
                 svg.rect(x, y + 1, w, BAR - 3, COLOURS[server])
@@ -95,6 +105,8 @@ BOX_W, BOX_H = 330, 240
 
 
 def x_of(group, name):
+    if group.endswith("volumes"):
+        return int(name)
     size, _, depth, *jobs = name.split("-")
     if group == "depth":
         return int(depth[2:])
@@ -136,10 +148,10 @@ def panel(svg, left, top, group, cases, figure):
             svg.dot(*p, COLOURS[server])
 
 
-def lines(group, cases, path):
+def lines(group, cases, path, shown=None):
     svg = Svg(60 + 2 * (BOX_W + 70), BOX_H + 160)
     svg.text(12, 22, TITLES.get(group, group), more='font-size="16"')
-    for i, figure in enumerate(FIGURES):
+    for i, figure in enumerate(shown or FIGURES):
         panel(svg, 60 + i * (BOX_W + 70), 70, group, cases, figure)
     for i, server in enumerate(next(iter(cases.values()))):
         x, y = 60 + i * 260, BOX_H + 140
@@ -148,7 +160,26 @@ def lines(group, cases, path):
     svg.write(path)
 
 
+def volumes(results, key):
+    """As cases: per number of volumes, what each server takes."""
+    servers = results.get(key, {})
+    return {n: {s: {"mib": c[n]["memory"] / 2**20, "threads": c[n]["threads"]}
+                for s, c in servers.items()} for n in next(iter(servers.values()), {})
+            if all(n in c for c in servers.values())}
+
+
 def write_all(results, folder):
     for group, cases in results["groups"].items():
         draw = lines if group in LINES and len(cases) > 1 else bars
         draw(group, cases, os.path.join(folder, group + ".svg"))
+    for key in ("volumes", "guest-volumes"):
+        cases = volumes(results, key)
+        if len(cases) > 1:
+            lines(key, cases, os.path.join(folder, key + ".svg"), COSTS)
+    if "xts" in results:
+        cases = {m: {e: {"cpu": v} for e, v in r.items()} for m, r in results["xts"].items()
+                 if isinstance(r, dict)}
+        bars("xts", cases, os.path.join(folder, "xts.svg"), RATES)
+    if "workers" in results:
+        cases = {n: v for n, v in results["workers"].items() if isinstance(v, dict)}
+        bars("workers", cases, os.path.join(folder, "workers.svg"), RATES)

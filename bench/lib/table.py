@@ -14,6 +14,10 @@ TITLES = {
     "connections": "Growth with connections: 4 KiB random reads, 64 in all, RBD image, LUKS1",
     "layers": "Chains of clones with keys of their own, written in the child",
     "first-write": "The first write to each object of a clone: two layers, LUKS1",
+    "xts": "AES-XTS by itself, one thread or two",
+    "workers": "AES-XTS through the workers: one request of a size, sectors of 512 bytes",
+    "volumes": "Many volumes, a client each",
+    "guest-volumes": "Many volumes, a device each, in the guest",
     "kernel": "/dev/nbdX on a kernel in a process (User Mode Linux), RBD image, LUKS1",
 }
 COLUMNS = [("iops", "IOPS", "{:.0f}"), ("mbps", "MB/s", "{:.1f}"), ("p50_us", "p50 us", "{:.0f}"),
@@ -42,6 +46,28 @@ def print_xts(xts):
         if isinstance(rates, dict):
             print(f"{name:24}" + "  ".join(f"{n} {v:.2f}" for n, v in rates.items()))
     print(f"(GB/s of {xts['cipher']}, OpenSSL {xts['openssl']})\n", flush=True)
+
+
+def workers_rows(workers):
+    return [[size] + [f"{v['clock']:.2f} ({v['cpu']:.2f})" for v in subjects.values()]
+            for size, subjects in workers.items() if isinstance(subjects, dict)]
+
+
+def workers_head(workers):
+    return ["request"] + list(workers["1M"])
+
+
+def workers_note(workers):
+    return (f"{workers['workers']} workers; a request is shared from {workers['threshold']} bytes "
+            f"on, with openssl from {workers['openssl-threshold']} on (0: never); in brackets by "
+            "the processors' time")
+
+
+def print_workers(workers):
+    widths = [8] + [16] * (len(workers_head(workers)) - 1)
+    for r in [workers_head(workers)] + workers_rows(workers):
+        print(line(r, widths))
+    print(f"(GB/s; {workers_note(workers)})\n", flush=True)
 
 
 def print_volumes(volumes):
@@ -108,10 +134,18 @@ def write_rest(results, f):
         markdown_table(f, ["measure"] + names, [
             [n] + [f"{r[e]:.2f}" if e in r else "-" for e in names]
             for n, r in results["xts"].items() if isinstance(r, dict)])
-    for title, key in (("Many volumes", "volumes"),
-                       ("Many volumes, in the guest", "guest-volumes")):
+    if "workers" in results:
+        f.write("## One request through the workers, GB/s\n\n")
+        markdown_table(f, workers_head(results["workers"]), workers_rows(results["workers"]))
+        f.write(workers_note(results["workers"]) + "\n\n")
+    if results.get("skipped"):
+        f.write("## Left out\n\n")
+        for what, why in results["skipped"].items():
+            f.write(f"- {what}: {why}\n")
+        f.write("\n")
+    for key in ("volumes", "guest-volumes"):
         if results.get(key):
-            f.write(f"## {title}\n\n")
+            f.write(f"## {TITLES[key]}\n\n")
             markdown_table(f, ["server", "volumes", "MiB", "threads", "processes"], [
                 [LABELS[s], str(n), f"{v['memory'] / 2**20:.1f}", str(v["threads"]),
                  str(v["processes"])]

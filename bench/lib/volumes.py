@@ -3,6 +3,7 @@
 #
 # volumes.py: what 1, 10 and 100 volumes cost in memory and threads.
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 
@@ -15,12 +16,17 @@ def proportional_bytes(pid):
     return 0
 
 
-def cost(processes):
+# Seconds after the last request: the volumes are mapped, and nobody uses them.
+IDLE = 12
+
+
+def cost(processes, idle=IDLE):
+    time.sleep(idle)
     return {"memory": sum(p.memory() for p in processes), "processes": len(processes),
             "threads": sum(p.threads() for p in processes)}
 
 
-def grow(make, counts, at_once=4):
+def grow(make, counts, idle, at_once=4):
     """Costs of the first n servers, a process each, for each n of counts."""
     servers, got = [], {}
     try:
@@ -30,14 +36,14 @@ def grow(make, counts, at_once=4):
                 servers += new
                 list(pool.map(lambda s: s.start(), new))
                 list(pool.map(lambda s: s.settle(), new))
-                got[str(n)] = cost(servers)
+                got[str(n)] = cost(servers, idle)
     finally:
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(lambda s: s.stop(), servers))
     return got
 
 
-def grow_daemon(daemon, counts):
+def grow_daemon(daemon, counts, idle):
     """The same for one process that serves them all."""
     got, n_served = {}, 0
     try:
@@ -46,15 +52,15 @@ def grow_daemon(daemon, counts):
             for i in range(n_served, n):
                 daemon.serve(f"rbd/volume-{i}", i)
             n_served = n
-            got[str(n)] = cost([daemon])
+            got[str(n)] = cost([daemon], idle)
     finally:
         daemon.stop()
     return got
 
 
-def measure(maker, counts):
+def measure(maker, counts, idle=IDLE):
     return {
-        "ours-daemon": grow_daemon(maker.daemon(), counts),
-        "ours": grow(lambda i: maker.ours(f"rbd/volume-{i}"), counts),
-        "qemu-librbd": grow(lambda i: maker.qemu_librbd(f"volume-{i}"), counts),
+        "ours-daemon": grow_daemon(maker.daemon(), counts, idle),
+        "ours": grow(lambda i: maker.ours(f"rbd/volume-{i}"), counts, idle),
+        "qemu-librbd": grow(lambda i: maker.qemu_librbd(f"volume-{i}"), counts, idle),
     }
