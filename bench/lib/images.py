@@ -17,10 +17,10 @@ DATA_MIB = {"luks1": 4, "luks2": 16}
 QEMU_FORMAT = {"luks1": "luks", "luks2": "luks2"}
 
 
-def call(*argv):
+def call(*argv, patience=client.PATIENCE):
     try:
         p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                           check=False, timeout=client.PATIENCE)
+                           check=False, timeout=patience)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise client.Failed(str(e)) from e
     if p.returncode != 0:
