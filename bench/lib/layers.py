@@ -64,7 +64,7 @@ def reef_server(maker, image):
     argv = ["bash", "-c", '. "$0/trixie.sh"; trixie_root && tree_exec "$REEF_ROOT" "$@"',
             images.TESTS_LIB, os.path.dirname(os.environ["CEPH_CONF"])]
     conf = os.environ["CEPH_CONF"]
-    argv += ["qemu-nbd", "--persistent", "--image-opts"]
+    argv += ["qemu-nbd", "--persistent", "--shared=16", "--image-opts"]
     argv += [f"driver=rbd,conf={conf},pool=rbd,image={image},cache.direct=on,encrypt.format=luks,"
              "encrypt.key-secret=b,encrypt.parent.format=luks,encrypt.parent.key-secret=a"]
     for s in "ab":
