@@ -15,25 +15,12 @@ trixie_root || exit
 tmpdir T
 cd "$T" || fail "no folder"
 export RBDCRYPT_NBD_RUN_DIR=$T/run
-failures=0
+CASE_LOGS=(daemon.log)
 printf 'correct horse' >key
 chmod 600 key
 truncate -s 32M disk
 cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 disk key ||
 	fail "no LUKS2 header"
-
-case_() { # NAME COMMAND...
-	local name=$1
-	shift
-	if "$@" >said 2>&1; then
-		echo "ok $name"
-	else
-		sed 's/^/	/' said
-		echo "not ok $name"
-		failures=$((failures + 1))
-	fi
-}
-end() { ! alive "$1" || kill -KILL "$1"; }
 ctl() { (tree_exec "$REEF_ROOT" "$T" timeout 60 varlinkctl "$@"); }
 call() { ctl -j call "$T/run/control" "org.rbdcrypt.Host.$1" "$2"; }
 # refused ERROR METHOD PARAMETERS

@@ -17,24 +17,10 @@ PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
 tmpdir T
 cd "$T" || fail "no folder"
 export RBDCRYPT_NBD_RUN_DIR=$T/run
-failures=0
+CASE_LOGS=(log)
 truncate -s 4M disk
 # Others cannot walk through the folders above it, but may start in it.
 mkdir -m 755 pub
-
-case_() { # NAME COMMAND...
-	local name=$1
-	shift
-	if "$@" >said 2>&1; then
-		echo "ok $name"
-	else
-		sed 's/^/	/' said
-		[[ ! -s log ]] || sed 's/^/	log: /' log
-		echo "not ok $name"
-		failures=$((failures + 1))
-	fi
-}
-end() { ! alive "$1" || kill -KILL "$1"; }
 
 start() { # [OPTION]...
 	: >log

@@ -23,25 +23,11 @@ cd "$T" || fail "no folder"
 export RBDCRYPT_NBD_RUN_DIR=$T/run
 ROUNDS=${LONG:+50}
 ROUNDS=${ROUNDS:-2}
-failures=0
+CASE_LOGS=(daemon.log)
 printf 'correct horse' >key
 truncate -s 64M disk
 cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 disk key ||
 	fail "no LUKS2 header"
-
-case_() { # NAME COMMAND...
-	local name=$1
-	shift
-	if "$@" >said 2>&1; then
-		echo "ok $name"
-	else
-		tail -n 30 said | sed 's/^/	/'
-		tail -n 20 daemon.log | sed 's/^/	daemon: /'
-		echo "not ok $name"
-		failures=$((failures + 1))
-	fi
-}
-end() { ! alive "$1" || kill -KILL "$1"; }
 start_daemon() {
 	"$PROGRAM" daemon >/dev/null 2>>daemon.log &
 	daemon=$!

@@ -126,6 +126,27 @@ alive() {
 }
 gone() { ! alive "$1"; }
 
+# end PID: at once, if it is still there.
+end() { ! alive "$1" || kill -KILL "$1"; }
+
+# case_ NAME CMD [ARG]...: says whether CMD succeeds, as tests/run counts it. What CMD says is shown
+# when it fails, with the ends of the files in CASE_LOGS. Needs $T, a folder; counts in $failures.
+failures=0
+CASE_LOGS=()
+case_() {
+	local name=$1 log
+	shift
+	if "$@" >"$T/said" 2>&1; then
+		echo "ok $name"
+		return
+	fi
+	for log in "$T/said" "${CASE_LOGS[@]}"; do
+		[[ ! -s $log ]] || tail -n 40 "$log" | sed "s|^|	${log##*/}: |"
+	done
+	echo "not ok $name"
+	failures=$((failures + 1))
+}
+
 # processes_left: prints "pid command" of every process that descends from this script, has
 # left it or not, and still runs.
 processes_left() {
