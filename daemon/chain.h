@@ -44,7 +44,9 @@ struct chain_options {
 		*formats; /* child first; formats may be empty */
 	enum newline_policy newline;
 	const int *passphrase_fds; /* to read each from instead, -1: none; NULL: none at all */
-	struct key_options keys; /* how the passphrase files are read */
+	struct key_options keys; /* how the passphrase files are read, but for which part: */
+	const struct option_list *keyfile_offsets, *keyfile_sizes;
+	unsigned int tries; /* of what somebody types */
 	const char *cookie, *fsid; /* of the volume; NULL: none. For chain_unlock(). */
 	bool is_strict; /* no plaintext ancestors */
 	struct luks_limits limits;
@@ -78,6 +80,9 @@ int chain_unlock(const struct chain_options *o, struct chain *c, struct fault *f
 
 /* The source of layer i's passphrase as it was given; there is one when any was given. */
 const char *chain_source(const struct chain_options *o, unsigned int i);
+
+/* How the source of layer i's passphrase is read. */
+struct key_options chain_key_options(const struct chain_options *o, unsigned int i);
 
 /*
  * Opens layer l with one passphrase, by the policy for final newlines; source is its name. -EPERM

@@ -106,6 +106,23 @@ const char *chain_source(const struct chain_options *o, unsigned int i)
 	return files->items[i < files->n ? i : files->n - 1];
 }
 
+struct key_options chain_key_options(const struct chain_options *o, unsigned int i)
+{
+	const struct option_list *files = o->passphrase_files;
+	unsigned int source = i < files->n ? i : files->n - 1;
+	struct key_options ret = o->keys;
+
+	ret.offset_bytes = options_part(o->keyfile_offsets, source);
+	ret.size_bytes = (size_t)options_part(o->keyfile_sizes, source);
+	return ret;
+}
+
+/* The same part, as far as the options go. */
+static bool is_same_part(const struct key_options *a, const struct key_options *b)
+{
+	return a->offset_bytes == b->offset_bytes && a->size_bytes == b->size_bytes;
+}
+
 /* ---- which file would have been right ---- */
 
 static bool was_tried(const struct keys *k, const int *tried, int n, int file)
@@ -263,6 +280,34 @@ static int give_up(struct keys *k, unsigned int i, struct fault *f)
 
 /* ---- the regular way ---- */
 
+/* Whoever mistyped the passphrase of layer i is asked again; -EPERM when that is enough. */
+static int ask_again(const struct keys *k, unsigned int i, struct secret **ret, struct fault *f)
+{
+	const struct key_place place = chain_place(k->o, k->c, i);
+	const struct key_options how = chain_key_options(k->o, i);
+	const char *source = k->p[i].file;
+	int r = -EPERM;
+
+	/* One that was passed in was asked for by somebody else. */
+	if (key_repeat(source) != KEY_ASKS ||
+	    (k->o->passphrase_fds && i < k->o->passphrase_files->n && k->o->passphrase_fds[i] >= 0))
+		return r;
+	for (unsigned int n = 1; r == -EPERM && n < k->o->tries; n++) {
+		struct secret *again = NULL;
+
+		fault_clear(f);
+		log_notice(layer_info(k->c->layers[i].layer)->spec,
+			   "layer %u: that passphrase does not fit", i + 1);
+		r = key_read(source, &place, &how, &again, f);
+		if (r < 0)
+			return r;
+		(void)secret_free(k->p[i].secret);
+		k->p[i].secret = again;
+		r = chain_try_passphrase(k->o, &k->c->layers[i], again, source, ret, f);
+	}
+	return r;
+}
+
 static int unlock_layer(const struct keys *k, unsigned int i, struct fault *f)
 {
 	struct chain_layer *l = &k->c->layers[i];
@@ -275,6 +320,8 @@ static int unlock_layer(const struct keys *k, unsigned int i, struct fault *f)
 		r = secret_copy(xts_key(k->c->xts[i - 1]), &key);
 	} else {
 		r = chain_try_passphrase(k->o, l, k->p[file].secret, k->p[file].file, &key, f);
+		if (r == -EPERM)
+			r = ask_again(k, i, &key, f);
 	}
 	if (r == -EPERM)
 		return r;
@@ -301,6 +348,7 @@ static int unlock_layer(const struct keys *k, unsigned int i, struct fault *f)
 static int read_passphrase(const struct keys *k, unsigned int i, struct fault *f)
 {
 	const struct key_place place = chain_place(k->o, k->c, i);
+	const struct key_options how = chain_key_options(k->o, i);
 	struct passphrase *p = k->p;
 	int passed = k->o->passphrase_fds && i < k->o->passphrase_files->n ? k->o->passphrase_fds[i]
 									   : -1;
@@ -313,7 +361,9 @@ static int read_passphrase(const struct keys *k, unsigned int i, struct fault *f
 	if (r == 0 && passed >= 0)
 		r = key_read_passed(passed, p[i].file, &place, &k->o->keys, &p[i].secret, f);
 	for (unsigned int j = i; r == 0 && !p[i].secret && j-- > 0;) {
-		if (!p[j].file || strcmp(p[j].file, p[i].file) != 0)
+		const struct key_options other = chain_key_options(k->o, j);
+
+		if (!p[j].file || strcmp(p[j].file, p[i].file) != 0 || !is_same_part(&how, &other))
 			continue;
 		if (is_header_of_below(k, i) && j == i - 1)
 			return 0;
@@ -324,7 +374,7 @@ static int read_passphrase(const struct keys *k, unsigned int i, struct fault *f
 			(void)fault_set(f, EXIT_MEMORY, r, "no memory for a passphrase");
 	}
 	if (r == 0 && !p[i].secret)
-		r = key_read(p[i].file, &place, &k->o->keys, &p[i].secret, f);
+		r = key_read(p[i].file, &place, &how, &p[i].secret, f);
 	return r;
 }
 

@@ -4,6 +4,8 @@
 /* From the command line to how a chain is opened. Pure; what it refers to are the options' strings.
  */
 
+#include <stdlib.h>
+
 #include "chain.h"
 
 static void set_limits(struct luks_limits *l, const struct options *o)
@@ -21,6 +23,13 @@ static void set_limits(struct luks_limits *l, const struct options *o)
 		l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
 }
 
+uint64_t options_part(const struct option_list *list, unsigned int i)
+{
+	if (!list || list->n == 0)
+		return 0;
+	return strtoull(list->items[i < list->n ? i : list->n - 1], NULL, 10);
+}
+
 void chain_options_set(const struct options *o, struct chain_options *ret)
 {
 	ret->passphrase_files = &o->passphrase_files;
@@ -34,5 +43,8 @@ void chain_options_set(const struct options *o, struct chain_options *ret)
 	ret->is_without_lock = o->is_without_lock;
 	ret->keys.is_insecure_allowed = o->is_insecure_allowed;
 	ret->keys.timeout_s = (unsigned int)o->key_timeout_s;
+	ret->keyfile_offsets = &o->keyfile_offsets;
+	ret->keyfile_sizes = &o->keyfile_sizes;
+	ret->tries = o->tries;
 	set_limits(&ret->limits, o);
 }

@@ -310,7 +310,9 @@ static int open_key(struct options *o, const struct image_spec *spec, unsigned i
 		    struct keys *k, struct fault *f)
 {
 	const struct key_options how = { .is_insecure_allowed = o->is_insecure_allowed,
-					 .timeout_s = (unsigned int)o->key_timeout_s };
+					 .timeout_s = (unsigned int)o->key_timeout_s,
+					 .offset_bytes = options_part(&o->keyfile_offsets, i),
+					 .size_bytes = (size_t)options_part(&o->keyfile_sizes, i) };
 	const struct key_place place = { .pool = spec->pool ?: "",
 					 .nspace = spec->nspace ?: "",
 					 .image = spec->image ?: "",

@@ -131,6 +131,7 @@ void doctor_key(struct doctor *d, const struct chain_options *o, const struct ch
 		unsigned int i)
 {
 	const struct key_place place = chain_place(o, c, i);
+	const struct key_options how = chain_key_options(o, i);
 	struct fault f = { 0 };
 	struct secret *s = NULL;
 	char about[32], *source = NULL;
@@ -147,7 +148,7 @@ void doctor_key(struct doctor *d, const struct chain_options *o, const struct ch
 			    "a service that restarts by itself needs one that can be read again",
 			    "%s can be had only once, or from a person", source);
 	else if ((is_file || strncmp(source, "cred:", 5) == 0) &&
-		 key_read(source, &place, &o->keys, &s, &f) < 0)
+		 key_read(source, &place, &how, &s, &f) < 0)
 		doctor_fault(d, about, &f);
 	else if (is_file)
 		check_place(d, about, source, c);

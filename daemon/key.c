@@ -23,6 +23,8 @@
 
 /* How often a wait looks whether the user has had enough. */
 #define SLICE_MS 200
+/* What is skipped, at a time. */
+#define SKIP_BYTES ((size_t)65536)
 
 struct kind {
 	const char *prefix;
@@ -30,17 +32,18 @@ struct kind {
 	int (*expand)(const char *text, const struct key_place *place, char **ret, struct fault *f);
 	enum key_repeat repeat;
 	bool is_path; /* what follows the prefix */
+	bool is_whole; /* it has no parts */
 };
 
 static const struct kind kinds[] = {
 	{ "fd:", key_fd_read, key_expand, KEY_ONCE, false },
 	{ "cred:", key_cred_read, key_expand, KEY_REPEATS, false },
-	{ "ask:", key_ask_read, key_expand, KEY_ASKS, false },
+	{ "ask:", key_ask_read, key_expand, KEY_ASKS, .is_whole = true },
 	{ "exec:", key_exec_read, key_words_expand, KEY_REPEATS, false },
 	{ "unix:", key_socket_read, key_expand, KEY_REPEATS, true },
 	/* As cryptsetup writes it; the percent sign is no specifier. */
-	{ "keyring:%user:", key_ring_read, key_expand, KEY_REPEATS, false },
-	{ "keyring:", key_ring_read, key_expand, KEY_REPEATS, false },
+	{ "keyring:%user:", key_ring_read, key_expand, KEY_REPEATS, .is_whole = true },
+	{ "keyring:", key_ring_read, key_expand, KEY_REPEATS, .is_whole = true },
 };
 static const struct kind from_stdin = { "-", key_stdin_read, key_expand, KEY_ONCE, false };
 static const struct kind from_path = { "", key_file_read, key_expand, KEY_REPEATS, true };
@@ -194,11 +197,73 @@ static int wait_to_read(void *arg, int fd)
 	return key_wait(arg, fd, POLLIN);
 }
 
+/* Reads n bytes into s, whatever pieces they come in. -ENOMSG when there are fewer. */
+static int read_exactly(const struct key_request *q, int fd, struct secret *s, size_t n)
+{
+	for (size_t used = 0; used < n;) {
+		int r = key_wait(q, fd, POLLIN);
+		ssize_t got;
+
+		if (r < 0)
+			return r;
+		got = read(fd, secret_data(s) + used, n - used);
+		if (got < 0 && errno != EINTR && errno != EAGAIN)
+			return -errno;
+		if (got == 0)
+			return -ENOMSG;
+		used += got > 0 ? (size_t)got : 0;
+	}
+	return 0;
+}
+
+/* What cannot be sought in is read and forgotten. */
+static int skip_offset(const struct key_request *q, int fd)
+{
+	uint64_t left = q->o->offset_bytes;
+	struct secret *s;
+	int r;
+
+	if (left == 0 || lseek(fd, (off_t)left, SEEK_CUR) >= 0)
+		return 0;
+	r = errno == ESPIPE ? secret_new(SKIP_BYTES, &s) : -errno;
+	if (r < 0)
+		return r;
+	while (r == 0 && left > 0) {
+		size_t n = left < SKIP_BYTES ? (size_t)left : SKIP_BYTES;
+
+		r = read_exactly(q, fd, s, n);
+		left -= n;
+	}
+	(void)secret_free(s);
+	return r;
+}
+
+static int read_part(const struct key_request *q, int fd, struct secret **ret)
+{
+	struct secret *s;
+	int r = secret_new(q->o->size_bytes, &s);
+
+	if (r == 0)
+		r = read_exactly(q, fd, s, q->o->size_bytes);
+	else
+		s = NULL;
+	if (r < 0)
+		(void)secret_free(s);
+	else
+		*ret = s;
+	return r;
+}
+
 int key_read_fd(const struct key_request *q, int fd, struct secret **ret)
 {
 	struct key_request copy = *q;
+	int r = skip_offset(q, fd);
 
-	return secret_read_fd_waiting(fd, SECRET_MAX, wait_to_read, &copy, ret);
+	if (r < 0)
+		return r;
+	return q->o->size_bytes > 0
+		       ? read_part(q, fd, ret)
+		       : secret_read_fd_waiting(fd, SECRET_MAX, wait_to_read, &copy, ret);
 }
 
 /* ---- words ---- */
@@ -209,7 +274,16 @@ static int explain(const struct kind *kind, const struct key_request *q, int r, 
 
 	switch (r) {
 	case -ENODATA:
+		if (q->o->offset_bytes > 0)
+			return fault_set(f, EXIT_PASSPHRASE, r,
+					 "%s %s has nothing behind byte %llu", noun, q->source,
+					 (unsigned long long)q->o->offset_bytes);
 		return fault_set(f, EXIT_PASSPHRASE, r, "%s %s is empty", noun, q->source);
+	case -ENOMSG:
+		(void)fault_set(f, EXIT_PASSPHRASE, r, "%s %s ends before the passphrase does",
+				noun, q->source);
+		fault_hint(f, "--keyfile-offset and --keyfile-size say which part of it is meant");
+		return r;
 	case -EFBIG:
 		(void)fault_set(f, EXIT_PASSPHRASE, r, "%s %s is larger than 8 MiB", noun,
 				q->source);
@@ -242,6 +316,12 @@ int key_read(const char *resolved, const struct key_place *place, const struct k
 
 	if (o->timeout_s > 0)
 		q.deadline_ms = clock_ms() + (int64_t)o->timeout_s * 1000;
+	if (kind->is_whole && (o->offset_bytes > 0 || o->size_bytes > 0)) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "%s: has no parts", resolved);
+		fault_hint(f, "--keyfile-offset and --keyfile-size are for files and what can be "
+			      "read like them; 0 in its place stands for all of it");
+		return -EINVAL;
+	}
 	r = kind->read(&q, ret, f);
 	return r < 0 ? explain(kind, &q, r, f) : 0;
 }
@@ -249,7 +329,13 @@ int key_read(const char *resolved, const struct key_place *place, const struct k
 int key_read_passed(int fd, const char *resolved, const struct key_place *place,
 		    const struct key_options *o, struct secret **ret, struct fault *f)
 {
-	struct key_request q = { .source = resolved, .text = resolved, .place = place, .o = o };
+	/* Whoever passes it has chosen the part. */
+	const struct key_options whole = { .timeout_s = o->timeout_s,
+					   .is_interrupted = o->is_interrupted,
+					   .arg = o->arg };
+	struct key_request q = {
+		.source = resolved, .text = resolved, .place = place, .o = &whole
+	};
 	int r;
 
 	if (o->timeout_s > 0)

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "fault.h"
 #include "secret.h"
@@ -29,6 +30,10 @@ struct key_place {
 struct key_options {
 	bool is_insecure_allowed; /* read files that others can read too */
 	unsigned int timeout_s; /* for each source; 0: none */
+	/* Which part of it, in bytes; size 0: to the end. -EINVAL, EXIT_USAGE, of what has no
+	 * parts. */
+	uint64_t offset_bytes;
+	size_t size_bytes;
 	/* Asked while waiting; NULL: never interrupted. */
 	bool (*is_interrupted)(void *arg);
 	void *arg;

@@ -95,7 +95,8 @@ static int find_key(struct key_check *k, struct chain *c, unsigned int i, const 
 {
 	const struct key_place place = chain_place(&k->chain, c, i);
 	struct secret *passphrase = NULL;
-	int r = key_read(source, &place, &k->chain.keys, &passphrase, f);
+	const struct key_options how = chain_key_options(&k->chain, i);
+	int r = key_read(source, &place, &how, &passphrase, f);
 
 	if (r == 0) {
 		r = chain_try_passphrase(&k->chain, &c->layers[i], passphrase, source, ret, f);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "secret.h"
 
 #define C_MAP (1u << COMMAND_MAP)
 #define C_UNMAP (1u << COMMAND_UNMAP)
@@ -70,6 +71,15 @@ const struct option_row option_rows[] = {
 	  .help = "Where the passphrase is: a file, which counts byte for byte, or another source, see PASSPHRASES. Repeat it for a chain of clones: the image first, then its parent, and so on; the last one is also tried on what lies further up. none: serve the image as it is, also if there is a default." },
 	{ "allow-insecure-permissions", 0, OPTION_FLAG, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, 0, AT(is_insecure_allowed), NULL,
 	  .help = "Accept passphrase files that other users can read." },
+	{ "keyfile-offset", 0, OPTION_BYTES_LIST, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, 0, AT(keyfile_offsets), "BYTES",
+	  .max = INT64_MAX,
+	  .help = "Where the passphrase begins in its source. Once for all passphrase files, or once for each, in the same order. Not for what is typed or in a keyring." },
+	{ "keyfile-size", 0, OPTION_BYTES_LIST, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, 0, AT(keyfile_sizes), "BYTES",
+	  .max = SECRET_MAX,
+	  .help = "How long the passphrase is: that much is read of its source, which must have it. 0: to the end. As with --keyfile-offset." },
+	{ "tries", 0, OPTION_UINT, GROUP_ENCRYPTION, C_DAEMON, 0, AT(tries), "N",
+	  .fallback = "3", .min = 1, .max = 100,
+	  .help = "How often somebody is asked for a passphrase (ask:) that turns out to be wrong. Where the command asks for the daemon of the host, once." },
 	{ "key-timeout", 0, OPTION_SECONDS, GROUP_ENCRYPTION, C_DAEMON | C_DOCTOR, 0, AT(key_timeout_s), "SECONDS",
 	  .fallback = "90", .max = 86400,
 	  .help = "Time limit for getting one passphrase: from whoever is asked, a program, a socket or a pipe. 0: none." },
@@ -123,8 +133,8 @@ const struct option_row option_rows[] = {
 	{ "max_part", 0, OPTION_UINT, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, AT(max_part), "N",
 	  .min = 1, .max = 255,
 	  .help = "Partitions per device, if the kernel module has to be loaded." },
-	{ "force", 0, OPTION_FLAG, GROUP_DEVICE, C_UNMAP, 0, AT(is_forced), NULL,
-	  .help = "Unmap although the device is in use, or might not open again (see LOSS PROTECTION). What its users have not written yet is lost." },
+	{ "force", 0, OPTION_FLAG, GROUP_DEVICE, C_UNMAP | C_DETACH, 0, AT(is_forced), NULL,
+	  .help = "Unmap although the device is in use, or might not open again (see LOSS PROTECTION). What its users have not written yet is lost. detach: although it might not open again." },
 	{ "wait", 0, OPTION_SECONDS, GROUP_DEVICE, C_UNMAP, 0, AT(wait_s), "SECONDS",
 	  .fallback = "0", .max = 86400,
 	  .help = "How long to wait for those who use the device before refusing." },

@@ -27,6 +27,7 @@ enum option_type {
 	OPTION_COUNT, /* uint64_t, min to max */
 	OPTION_MODE, /* unsigned int: permissions as chmod takes them, three octal digits */
 	OPTION_BYTES, /* uint64_t, min to max; K, M, G and T are understood */
+	OPTION_BYTES_LIST, /* struct option_list of numbers as text, min to max; units as above */
 	OPTION_KEYS, /* -o: a list of other options */
 	OPTION_IGNORED, /* no value, no effect */
 	OPTION_REFUSED, /* known to rbd-nbd, not to us yet: an error */

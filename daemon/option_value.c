@@ -56,6 +56,7 @@ bool option_takes_value(enum option_type type)
 	case OPTION_COUNT:
 	case OPTION_MODE:
 	case OPTION_BYTES:
+	case OPTION_BYTES_LIST:
 	case OPTION_KEYS:
 	case OPTION_REFUSED_VALUE:
 		return true;
@@ -259,6 +260,19 @@ static int store_integer(void *field, const struct option_row *row, const char *
 	return 0;
 }
 
+static int store_bytes_list(struct option_list *list, const struct option_row *row,
+			    const char *shown, const char *value, struct fault *f)
+{
+	char text[24];
+	uint64_t n;
+	int r = store_number(row, shown, value, byte_units, &n, f);
+
+	if (r)
+		return r;
+	(void)snprintf(text, sizeof(text), "%llu", (unsigned long long)n);
+	return option_list_add(list, text, f);
+}
+
 int option_store(struct options *o, const struct option_row *row, const char *shown,
 		 const char *value, struct fault *f)
 {
@@ -277,6 +291,8 @@ int option_store(struct options *o, const struct option_row *row, const char *sh
 	case OPTION_STRING:
 	case OPTION_ID:
 		return store_string(field, row, shown, value, f);
+	case OPTION_BYTES_LIST:
+		return store_bytes_list(field, row, shown, value, f);
 	case OPTION_LIST:
 		return store_list(field, row, shown, value, f);
 	case OPTION_CHOICE:
@@ -335,7 +351,7 @@ void option_values_done(struct options *o)
 		if (row->type == OPTION_STRING || row->type == OPTION_ID) {
 			free(*(char **)field);
 			*(char **)field = NULL;
-		} else if (row->type == OPTION_LIST) {
+		} else if (row->type == OPTION_LIST || row->type == OPTION_BYTES_LIST) {
 			option_list_done(field);
 		}
 	}

@@ -461,6 +461,19 @@ static int check_sources(const struct options *o, struct fault *f)
 	return 0;
 }
 
+/* One for all passphrase files, or one for each. */
+static int check_parts(const struct option_list *list, const char *name, unsigned int n_files,
+		       struct fault *f)
+{
+	if (list->n <= 1 || list->n == n_files)
+		return 0;
+	(void)fault_set(f, EXIT_USAGE, -EINVAL,
+			"--%s: given %u times, but there are %u of --encryption-passphrase-file",
+			name, list->n, n_files);
+	fault_hint(f, "give it once for all, or once for each in the same order; 0 is all of it");
+	return -EINVAL;
+}
+
 static int check_command(const struct options *o, struct fault *f)
 {
 	unsigned int n_formats = o->formats.n, n_files = o->passphrase_files.n;
@@ -489,6 +502,9 @@ static int check_command(const struct options *o, struct fault *f)
 			      "any LUKS header is accepted then");
 		return -EINVAL;
 	}
+	if (check_parts(&o->keyfile_offsets, "keyfile-offset", n_files, f) < 0 ||
+	    check_parts(&o->keyfile_sizes, "keyfile-size", n_files, f) < 0)
+		return -EINVAL;
 	return check_sources(o, f) < 0 ? -EINVAL : check_uses(o, f);
 }
 

@@ -98,6 +98,8 @@ struct options {
 	char *cookie; /* NULL: make one */
 	struct option_list formats; /* "luks", "luks1", "luks2"; child first */
 	struct option_list passphrase_files; /* child first; sources for key_resolve() */
+	struct option_list keyfile_offsets, keyfile_sizes; /* bytes, as decimal text; as those */
+	unsigned int tries; /* for a passphrase that somebody types */
 	bool is_insecure_allowed; /* --allow-insecure-permissions */
 	int key_timeout_s; /* 0: none */
 	int key_check_interval_s; /* 0: never by itself */
@@ -180,6 +182,9 @@ bool options_has_foreign(const struct options *o);
  * surplus operand, and options that the command has no use for. -EINVAL (EXIT_USAGE).
  */
 int options_positionals(struct options *o, int argc, const char *const *words, struct fault *f);
+
+/* Of keyfile_offsets or keyfile_sizes, that of source i; the last one goes on. 0 without any. */
+uint64_t options_part(const struct option_list *list, unsigned int i);
 
 /* Frees what it holds. A zeroed struct is fine. */
 void options_done(struct options *o);

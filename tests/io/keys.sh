@@ -102,15 +102,15 @@ a_file_for_everybody() {
 	return $rc
 }
 
-# Types TEXT when asked, and shows what the terminal showed.
+# Types TEXT when asked, of "ONE|TWO" the next each time, and shows what the terminal showed.
 typed() { # TEXT ARGUMENT...
 	python3 - "$@" <<'END'
 import os, pty, sys, time
-text, argv = sys.argv[1], sys.argv[2:]
+answers, argv = sys.argv[1].split("|"), sys.argv[2:]
 pid, fd = pty.fork()
 if pid == 0:
     os.execv(argv[0], argv)
-seen, is_typed = b"", False
+seen = b""
 while True:
     try:
         data = os.read(fd, 4096)
@@ -119,11 +119,11 @@ while True:
     if not data:
         break
     seen += data
-    if b"layer 1" in seen and b": " in seen and not is_typed:
-        is_typed = True
+    if answers and b": " in seen.split(b"Passphrase for layer")[-1] and b"Passphrase for layer" in seen:
+        seen = seen.replace(b"Passphrase for layer", b"Asked for layer")
         # What is typed before the echo is off would show, and be thrown away.
         time.sleep(0.3)
-        os.write(fd, text.encode())
+        os.write(fd, answers.pop(0).encode())
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 sys.stdout.write(seen.decode())
 sys.exit(status)
@@ -133,7 +133,35 @@ somebody_at_the_terminal() { # in the background and in the foreground
 	local shown
 	shown=$(typed $'correct horse\n' "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file ask: "file:$T/image") ||
 		{ echo "$shown"; return 1; }
-	"$PROGRAM" unmap "$T/s" && [[ $shown == *"Passphrase for layer 1"* && $shown != *horse* ]]
+	"$PROGRAM" unmap "$T/s" && [[ $shown == *"Asked for layer 1"* && $shown != *horse* ]]
+}
+who_mistypes_is_asked_again() {
+	local shown
+	shown=$(typed $'incorrect\n|correct horse\n' "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file ask: "file:$T/image") ||
+		{ echo "$shown"; return 1; }
+	echo "$shown"
+	"$PROGRAM" unmap "$T/s" && [[ $shown == *"does not fit"*Asked* && $shown != *correct* ]]
+}
+but_not_for_ever() {
+	local shown rc=0
+	shown=$(typed $'one\n|two\n|correct horse\n' "$PROGRAM" serve --tries 2 --socket "$T/s" --encryption-passphrase-file ask: "file:$T/image") || rc=$?
+	echo "$rc $shown"
+	[[ $rc == 2 && $(grep -o 'Asked for' <<<"$shown" | wc -l) == 2 && $shown == *"No key available"* ]]
+}
+a_part_of_a_file() {
+	{ head -c 5000 /dev/zero; printf 'correct horse, battery'; } >part
+	chmod 600 part
+	with part --keyfile-offset 5000 --keyfile-size 13 && with - -o keyfile-size=13,keyfile-offset=5000 <part || return 1
+	refused 2 'No key available' part --keyfile-offset 5000 && refused 2 'ends before the passphrase' part --keyfile-offset 5010 --keyfile-size 13 &&
+		refused 1 'keyfile-size: "-3" is not a number of bytes' part --keyfile-size -3 &&
+		refused 1 'keyfile-size: "9M" is not a number of bytes' part --keyfile-size 9M &&
+		refused 1 'keyfile-offset: given 2 times, but there are 1' part --keyfile-offset 1 --keyfile-offset 2 &&
+		refused 1 'ask:: has no parts' ask: --keyfile-size 13
+}
+# The check before unmap reads the same part again.
+a_part_is_checked_too() {
+	"$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file part --keyfile-offset 5000 --keyfile-size 13 file:image >out &&
+		"$PROGRAM" check-keys "$T/s" && "$PROGRAM" unmap "$T/s"
 }
 somebody_who_gives_up() {
 	local shown rc=0
@@ -173,7 +201,8 @@ for c in a_path_from_where_the_user_is standard_input a_descriptor a_descriptor_
 	a_substituted_process a_specifier an_unknown_specifier a_program a_program_that_says_why \
 	a_program_that_hangs a_wrong_key_names_its_source a_credential a_credential_without_systemd \
 	the_default_credential none_serves_the_raw_image a_socket a_file_for_everybody \
-	somebody_at_the_terminal somebody_who_gives_up; do
+	a_part_of_a_file a_part_is_checked_too somebody_at_the_terminal who_mistypes_is_asked_again \
+	but_not_for_ever somebody_who_gives_up; do
 	claim $c
 done
 for c in a_password_agent an_encrypted_credential; do

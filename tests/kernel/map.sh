@@ -194,6 +194,22 @@ size_follows_the_image_both_ways() {
 	settled
 }
 
+detach_looks_for_the_key() {
+	local dev pid
+	cp $T/pass $T/mine
+	dev=$(nbd map -o encryption-passphrase-file=$T/mine small)
+	pid=$(daemon_of "$dev")
+	mv $T/mine $T/gone
+	refused 7 "might not open again" nbd detach "$dev"
+	alive "$pid"
+	mv $T/gone $T/mine
+	nbd detach "$dev"
+	nbd attach -o encryption-passphrase-file=$T/mine --device "$dev" small
+	rm $T/mine
+	nbd detach --force "$dev"
+	nbd unmap "$dev"
+}
+
 attach_takes_the_right_image_only() {
 	local dev pid
 	dev=$(map_luks --cookie 'my disk' --block-size 512 --connections 2 small)
@@ -313,6 +329,7 @@ claim map-resumes-what-was-left
 claim second-map-is-refused
 claim device-can-be-chosen
 claim size-follows-the-image-both-ways
+claim detach-looks-for-the-key
 claim attach-takes-the-right-image-only
 claim attach-takes-a-size-that-changed-meanwhile
 claim unmap-of-a-detached-device-is-quick

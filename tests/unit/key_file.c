@@ -169,6 +169,85 @@ static bool is_reachable(void)
 	return true;
 }
 
+static int read_part(uint64_t offset, size_t size, struct secret **ret, struct fault *f)
+{
+	const struct key_place place = { .pool = "", .nspace = "", .image = "", .snap = "" };
+	const struct key_options o = { .timeout_s = 1, .offset_bytes = offset, .size_bytes = size };
+
+	*ret = NULL;
+	return key_read(path, &place, &o, ret, f);
+}
+
+static void expect_part(uint64_t offset, size_t size, const char *want)
+{
+	struct secret *s;
+	struct fault f = { 0 };
+
+	assert_int_equal(read_part(offset, size, &s, &f), 0);
+	assert_int_equal(secret_len(s), strlen(want));
+	assert_memory_equal(secret_bytes(s), want, strlen(want));
+	s = secret_free(s);
+}
+
+static void a_part_of_a_file_can_be_the_passphrase(void **state)
+{
+	struct secret *s;
+	struct fault f = { 0 };
+
+	write_file("0123456789\n", 11);
+	expect_part(0, 0, "0123456789\n");
+	expect_part(0, 10, "0123456789");
+	expect_part(3, 4, "3456");
+	expect_part(9, 0, "9\n");
+	expect_part(10, 1, "\n");
+	assert_int_equal(read_part(9, 3, &s, &f), -ENOMSG);
+	assert_int_equal(f.status, EXIT_PASSPHRASE);
+	assert_non_null(strstr(f.message, path));
+	fault_clear(&f);
+	assert_int_equal(read_part(11, 0, &s, &f), -ENODATA);
+	assert_non_null(strstr(f.message, "nothing behind byte 11"));
+	fault_clear(&f);
+	assert_int_equal(read_part(1u << 30, 1, &s, &f), -ENOMSG);
+}
+
+/* A pipe has no place to go to. */
+static void a_part_of_a_stream_is_the_same(void **state)
+{
+	const struct key_place place = { .pool = "", .nspace = "", .image = "", .snap = "" };
+	const struct key_options o = { .timeout_s = 1, .offset_bytes = 70000, .size_bytes = 4 };
+	static char bytes[70010];
+	struct fault f = { 0 };
+	struct secret *s;
+	char source[16];
+	int fds[2];
+
+	memset(bytes, 'x', sizeof(bytes));
+	(void)snprintf(bytes + 70000, 10, "pass-more");
+	assert_int_equal(pipe(fds), 0);
+	assert_true(fcntl(fds[1], F_SETPIPE_SZ, 1 << 20) >= (int)sizeof(bytes));
+	assert_int_equal(write(fds[1], bytes, sizeof(bytes)), sizeof(bytes));
+	close(fds[1]);
+	(void)snprintf(source, sizeof(source), "fd:%d", fds[0]);
+	assert_int_equal(key_read(source, &place, &o, &s, &f), 0);
+	assert_int_equal(secret_len(s), 4);
+	assert_memory_equal(secret_bytes(s), "pass", 4);
+	s = secret_free(s);
+}
+
+static void what_is_typed_has_no_parts(void **state)
+{
+	const struct key_place place = { .pool = "", .nspace = "", .image = "", .snap = "" };
+	const struct key_options o = { .timeout_s = 1, .size_bytes = 4 };
+	struct fault f = { 0 };
+	struct secret *s;
+
+	assert_int_equal(key_read("ask:", &place, &o, &s, &f), -EINVAL);
+	assert_int_equal(f.status, EXIT_USAGE);
+	fault_clear(&f);
+	assert_int_equal(key_read("keyring:x", &place, &o, &s, &f), -EINVAL);
+	assert_non_null(strstr(f.hint, "--keyfile-size"));
+}
+
 static void what_others_can_read_is_refused_unless_allowed(void **state)
 {
 	struct secret *s = NULL;
@@ -252,6 +331,9 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_read_is_named),
 		cmocka_unit_test(the_largest_file_is_still_read),
 		cmocka_unit_test(a_dash_is_standard_input_and_leaves_it_open),
+		cmocka_unit_test(a_part_of_a_file_can_be_the_passphrase),
+		cmocka_unit_test(a_part_of_a_stream_is_the_same),
+		cmocka_unit_test(what_is_typed_has_no_parts),
 		cmocka_unit_test(what_others_can_read_is_refused_unless_allowed),
 		cmocka_unit_test(a_closed_folder_protects_what_is_in_it),
 		cmocka_unit_test(a_fifo_that_nobody_writes_does_not_keep_us),
