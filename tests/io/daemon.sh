@@ -312,19 +312,30 @@ reused_pid_is_left_alone() {
 }
 case_ reused-pid-is-left-alone reused_pid_is_left_alone
 
+small_daemon() {
+	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
+	daemon=$!
+	cleanup_fn end "$daemon"
+	wait_for 30 test -S small/control
+}
+is_listed() { nbd list --all --json | grep -qF "\"$T/kept\""; }
 full_run_directory_is_told() {
 	[[ $EUID == 0 ]] || { echo "# SKIP needs root"; return 0; }
 	local rc=0
 	mkdir small && mount -t tmpfs -o size=64k,mode=755 tmpfs small || return
 	cleanup_fn umount -q -l "$T/small"
-	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
-	daemon=$!
-	cleanup_fn end "$daemon"
-	wait_for 30 test -S small/control || return
-	dd if=/dev/zero of=small/fill bs=4k 2>/dev/null
+	small_daemon || return
 	export RBDCRYPT_NBD_RUN_DIR=$T/small
+	nbd serve --socket kept --encryption-passphrase-file key file:disk || rc=1
+	dd if=/dev/zero of=small/fill bs=4k 2>/dev/null
 	refused 2 "No space left" nbd serve --socket s file:plain || rc=1
+	[[ ! -e s && -z $(find small -name '*plain*' -o -name '.tmp-*') ]] || rc=1
+	# What was there before goes on, and is known, although no news of it can be written.
+	nbd check-keys kept && io kept && is_listed || rc=1
+	kill -TERM "$daemon"
+	wait "$daemon" && is_listed || rc=1
 	rm small/fill
+	small_daemon && wait_for 20 serves kept && nbd unmap kept || rc=1
 	nbd serve --socket s file:plain && nbd unmap file:plain || rc=1
 	export RBDCRYPT_NBD_RUN_DIR=$T/run
 	kill -TERM "$daemon"
