@@ -195,7 +195,10 @@ claim() {
 	timer=$!
 	wait $rc
 	rc=$?
-	pkill -P $timer
+	# A quick claim may end before the timer sleeps.
+	until pkill -P $timer || ! kill -0 $timer 2>/dev/null; do
+		sleep 0.01
+	done
 	wait $timer 2>/dev/null
 	took=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
 	if [[ $rc == 0 ]]; then
