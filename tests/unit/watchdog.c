@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -75,6 +76,56 @@ static void a_turning_loop_says_so(void **state)
 	(void)loop_free(m.loop);
 }
 
+/* Another watch of the loop, which does not come back for ten periods. */
+struct stuck {
+	struct watch watch;
+	int told_fd;
+	unsigned int n;
+};
+
+static void on_stuck(struct watch *w)
+{
+	struct stuck *s = (struct stuck *)((char *)w - offsetof(struct stuck, watch));
+	struct timespec periods = { .tv_nsec = 200000000 };
+	char text[64];
+
+	event_clear(w->fd);
+	while (recv(s->told_fd, text, sizeof(text), 0) > 0)
+		;
+	(void)nanosleep(&periods, NULL);
+	assert_true(recv(s->told_fd, text, sizeof(text), 0) < 0);
+	s->n++;
+}
+
+static void a_stuck_loop_says_nothing(void **state)
+{
+	struct manager m = { 0 };
+	struct stuck stuck = { 0 };
+	struct watchdog w;
+
+	(void)state;
+	set_environment("60000", &m.told.fd);
+	assert_int_equal(loop_new(&m.loop), 0);
+	m.told.ready = on_told;
+	assert_int_equal(loop_add(m.loop, &m.told), 0);
+	stuck.watch.fd = event_new();
+	stuck.watch.ready = on_stuck;
+	stuck.told_fd = m.told.fd;
+	assert_int_equal(loop_add(m.loop, &stuck.watch), 0);
+	assert_int_equal(watchdog_start(&w, m.loop), 0);
+	event_raise(stuck.watch.fd);
+	/* And is heard again when it turns again. */
+	assert_int_equal(loop_run(m.loop), 0);
+	assert_int_equal(stuck.n, 1);
+	assert_int_equal(m.n, 3);
+	watchdog_stop(&w, m.loop);
+	loop_remove(m.loop, &stuck.watch);
+	loop_remove(m.loop, &m.told);
+	(void)close(stuck.watch.fd);
+	(void)close(m.told.fd);
+	(void)loop_free(m.loop);
+}
+
 static void nobody_is_told_who_did_not_ask(void **state)
 {
 	struct watchdog w;
@@ -93,6 +144,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_turning_loop_says_so),
+		cmocka_unit_test(a_stuck_loop_says_nothing),
 		cmocka_unit_test(nobody_is_told_who_did_not_ask),
 	};
 
