@@ -23,6 +23,7 @@ WERROR ?= no
 SANITIZE ?=
 PREFIX ?= /usr
 BINDIR ?= $(PREFIX)/bin
+LIBEXECDIR ?= $(PREFIX)/libexec
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/rbdcrypt-nbd
 SYSCONFDIR ?= /etc
@@ -48,6 +49,8 @@ PROGRAM := $(O)/rbdcrypt-nbd
 # Small programs for systemd and udev, which link no Ceph, and what they share.
 GENERATOR := $(O)/rbdcrypt-generator
 UDEV_HELPER := $(O)/rbdcrypt-udev
+# A script.
+STOP := $(O)/systemd/stop
 
 # These install the libraries first and then call make again, or need none.
 GOALS_WITHOUT_LIBRARIES := bench check check-% clean demo format fuzz help lint setup uninstall
@@ -113,7 +116,7 @@ DOCS := README.md NEWS.md LICENSE
 EXAMPLES := $(sort $(wildcard systemd/examples/*))
 
 # Units: as they are, or with our paths and what all services have in common put in.
-UNITS_IN := $(sort $(wildcard systemd/*.in))
+UNITS_IN := $(sort $(wildcard systemd/*.service.in))
 UNITS := $(sort $(wildcard systemd/*.service systemd/*.target systemd/*.path systemd/*.socket)) \
 	$(UNITS_IN:%.in=$(O)/%)
 # What the units and the generator give to "map".
@@ -125,6 +128,7 @@ INSTALLED = $(PROGRAM):$(BINDIR)/rbdcrypt-nbd:755 \
 	$(foreach f,$(DOCS),$(f):$(DOCDIR)/$(f):644) \
 	$(foreach f,$(EXAMPLES),$(f):$(DOCDIR)/examples/$(notdir $(f)):644) \
 	$(foreach f,$(UNITS),$(f):$(UNITDIR)/$(notdir $(f)):644) \
+	$(STOP):$(LIBEXECDIR)/rbdcrypt-stop:755 \
 	$(GENERATOR):$(GENERATORDIR)/rbdcrypt-generator:755 \
 	$(UDEV_HELPER):$(UDEVDIR)/rbdcrypt-udev:755 \
 	systemd/65-rbdcrypt.rules:$(UDEVDIR)/rules.d/65-rbdcrypt.rules:644 \
@@ -142,7 +146,7 @@ say = @printf '  %-8s%s\n'
 endif
 
 .PHONY: all clean install uninstall help format tests setup
-all: $(PROGRAM) $(GENERATOR) $(UDEV_HELPER) $(UNITS) $(COMPLETION)
+all: $(PROGRAM) $(GENERATOR) $(UDEV_HELPER) $(STOP) $(UNITS) $(COMPLETION)
 
 $(PROGRAM): $(OBJ)
 	$(say) LD $@
@@ -163,11 +167,11 @@ $(UDEV_HELPER): $(O)/systemd/udev_names.o $(O)/librbdcrypt.a
 $(O)/systemd/generator.o: ALL_CFLAGS += -DUNITDIR='"$(UNITDIR)"' -DBINDIR='"$(BINDIR)"' \
 	-DMAP_OPTIONS='"$(MAP_OPTIONS)"'
 
-$(UNITS_IN:%.in=$(O)/%): $(O)/%: %.in systemd/hardening.conf $(O)/flags
+$(STOP) $(UNITS_IN:%.in=$(O)/%): $(O)/%: %.in systemd/hardening.conf $(O)/flags
 	$(say) GEN $@
 	$(Q)mkdir -p $(@D)
 	$(Q)sed -e '/@HARDENING@/{r systemd/hardening.conf' -e 'd}' -e 's|@BINDIR@|$(BINDIR)|g' \
-		-e 's|@MAP_OPTIONS@|$(MAP_OPTIONS)|g' $< >$@
+		-e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@MAP_OPTIONS@|$(MAP_OPTIONS)|g' $< >$@
 
 $(COMPLETION): $(PROGRAM)
 	$(say) GEN $@
