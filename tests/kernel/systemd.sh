@@ -14,7 +14,7 @@
 # systemd there, "cluster-start" and "cluster-stop" are a service of theirs, and "first" and "second"
 # make the claims of a boot.
 
-# test: heavy time=900
+# test: heavy time=3600
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086
@@ -33,7 +33,7 @@ boot() { # RESULT BOOT [UML_OPTION]...
 	shift 2
 	printf '%s\n' "BOOT=$which O=${BUILD@Q} RBDCRYPT_NBD=/usr/bin/rbdcrypt-nbd bash ${SELF@Q} prepare" \
 		>"$result/prepare"
-	uml_run --time 280 --mem 2G --nbds 8 --result "$result" --systemd "$@" env KERNEL_GUEST=1 \
+	uml_run --time 900 --mem 2G --nbds 8 --result "$result" --systemd "$@" env KERNEL_GUEST=1 \
 		O="$BUILD" RBDCRYPT_NBD=/usr/bin/rbdcrypt-nbd KERNEL_CLAIMS="${KERNEL_CLAIMS:-}" \
 		bash "$SELF" "$which" || { tail -n 20 "$result/console" >&2; return 1; }
 	[[ $(<"$result/down") == clean ]] || { cat "$result/down" >&2; return 1; }
@@ -74,11 +74,12 @@ on_the_machine() {
 
 prepare() {
 	tar -C / --keep-directory-symlink --no-overwrite-dir -xf "$RESULT/files.tar"
-	mkdir -p /etc/rbdcrypt /etc/keys /srv/vol
+	mkdir -p /etc/rbdcrypt /etc/keys /keys /mnt/host /srv/{vol,later,part,db}
 	printf 'first secret' >/etc/keys/vol.key
 	printf 'a wrong one' >/etc/keys/wrong.key
 	chmod 600 /etc/keys/*
-	echo 'vol rbd/vol /etc/keys/vol.key' >/etc/rbdcrypt/rbdcrypttab
+	printf '%s\n' 'vol rbd/vol /etc/keys/vol.key' 'db rbd/db /etc/keys/vol.key noauto' \
+		>/etc/rbdcrypt/rbdcrypttab
 	mkdir -p /etc/rbdcrypt/rbdcrypttab.d
 	[[ $BOOT == second ]] || cat >/etc/rbdcrypt/rbdcrypttab.d/more <<-'END'
 		# The second line is wrong.
@@ -86,8 +87,14 @@ prepare() {
 		wrong  rbd/wrong  /etc/keys/wrong.key  nofail
 		later  rbd/later  /run/keys/later.key  key-wait,nofail
 		part   rbd/part   /etc/keys/vol.key    noauto
+		moved  rbd/moved  /keys/vol.key        key-wait,key-mount=/keys
 	END
-	echo "$VOL /srv/vol ext4 _netdev,x-systemd.makefs 0 2" >/etc/fstab
+	# The cluster is this machine's own and takes its time.
+	echo "$VOL /srv/vol ext4 _netdev,x-systemd.makefs,x-systemd.device-timeout=5min 0 2" >/etc/fstab
+	[[ $BOOT == second ]] || cat >>/etc/fstab <<-'END'
+		/dev/rbdcrypt/rbd/later /srv/later ext4 _netdev,nofail,x-systemd.device-timeout=0,x-systemd.makefs 0 0
+		/dev/rbdcrypt/rbd/part  /srv/part  ext4 _netdev,noauto,x-systemd.makefs 0 0
+	END
 	cat >/etc/systemd/system/testcluster.service <<-END
 		[Unit]
 		DefaultDependencies=no
@@ -101,6 +108,10 @@ prepare() {
 		ExecStart=/bin/bash $SELF cluster-start
 		ExecStop=/bin/bash $SELF cluster-stop
 	END
+	# The claims go on when a claim isolates a target.
+	mkdir -p /etc/systemd/system/{testbed,testcluster}.service.d
+	printf '[Unit]\nIgnoreOnIsolate=yes\n' |
+		tee /etc/systemd/system/{testbed,testcluster}.service.d/stays.conf >/dev/null
 	mkdir -p /etc/systemd/system/ceph-osd.target.wants
 	ln -s ../testcluster.service /etc/systemd/system/ceph-osd.target.wants/
 	# A root that is also a container's would be one again, with mounts that are not shared.
@@ -132,8 +143,11 @@ make_images() {
 	rbd snap create --no-progress parent@s && rbd snap protect parent@s &&
 		rbd clone parent@s vol || return 1
 	[[ $BOOT == first ]] || rbd import-diff --no-progress "$RESULT/vol" vol || return 1
-	[[ $BOOT == first ]] || return 0
-	for name in wrong later part; do
+	if [[ $BOOT == second ]]; then
+		rbd import --no-progress "$RESULT/db" db
+		return
+	fi
+	for name in wrong later part moved db a-b host other; do
 		quick_image $name 24M || return 1
 	done
 }
@@ -156,6 +170,7 @@ stop_cluster() {
 	[[ $BOOT == second ]] || {
 		rbd export --no-progress parent "$RESULT/parent"
 		rbd export-diff --no-progress vol "$RESULT/vol"
+		rbd export --no-progress db "$RESULT/db"
 	}
 	cluster_stop "$T/cluster"
 }
@@ -168,6 +183,19 @@ wait_long() {
 }
 
 unit() { systemctl show --value -p "$1" "$2"; } # PROPERTY UNIT
+drop_in() { # UNIT LINE...
+	mkdir -p "/run/systemd/system/$1.d"
+	printf '%s\n' "${@:2}" >"/run/systemd/system/$1.d/test.conf"
+	systemctl daemon-reload
+}
+gone_link() { [[ ! -e $1 ]]; }
+# By the host's daemon, which is started if it has to be.
+nbd_host_map() { # IMAGE
+	systemctl start rbdcrypt-nbd.service
+	nbd map --encryption-passphrase-file /etc/keys/vol.key "rbd/$1"
+	same host "$(unit MainPID rbdcrypt-nbd.service)" \
+		"$(daemon_of "$(realpath "/dev/rbdcrypt/rbd/$1")")"
+}
 is() { [[ $(unit "$1" "$2") == "$3" ]]; } # PROPERTY UNIT VALUE
 
 file_system_of_fstab_is_mounted() {
@@ -211,9 +239,10 @@ partitions_have_names_and_nothing_is_left() {
 	same state '' "$(listed '.[] | select(.image == "part")')"
 }
 
-service_is_what_its_unit_says() {
+# confined UNIT
+confined() {
 	local pid task flags field
-	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
+	pid=$(unit MainPID "$1")
 	for field in CapEff CapPrm CapInh; do
 		flags=$(sed -n "s/^$field:\t//p" /proc/$pid/status)
 		# CAP_SYS_ADMIN is number 21.
@@ -222,13 +251,49 @@ service_is_what_its_unit_says() {
 	same no-new-privileges 1 "$(sed -n 's/^NoNewPrivs:\t//p' /proc/$pid/status)"
 	same seccomp 2 "$(sed -n 's/^Seccomp:\t//p' /proc/$pid/status)"
 	same oom -900 "$(</proc/$pid/oom_score_adj)"
-	[[ $(sed -n 's/^VmLck:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$pid/status) -gt 10000 ]]
+	[[ $(sed -n 's/^VmLck:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$pid/status) -gt ${2:-10000} ]]
 	# PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, what PR_SET_IO_FLUSHER sets.
 	for task in /proc/"$pid"/task/*; do
 		read -r _ _ _ _ _ _ flags _ < <(sed 's/.*) //' $task/stat)
 		[[ $((flags & 0x180000)) == $((0x180000)) ]] ||
 			{ echo "$(<$task/comm): flags $flags"; return 1; }
 	done
+}
+
+services_are_what_their_units_say() {
+	confined rbdcrypt-nbd@vol.service
+	nbd_host_map host
+	confined rbdcrypt-nbd.service
+	nbd unmap rbd/host
+}
+
+# Its walls with somebody else inside, who tries them.
+walls_hold() {
+	local unit=rbdcrypt-nbd@walls.service
+	modprobe loop
+	# Where the unit's own /tmp does not hide it.
+	cp "$TOOLS/walls" $T/walls
+	same outside "$($T/walls names)" "$($T/walls)"
+	drop_in $unit '[Service]' Type=oneshot WatchdogSec=0 Restart=no ExecStop= ExecStart= \
+		ExecStart=$T/walls StandardOutput=file:$T/walls.out
+	systemctl start $unit
+	same inside '' "$(<$T/walls.out)"
+}
+
+core_is_refused() {
+	local pid
+	echo "$T/core.%p" >/proc/sys/kernel/core_pattern
+	systemctl start rbdcrypt-nbd@part.service
+	pid=$(unit MainPID rbdcrypt-nbd@part.service)
+	prlimit --pid $pid --core=unlimited:unlimited
+	kill -ABRT $pid
+	wait_long 20 is NRestarts rbdcrypt-nbd@part.service 1
+	wait_long 20 is ActiveState rbdcrypt-nbd@part.service active
+	fails ls $T/core.*
+	(ulimit -c unlimited && sh -c 'kill -ABRT $$') || :
+	ls $T/core.*
+	rm $T/core.*
+	systemctl stop rbdcrypt-nbd@part.service
 }
 
 restart_and_kill_are_not_seen() {
@@ -254,24 +319,151 @@ restart_and_kill_are_not_seen() {
 	fails grep -E 'I/O error|Buffer I/O' <(dmesg)
 }
 
+# A stop must not take the device from under a file system: it is refused, and the volume served.
+stop_is_refused() { # UNIT DEVICE
+	local rc=0
+	mkfs.ext4 -q "$2"
+	mount "$2" /mnt/host
+	systemctl stop "$1" 2>$T/said || rc=$?
+	cat $T/said
+	same status 1 $rc
+	grep canceled $T/said
+	wait_long 30 is ActiveState "$1" active
+	journalctl -b -u "$1" | grep "in use: mounted.*/mnt/host"
+	dd if=/dev/zero of=/mnt/host/file bs=64k count=1 conv=fsync status=none
+	umount /mnt/host
+	systemctl stop "$1"
+	wait_for 5 gone_link "$2"
+	same result success "$(unit Result "$1")"
+}
+
+stop_of_a_mounted_volume_is_refused() {
+	systemctl start rbdcrypt-nbd@part.service
+	stop_is_refused rbdcrypt-nbd@part.service /dev/rbdcrypt/rbd/part
+}
+
+stop_of_the_daemon_of_the_host_unmaps() {
+	nbd_host_map other
+	nbd_host_map host
+	stop_is_refused rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
+	wait_for 5 gone_link /dev/rbdcrypt/rbd/other
+	same list '' "$(listed '.[] | select(.image == "host" or .image == "other") | .image')"
+}
+
+# The copies of a mount in other namespaces keep the device, too; the daemon's own does not.
+mount_elsewhere_keeps_the_device() {
+	local elsewhere dev
+	systemctl start rbdcrypt-nbd@part.service
+	dev=$(realpath /dev/rbdcrypt/rbd/part)
+	mkfs.ext4 -q $dev
+	mount $dev /mnt/host
+	unshare --mount --propagation private sleep 1000 &
+	# shellcheck disable=SC2031
+	elsewhere=$!
+	sleep 1
+	systemctl restart rbdcrypt-nbd@part.service
+	umount /mnt/host
+	refused 5 "$dev is in use" nbd unmap $dev
+	kill $elsewhere
+	wait $elsewhere || :
+	nbd unmap --wait 5 $dev
+	wait_long 10 is ActiveState rbdcrypt-nbd@part.service inactive
+}
+
+isolating_a_target_leaves_volumes() {
+	local pid
+	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
+	nbd_host_map host
+	printf '[Unit]\nRequires=basic.target\nAllowIsolate=yes\n' >/run/systemd/system/quiet.target
+	systemctl daemon-reload
+	systemctl isolate quiet.target
+	mountpoint -q /srv/vol
+	same pid $pid "$(unit MainPID rbdcrypt-nbd@vol.service)"
+	same host active "$(unit ActiveState rbdcrypt-nbd.service)"
+	systemctl start --no-block multi-user.target
+	nbd unmap rbd/host
+}
+
+upgrade_leaves_volumes_alone() {
+	local pid
+	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
+	# As make install does it.
+	cp /usr/bin/rbdcrypt-nbd $T/new
+	install -m 755 $T/new /usr/bin/rbdcrypt-nbd
+	systemctl daemon-reload
+	udevadm control --reload
+	same pid $pid "$(unit MainPID rbdcrypt-nbd@vol.service)"
+	readlink /proc/$pid/exe | grep '(deleted)'
+	same file "$(<"$RESULT/sum")" "$(sha256sum </srv/vol/file)"
+	systemctl restart rbdcrypt-nbd@vol.service
+	same program /usr/bin/rbdcrypt-nbd "$(readlink "/proc/$(unit MainPID rbdcrypt-nbd@vol.service)/exe")"
+}
+
+# An image without a line in the table, whose unit's name has a backslash.
+credential_is_a_key_source() {
+	local unit dev pid
+	unit=rbdcrypt-nbd@$(systemd-escape rbd/a-b).service
+	cp /etc/keys/vol.key /run/t/cred
+	drop_in "$unit" '[Service]' LoadCredential=vol:/run/t/cred \
+		'Environment=RBDCRYPT_OPTIONS="--encryption-passphrase-file=cred:vol"'
+	systemctl start "$unit"
+	dev=$(realpath /dev/rbdcrypt/rbd/a-b)
+	pid=$(unit MainPID "$unit")
+	mkfs.ext4 -q $dev
+	mount $dev /mnt/host
+	systemctl restart "$unit"
+	mountpoint -q /mnt/host
+	fails same pid $pid "$(unit MainPID "$unit")"
+	umount /mnt/host
+	systemctl stop "$unit"
+	mkdir -p /var/lib/systemd
+	systemd-creds encrypt --with-key=host --name=vol /run/t/cred /run/t/cred.sealed
+	rm /run/t/cred
+	drop_in "$unit" '[Service]' LoadCredentialEncrypted=vol:/run/t/cred.sealed \
+		'Environment=RBDCRYPT_OPTIONS="--encryption-passphrase-file=cred:vol"'
+	systemctl start "$unit"
+	[[ -b /dev/rbdcrypt/rbd/a-b ]]
+	systemctl stop "$unit"
+}
+
+noauto_volume_starts_with_its_mount() {
+	same before inactive "$(unit ActiveState rbdcrypt-nbd@part.service)"
+	systemctl start srv-part.mount
+	mountpoint -q /srv/part
+	same service active "$(unit ActiveState rbdcrypt-nbd@part.service)"
+	systemctl stop srv-part.mount
+	systemctl stop rbdcrypt-nbd@part.service
+}
+
 volume_starts_when_its_key_appears() {
 	same before inactive "$(unit ActiveState rbdcrypt-nbd@later.service)"
 	mkdir -p /run/keys
 	cp /etc/keys/vol.key /run/keys/later.key
 	wait_long 30 is ActiveState rbdcrypt-nbd@later.service active
-	[[ -b /dev/rbdcrypt/rbd/later ]]
+	# The line of fstab has waited, too.
+	wait_long 30 mountpoint -q /srv/later
+	umount /srv/later
 	systemctl stop rbdcrypt-nbd@later.service
-	fails ls -d /dev/rbdcrypt/rbd/later
+	wait_for 5 gone_link /dev/rbdcrypt/rbd/later
+}
+
+volume_starts_when_its_keys_are_mounted() {
+	fails systemctl start rbdcrypt-nbd@moved.service
+	same assert no "$(unit AssertResult rbdcrypt-nbd@moved.service)"
+	mount --bind /etc/keys /keys
+	wait_long 30 is ActiveState rbdcrypt-nbd@moved.service active
+	systemctl stop rbdcrypt-nbd@moved.service
+	umount /keys
 }
 
 daemon_of_the_host_serves() {
 	local dev
 	systemctl start rbdcrypt-nbd.service
 	same socket '660 rbdcrypt' "$(stat -c '%a %G' /run/rbdcrypt-nbd/control)"
-	dev=$(nbd map --encryption-passphrase-file /etc/keys/vol.key rbd/part)
+	dev=$(nbd map --encryption-passphrase-file /etc/keys/vol.key rbd/host)
 	same daemon "$(unit MainPID rbdcrypt-nbd.service)" "$(daemon_of "$dev")"
-	same name "$dev" "$(realpath /dev/rbdcrypt/rbd/part)"
-	nbd unmap rbd/part
+	same name "$dev" "$(realpath /dev/rbdcrypt/rbd/host)"
+	nbd unmap rbd/host
 	systemctl stop rbdcrypt-nbd.service rbdcrypt-nbd.socket
 	same result success "$(unit Result rbdcrypt-nbd.service)"
 }
@@ -299,12 +491,22 @@ first() {
 	claim file-system-of-fstab-is-mounted
 	claim data-can-be-written
 	claim names-lead-to-the-device
-	claim service-is-what-its-unit-says
+	claim services-are-what-their-units-say
+	claim walls-hold
+	claim core-is-refused
 	claim wrong-passphrase-is-tried-once
 	claim volume-starts-when-its-key-appears
+	claim volume-starts-when-its-keys-are-mounted
+	claim noauto-volume-starts-with-its-mount
 	claim partitions-have-names-and-nothing-is-left
 	claim daemon-of-the-host-serves
+	claim credential-is-a-key-source
 	claim restart-and-kill-are-not-seen
+	claim upgrade-leaves-volumes-alone
+	claim mount-elsewhere-keeps-the-device
+	claim isolating-a-target-leaves-volumes
+	claim stop-of-a-mounted-volume-is-refused
+	claim stop-of-the-daemon-of-the-host-unmaps
 	guest_end
 }
 
@@ -320,6 +522,7 @@ cluster-start) start_cluster ;;
 cluster-stop) stop_cluster ;;
 first | second)
 	mkdir -p $T
+	wait_for 240 is ActiveState testcluster.service active
 	# Claims empty the kernel's buffer, and show this file when they fail.
 	dmesg >$T/dmesg
 	"$1"
