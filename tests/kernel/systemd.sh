@@ -319,6 +319,40 @@ restart_and_kill_are_not_seen() {
 	fails grep -E 'I/O error|Buffer I/O' <(dmesg)
 }
 
+watchdog_of() { # UNIT DEVICE: a stuck process is replaced, one whose cluster is away is not
+	local osd write before
+	drop_in "$1" '[Service]' WatchdogSec=5
+	systemctl restart "$1"
+	before=$(unit NRestarts "$1")
+	kill -STOP "$(unit MainPID "$1")"
+	wait_long 60 is NRestarts "$1" $((before + 1))
+	wait_long 20 is ActiveState "$1" active
+	dd if=/dev/zero of="$2" bs=4k count=1 oflag=direct status=none
+
+	osd=$(pgrep -x ceph-osd)
+	kill -STOP $osd
+	dd if=/dev/zero of="$2" bs=4k count=16 oflag=direct status=none &
+	# shellcheck disable=SC2031
+	write=$!
+	sleep 12
+	kill -0 $write
+	kill -CONT $osd
+	wait $write
+	same restarts $((before + 1)) "$(unit NRestarts "$1")"
+}
+
+stuck_volume_is_no_stuck_daemon() {
+	systemctl start rbdcrypt-nbd@part.service
+	watchdog_of rbdcrypt-nbd@part.service /dev/rbdcrypt/rbd/part
+	systemctl stop rbdcrypt-nbd@part.service
+}
+
+stuck_volume_is_no_stuck_daemon_of_the_host() {
+	nbd_host_map host
+	watchdog_of rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
+	nbd unmap rbd/host
+}
+
 # A stop must not take the device from under a file system: it is refused, and the volume served.
 stop_is_refused() { # UNIT DEVICE
 	local rc=0
@@ -456,6 +490,32 @@ volume_starts_when_its_keys_are_mounted() {
 	umount /keys
 }
 
+# The mount unit and the drop-ins that come with the documents.
+examples_work() {
+	local from=/usr/share/doc/rbdcrypt-nbd/examples
+	cp $from/srv-db.mount /etc/systemd/system/
+	mkdir -p /etc/systemd/system/{dbd.service.d,rbdcrypt-nbd@db.service.d}
+	printf '[Service]\nExecStart=sleep 1000\n' >/etc/systemd/system/dbd.service
+	cp $from/after-the-volume.conf /etc/systemd/system/dbd.service.d/
+	cp $from/keys-on-their-own-mount.conf /etc/systemd/system/rbdcrypt-nbd@db.service.d/
+	systemctl daemon-reload
+	fails systemctl start rbdcrypt-nbd@db.service
+	mount --bind /etc/keys /keys
+	systemctl start rbdcrypt-nbd@db.service
+	mkfs.ext4 -q /dev/rbdcrypt/rbd/db
+	systemctl start dbd.service
+	mountpoint -q /srv/db
+	cp "$RESULT/sum" /srv/db/
+	# What stands on the volume goes first.
+	systemctl stop rbdcrypt-nbd@db.service
+	same service inactive "$(unit ActiveState dbd.service)"
+	fails mountpoint -q /srv/db
+	same result success "$(unit Result rbdcrypt-nbd@db.service)"
+	# For the shutdown, in which it must be unmounted first, too.
+	systemctl start dbd.service
+	umount /keys
+}
+
 daemon_of_the_host_serves() {
 	local dev
 	systemctl start rbdcrypt-nbd.service
@@ -507,6 +567,9 @@ first() {
 	claim isolating-a-target-leaves-volumes
 	claim stop-of-a-mounted-volume-is-refused
 	claim stop-of-the-daemon-of-the-host-unmaps
+	claim stuck-volume-is-no-stuck-daemon
+	claim stuck-volume-is-no-stuck-daemon-of-the-host
+	claim examples-work
 	guest_end
 }
 
