@@ -11,6 +11,11 @@
  *
  * It reads many headers with one call, and the payload of a large write straight to where it is
  * encrypted.
+ *
+ * Who goes on with the socket of the kernel after us finds the beginning of a request in it. So a
+ * connection that leaves reads what it has begun to the end, and not a byte more; bytes that were
+ * read ahead are requests, or become ones. Handing those bytes on instead would need a second way
+ * for them, and the kernel never takes long to send the rest of a request.
  */
 
 #include "conn.h"
@@ -156,7 +161,7 @@ static ssize_t read_some(struct conn *c, struct iovec *iov, int n)
 		ssize_t got;
 		int r;
 
-		if (atomic_load(&c->is_stopping))
+		if (atomic_load(&c->is_stopping) || (c->is_between && atomic_load(&c->is_leaving)))
 			return -ECANCELED;
 		/* Nobody takes answers any more; a socket ends in both directions then. */
 		if (!c->is_socket && atomic_load(&c->is_dead))
@@ -189,13 +194,17 @@ static int fill(struct conn *c, size_t need)
 	memmove(c->in, c->in + c->in_at, c->in_len);
 	c->in_at = 0;
 	while (c->in_len < need) {
-		struct iovec iov = { c->in + c->in_len, IN_BYTES - c->in_len };
-		ssize_t n = read_some(c, &iov, 1);
+		size_t end = atomic_load(&c->is_leaving) ? need : IN_BYTES;
+		struct iovec iov = { c->in + c->in_len, end - c->in_len };
+		ssize_t n;
 
+		c->is_between = c->in_len == 0;
+		n = read_some(c, &iov, 1);
 		if (n < 0)
 			return (int)n;
 		c->in_len += (size_t)n;
 	}
+	c->is_between = false;
 	return 0;
 }
 
@@ -218,7 +227,7 @@ static int read_payload(struct conn *c, unsigned char *to, size_t len)
 
 	while (done < len) {
 		struct iovec iov[] = { { to + done, len - done }, { c->in, IN_BYTES } };
-		ssize_t n = read_some(c, iov, 2);
+		ssize_t n = read_some(c, iov, atomic_load(&c->is_leaving) ? 1 : 2);
 
 		if (n < 0)
 			return (int)n;
@@ -456,28 +465,38 @@ static void tell_lost(struct conn *c, enum conn_end end)
 		c->lost(c->ended_arg);
 }
 
+/* After drain(): whether the kernel has every answer, and nothing was read that has none. */
+static bool is_left(const struct conn *c)
+{
+	return atomic_load(&c->is_leaving) && c->is_between && !atomic_load(&c->is_dead);
+}
+
 static void *reader_main(void *arg)
 {
 	struct conn *c = arg;
+	enum conn_end end;
 	int r;
 
 	c->reader = pthread_self();
 	r = handshake(c);
 	while (r == 0)
 		r = next_request(c);
+	end = end_of(r);
 	if (r == -EPROTO)
 		log_warning(c->volume->spec,
 			    "a client broke the protocol; its connection is closed");
 	else if (r == -ENOENT)
 		log_notice(c->volume->spec, "a client asked for an export that is not here");
-	else if (end_of(r) == CONN_BROKEN && r != -EPIPE && r != -ETIMEDOUT)
+	else if (end == CONN_BROKEN && r != -EPIPE && r != -ETIMEDOUT)
 		log_warning(c->volume->spec, "a connection failed: %s", strerror(-r));
-	tell_lost(c, end_of(r));
+	tell_lost(c, end);
 	drain(c);
+	if (end == CONN_STOPPED && is_left(c))
+		end = CONN_LEFT;
 	/* The client learns at once; the descriptor itself stays ours until conn_free(). */
-	if (c->is_socket)
+	if (c->is_socket && end != CONN_LEFT)
 		(void)shutdown(c->wfd, SHUT_RDWR);
-	atomic_store(&c->end, end_of(r));
+	atomic_store(&c->end, end);
 	c->ended(c->ended_arg);
 	return NULL;
 }
@@ -555,6 +574,17 @@ void conn_stop(struct conn *c)
 {
 	atomic_store(&c->is_stopping, true);
 	conn_wake(c);
+}
+
+void conn_leave(struct conn *c)
+{
+	atomic_store(&c->is_leaving, true);
+	conn_wake(c);
+}
+
+int conn_fd(const struct conn *c)
+{
+	return c->rfd;
 }
 
 enum conn_end conn_ended(const struct conn *c)

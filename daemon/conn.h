@@ -26,6 +26,7 @@ enum conn_end {
 	CONN_CLOSED, /* the socket ended without a word */
 	CONN_BROKEN, /* framing or handshake broken, or an error of the socket */
 	CONN_STOPPED, /* conn_stop() */
+	CONN_LEFT, /* conn_leave(): the socket is open, and somebody else can go on with it */
 };
 
 struct conn_options {
@@ -52,6 +53,17 @@ int conn_new(const struct conn_options *o, struct conn **ret);
  * follows. A client that does not take its answers is given some seconds. Any thread.
  */
 void conn_stop(struct conn *c);
+
+/*
+ * Stop reading requests at the end of one, and leave the socket open: nothing of the next is read,
+ * and all that was read is answered. Returns at once; ended follows, with CONN_LEFT, or with
+ * another end when the socket died or conn_stop() came first. For a store that hangs it waits for
+ * ever. The kernel's connections only. Any thread.
+ */
+void conn_leave(struct conn *c);
+
+/* Its socket, which stays the connection's. */
+int conn_fd(const struct conn *c);
 
 /* How it ended; CONN_RUNNING before. Any thread. */
 enum conn_end conn_ended(const struct conn *c);

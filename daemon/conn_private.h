@@ -42,6 +42,7 @@ struct conn {
 	pthread_t reader; /* itself; other threads read it once there are requests */
 	unsigned char *in; /* bytes received and not yet taken */
 	size_t in_at, in_len;
+	bool is_between; /* nothing of the next request is read */
 	struct request *free;
 	unsigned int n_free;
 	struct buffers_waiter waiter;
@@ -66,6 +67,7 @@ struct conn {
 	atomic_bool is_blocked; /* the socket was full: the reader resumes when it is not */
 	atomic_bool is_dead; /* nothing can be sent any more: replies are dropped */
 	atomic_bool is_stopping;
+	atomic_bool is_leaving; /* to stop between two requests */
 	atomic_uint visitors; /* threads inside conn_reply(): c outlives them */
 	_Atomic(enum conn_end) lost_end; /* set before drain() */
 	_Atomic(enum conn_end) end;

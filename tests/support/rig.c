@@ -11,6 +11,7 @@
 #undef NDEBUG
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
@@ -282,6 +283,22 @@ void peer_open(struct rig *rig, enum peer_kind kind, struct peer *ret)
 	assert(conn_new(&o, &ret->conn) == 0);
 	if (kind == PEER_CLIENT)
 		shake_hands(ret);
+}
+
+void peer_succeed(struct rig *rig, struct peer *p)
+{
+	struct conn_options o = {
+		.volume = rig->volume, .is_kernel = true, .ended = on_ended, .ended_arg = p
+	};
+	struct pollfd f = { .fd = p->ended, .events = POLLIN };
+	uint64_t count;
+
+	assert(poll(&f, 1, 5000) == 1 && read(p->ended, &count, sizeof(count)) == sizeof(count));
+	assert(conn_ended(p->conn) == CONN_LEFT);
+	o.rfd = o.wfd = fcntl(conn_fd(p->conn), F_DUPFD_CLOEXEC, 0);
+	assert(o.rfd >= 0);
+	p->conn = conn_free(p->conn);
+	assert(conn_new(&o, &p->conn) == 0);
 }
 
 enum conn_end peer_wait_end(struct peer *p, int timeout_ms)

@@ -62,6 +62,9 @@ enum conn_end peer_close(struct peer *p);
 /* As above, but the socket stays as it is. Fails the test after timeout_ms. */
 enum conn_end peer_wait_end(struct peer *p, int timeout_ms);
 
+/* Another connection on the kernel's socket after CONN_LEFT, as the next process would make it. */
+void peer_succeed(struct rig *rig, struct peer *p);
+
 void peer_encode(unsigned char buf[WIRE_REQUEST_BYTES], uint16_t type, uint16_t flags,
 		 uint64_t cookie, uint64_t off, uint32_t len);
 /* data goes behind a WRITE's header. False when the socket is dead. */
