@@ -30,8 +30,9 @@ int claim_check_start(const char *run_dir, const struct volume_state *mine, cons
 /*
  * attach: the device of mine must be set up in the kernel, served by nobody, and have been mapped
  * with the cookie of mine, from the same image as far as that is known, and writable only if mine
- * is. Its block size must be that of mine, unless that is 0. Fills in the block size, and the
- * number of connections if it is known.
+ * is. Its block size must be that of mine, unless that is 0. Fills in the block size, the number of
+ * connections if it is known, and what the last owner handed over, unless the kernel has to be told
+ * of other timeouts.
  */
 int claim_check_attach(const char *run_dir, struct volume_state *mine, const char *spec,
 		       struct fault *f);

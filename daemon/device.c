@@ -13,11 +13,15 @@
  * the new connection closing at once, and try again later and later.
  *
  * We never disconnect our own device because of a socket.
+ *
+ * A daemon that is restarted leaves its sockets to the next one (handover.c), which reads on where
+ * this one stopped; the kernel sees nothing of it.
  */
 
 #include "device.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,6 +38,9 @@
 #define UDEV_MS 30000
 #define SIZE_MS 2000
 #define SIZE_STEP_MS 10
+
+/* A connection that cannot be left so soon is ended instead: its requests come again. */
+#define LEAVE_MS 10000
 
 /* More dead sockets than this per slot wait for their requests before they get a successor. */
 #define LINGERING_MAX 16
@@ -65,29 +72,39 @@ static void on_conn_ended(void *arg)
 	event_raise(d->ended.fd);
 }
 
-/* A conn on a fresh socketpair; the kernel's end in *ret_kernel, to be closed once the kernel has
- * it. */
-static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
+/* A conn on our end of a socketpair, which is taken. */
+static int fill_slot_take(struct device *d, struct slot *s, int fd)
 {
 	struct conn_options o = {
 		.volume = d->o.volume,
+		.rfd = fd,
+		.wfd = fd,
 		.is_kernel = true,
 		.lost = on_conn_ended,
 		.ended = on_conn_ended,
 		.ended_arg = d,
 	};
+	int r = conn_new(&o, &s->conn);
+
+	if (r < 0)
+		(void)close(fd);
+	s->since_ms = clock_ms();
+	return r;
+}
+
+/* A conn on a fresh socketpair; the kernel's end in *ret_kernel, to be closed once the kernel has
+ * it. */
+static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
+{
 	int pair[2], r;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	o.rfd = o.wfd = pair[0];
-	r = conn_new(&o, &s->conn);
+	r = fill_slot_take(d, s, pair[0]);
 	if (r < 0) {
-		(void)close(pair[0]);
 		(void)close(pair[1]);
 		return r;
 	}
-	s->since_ms = clock_ms();
 	*ret_kernel = pair[1];
 	return 0;
 }
@@ -319,6 +336,24 @@ static int correct_size(struct device *d, struct fault *f)
 	return device_resize(d, f);
 }
 
+/* Goes on with the sockets that the kernel has. One that cannot be is closed, and gets a successor.
+ */
+static void adopt(struct device *d)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; d->o.sockets && i < d->n_slots; i++) {
+		int fd = d->o.sockets[i];
+
+		d->o.sockets[i] = -1;
+		if (fd >= 0 && fill_slot_take(d, &d->slots[i], fd) == 0)
+			n++;
+	}
+	if (n > 0)
+		log_notice(d->o.volume->spec, "goes on with %u of %u sockets of nbd%d", n,
+			   d->n_slots, d->index);
+}
+
 static int start_sockets(struct device *d, struct fault *f)
 {
 	int *fds = calloc(d->n_slots, sizeof(*fds));
@@ -326,15 +361,17 @@ static int start_sockets(struct device *d, struct fault *f)
 	unsigned int n_fds = 0;
 	int r = fds ? 0 : -ENOMEM;
 
-	while (r == 0 && n_fds < d->n_slots) {
-		r = open_slot(d, &d->slots[n_fds], &fds[n_fds]);
+	for (unsigned int i = 0; r == 0 && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			continue;
+		r = open_slot(d, &d->slots[i], &fds[n_fds]);
 		if (r == 0)
 			n_fds++;
 	}
 	if (r < 0) {
 		(void)fault_set(f, EXIT_MEMORY, r, "cannot open the device's sockets: %s",
 				strerror(-r));
-	} else {
+	} else if (n_fds > 0) {
 		describe(d, &n);
 		n.sockets = fds;
 		n.n_sockets = n_fds;
@@ -402,7 +439,7 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 	if (!d)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device");
 	d->o = *o;
-	d->index = -1;
+	d->index = o->is_attach ? o->index : -1;
 	d->ended.fd = d->retry.fd = d->events.fd = -1;
 	d->retry_ms = RETRY_FIRST_MS;
 	d->n_slots = o->connections;
@@ -418,14 +455,12 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 		r = nbdctl_open(&d->ctl, f);
 	if (r == 0)
 		r = start_watches(d, f);
-	if (r == 0)
+	if (r == 0) {
+		adopt(d);
 		r = start_sockets(d, f);
-	if (r < 0)
-		goto fail;
-	if (o->is_attach) {
-		d->index = o->index;
-		r = correct_size(d, f);
 	}
+	if (r == 0 && o->is_attach)
+		r = correct_size(d, f);
 	if (r == 0)
 		r = read_back(d, f);
 	if (r < 0)
@@ -466,6 +501,58 @@ int device_resize(struct device *d, struct fault *f)
 	n.io_timeout_s = n.dead_conn_timeout_s = -1;
 	n.size = atomic_load(&d->o.volume->size);
 	return nbdctl_reconfigure(d->ctl, d->index, &n, f);
+}
+
+/* ---- stop ---- */
+
+/* Until every connection has ended, or the time is over. */
+static void wait_left(struct device *d)
+{
+	struct pollfd p = { .fd = d->ended.fd, .events = POLLIN };
+	long long end = clock_ms() + LEAVE_MS;
+
+	for (;;) {
+		long long left = end - clock_ms();
+		bool is_running = false;
+
+		event_clear(p.fd);
+		for (unsigned int i = 0; i < d->n_slots; i++)
+			is_running = is_running || (d->slots[i].conn &&
+						    conn_ended(d->slots[i].conn) == CONN_RUNNING);
+		if (!is_running || left <= 0)
+			return;
+		(void)poll(&p, 1, (int)left);
+	}
+}
+
+int device_hand_over(struct device *d, struct handover *h, char *note)
+{
+	int *fds;
+	int r;
+
+	/* From here on this thread is in no loop that would revive what ends. */
+	for (unsigned int i = 0; i < d->n_slots; i++)
+		if (d->slots[i].conn)
+			conn_leave(d->slots[i].conn);
+	wait_left(d);
+	/* What failed to become durable would be forgotten by whoever is asked for it later. */
+	r = volume_flush(d->o.volume);
+	if (r < 0) {
+		log_error(d->o.volume->spec, "what was written is not known to be durable: %s",
+			  strerror(-r));
+		return r;
+	}
+	fds = calloc(d->n_slots, sizeof(*fds));
+	if (!fds)
+		return -ENOMEM;
+	for (unsigned int i = 0; i < d->n_slots; i++) {
+		const struct conn *c = d->slots[i].conn;
+
+		fds[i] = c && conn_ended(c) == CONN_LEFT ? conn_fd(c) : -1;
+	}
+	r = handover_give(h, d->index, fds, d->n_slots, note);
+	free(fds);
+	return r;
 }
 
 static void close_watch(struct device *d, struct watch *w)

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "fault.h"
+#include "handover.h"
 #include "loop.h"
 #include "nbdctl.h"
 #include "volume.h"
@@ -23,6 +24,9 @@ struct device_options {
 	int index; /* -1: the kernel chooses; must be given to attach */
 	bool is_attach; /* the kernel has it already: new sockets for dead ones */
 	unsigned int connections;
+	/* is_attach: sockets that the kernel has already, one per connection or -1; NULL: none.
+	 * Those that were taken become -1, the others stay the caller's. */
+	int *sockets;
 	int io_timeout_s; /* -1: kernel default */
 	int reattach_timeout_s;
 	const char *cookie;
@@ -44,6 +48,14 @@ unsigned int device_connections(const struct device *d);
 
 /* Tells the kernel the volume's new size. Freezes its queue until what is in flight is done. */
 int device_resize(struct device *d, struct fault *f);
+
+/*
+ * Before device_stop(), when somebody else is to go on with the sockets: connections stop between
+ * two requests, everything that was answered becomes durable, and the sockets go to the store of h
+ * with a note as of handover_give(). How many did; those that did not are device_stop()'s, and so
+ * are all after -errno. Waits some seconds for the store.
+ */
+int device_hand_over(struct device *d, struct handover *h, char *note);
 
 /*
  * Ends the connections (what was read is answered) and frees. disconnect: the kernel's device too;

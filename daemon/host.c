@@ -90,6 +90,7 @@ int host_add_take(struct host *h, const struct host_add *add, struct options **o
 					 .serial = ++h->serial,
 					 .is_hosted = h->o.is_hosted,
 					 .listen_fd = add->listen_fd,
+					 .handover = h->o.handover,
 					 .request = add->request,
 					 .resumed = add->resumed,
 					 .changed_fd = h->changed.fd };

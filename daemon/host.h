@@ -20,6 +20,7 @@ struct host_options {
 	const char *run_dir; /* outlives the host */
 	unsigned int workers; /* 0: one per processor */
 	bool is_hosted; /* it is the host's daemon, not that of one volume */
+	struct handover *handover; /* outlives the host; or NULL */
 	/* A volume can be used now; at most once. */
 	void (*serving)(void *arg, struct host_volume *v);
 	/* It has ended, or could not start; it is freed when this returns. */

@@ -93,6 +93,7 @@ static int start(struct host_volume *v, struct fault *f)
 				     .serial = v->o.serial,
 				     .is_hosted = v->o.is_hosted,
 				     .listen_fd = v->o.listen_fd,
+				     .handover = v->o.handover,
 				     .request = v->request,
 				     .resumed = v->resumed,
 				     .is_interrupted = is_interrupted,

@@ -28,7 +28,8 @@ enum host_phase {
 
 enum host_stop {
 	HOST_KEEP, /* not to be stopped */
-	HOST_LEAVE, /* a device stays in the kernel, for our successor */
+	HOST_LEAVE, /* a device stays in the kernel, if possible with its sockets, for our successor
+		     */
 	HOST_DETACH, /* it stays and waits for attach */
 	HOST_DISCONNECT, /* it goes */
 };
@@ -41,6 +42,7 @@ struct host_volume_options {
 	unsigned int serial;
 	bool is_hosted; /* by the host's daemon */
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
+	struct handover *handover; /* outlives the volume; or NULL */
 	const char *request; /* for the state file; NULL: none */
 	const char *resumed; /* key of the state file of a predecessor that it continues, or NULL */
 	int changed_fd; /* an event that is raised with every change of phase */

@@ -26,6 +26,8 @@
 
 #define MEMORY_DEFAULT (96u << 20)
 #define CONNECTIONS_MAX 4
+/* Of --connections; a state file may say anything. */
+#define CONNECTIONS_LIMIT 64
 
 static bool has_device(const struct mapping *m)
 {
@@ -154,10 +156,14 @@ static int start_claim(struct mapping *m, struct fault *f)
 	else
 		(void)snprintf(key, sizeof(key), "%s", id);
 	text_copy(m->state.key, sizeof(m->state.key), key);
-	if (m->o.kind == MAPPING_ATTACH)
+	if (m->o.kind == MAPPING_ATTACH) {
 		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
-	else if (!o->is_new)
+		/* The file stops saying so before anybody reads from them. */
+		text_copy(m->handed_over, sizeof(m->handed_over), m->state.handed_over);
+		m->state.handed_over[0] = '\0';
+	} else if (!o->is_new) {
 		r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
+	}
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
 		m->has_dead_client = claim_dead_client(m->o.run_dir, &m->state, m->state.client,
@@ -178,6 +184,7 @@ static void stop_claim(struct mapping *m)
 	    m->state.status == VOLUME_STARTING) {
 		/* Without its lock that says: dead, and not to be trusted yet. */
 		m->state.status = m->has_dead_client ? VOLUME_MAPPED : VOLUME_DETACHED;
+		text_copy(m->state.handed_over, sizeof(m->state.handed_over), m->handed_over);
 		(void)state_update(m->state_file, &m->state);
 		is_kept = true;
 	}
@@ -315,14 +322,27 @@ static unsigned int connections_of(const struct mapping *m)
 
 	if (m->o.options->connections > 0)
 		return m->o.options->connections;
-	if (m->state.connections > 0)
+	if (m->state.connections > 0 && m->state.connections <= CONNECTIONS_LIMIT)
 		return m->state.connections;
 	return n < CONNECTIONS_MAX ? (unsigned int)n : CONNECTIONS_MAX;
+}
+
+/*
+ * Who continues a predecessor goes on with its sockets. For all others, who attach by hand, sockets
+ * that somebody keeps alive would keep the kernel from taking new ones.
+ */
+static void take_sockets(struct mapping *m, unsigned int n, int *ret)
+{
+	bool is_continued = m->o.resumed || m->o.options->is_resuming;
+
+	(void)handover_take(m->o.handover, m->index, is_continued ? m->handed_over : "", n, ret);
+	m->handed_over[0] = '\0';
 }
 
 static int start_device(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
+	int sockets[CONNECTIONS_LIMIT];
 	struct device_options d = { .volume = m->volume,
 				    .loop = m->o.loop,
 				    .index = m->index,
@@ -336,8 +356,22 @@ static int start_device(struct mapping *m, struct fault *f)
 				    .waits_for_udev = !o->is_udev_ignored,
 				    .gone = on_gone,
 				    .gone_arg = m };
-	int r = device_start(&d, &m->device, f);
+	int r;
 
+	if (d.is_attach) {
+		/* Requests come at once, and should we die then, our client is to be shut out. */
+		r = state_update(m->state_file, &m->state);
+		if (r < 0)
+			return fault_set(f, EXIT_PASSPHRASE, r,
+					 "%s: cannot update the state file: %s", m->spec,
+					 strerror(-r));
+		take_sockets(m, d.connections, sockets);
+		d.sockets = sockets;
+	}
+	r = device_start(&d, &m->device, f);
+	for (unsigned int i = 0; d.sockets && i < d.connections; i++)
+		if (sockets[i] >= 0)
+			(void)close(sockets[i]);
 	if (r < 0)
 		return r;
 	m->state.device = device_index(m->device);
@@ -401,6 +435,23 @@ static void forget_request(struct mapping *m)
 	m->state.request = NULL;
 }
 
+static void leave_device(struct mapping *m)
+{
+	const struct event_about about = event_about_image(m->spec, m->o.spec, m->state.device);
+	int n = m->end == MAPPING_LEAVE && m->o.handover
+			? device_hand_over(m->device, m->o.handover, m->state.handed_over)
+			: 0;
+
+	m->state.status = VOLUME_DETACHED;
+	if (n > 0)
+		log_notice(m->spec, "handed over: %d of %u sockets of /dev/nbd%d", n,
+			   m->state.connections, m->state.device);
+	else
+		event_log(EVENT_DEVICE_WAITS, &about,
+			  "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",
+			  m->state.device, m->state.reattach_timeout_s);
+}
+
 static void stop_service(struct mapping *m)
 {
 	/* One that was there before us is not ours to take away. */
@@ -412,15 +463,8 @@ static void stop_service(struct mapping *m)
 	if (m->listener && m->state.request)
 		m->state.status = VOLUME_DETACHED;
 
-	if (m->device && !m->is_gone && is_left) {
-		const struct event_about about = event_about_image(m->spec, m->o.spec,
-								   m->state.device);
-
-		m->state.status = VOLUME_DETACHED;
-		event_log(EVENT_DEVICE_WAITS, &about,
-			  "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",
-			  m->state.device, m->state.reattach_timeout_s);
-	}
+	if (m->device && !m->is_gone && is_left)
+		leave_device(m);
 	volume_is_ending(m->volume);
 	m->device = device_stop(m->device, !is_left);
 	m->listener = listener_stop(m->listener);

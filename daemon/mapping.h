@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "fault.h"
+#include "handover.h"
 #include "image.h"
 #include "loop.h"
 #include "options.h"
@@ -21,7 +22,7 @@ struct mapping;
 
 /* What becomes of a device in the kernel. */
 enum mapping_end {
-	MAPPING_LEAVE, /* it stays, for the daemon's successor or for attach */
+	MAPPING_LEAVE, /* it stays, if possible with its sockets, for the daemon's successor */
 	MAPPING_DETACH, /* it stays, for attach only */
 	MAPPING_DISCONNECT, /* it goes */
 };
@@ -42,6 +43,7 @@ struct mapping_options {
 	/* The key of what a predecessor left, or NULL; a start that fails leaves it again. */
 	const char *resumed;
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
+	struct handover *handover; /* outlives the mapping; or NULL */
 	/* Whether the user wants the start to end; asked between its steps. */
 	bool (*is_interrupted)(void *arg);
 	/* The device was unmapped, or the single client left: nothing is left to do but

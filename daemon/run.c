@@ -18,6 +18,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "host.h"
 #include "key.h"
 #include "log.h"
@@ -36,6 +37,7 @@ struct run {
 	char run_dir[4096];
 	int ready_fd; /* of the waiting parent, -1 in the foreground */
 	int listen_fd;
+	struct handover *handover; /* of a device that is a service by itself, else NULL */
 	struct loop *loop;
 	struct host *host;
 	struct watch signals;
@@ -119,6 +121,8 @@ static void on_serving(void *arg, struct host_volume *v)
 	struct run *r = arg;
 	int e;
 
+	/* It has taken what was for it. */
+	handover_sweep(r->handover, NULL, NULL);
 	/* It is on its way out already. */
 	if (r->is_interrupted)
 		return;
@@ -172,6 +176,7 @@ static int start(struct run *r, struct fault *f)
 {
 	struct host_options h = { .run_dir = r->run_dir,
 				  .workers = r->options->workers,
+				  .handover = r->handover,
 				  .serving = on_serving,
 				  .ended = on_ended,
 				  .arg = r };
@@ -246,6 +251,22 @@ static int settle(struct run *r, struct fault *f)
 		     : 0;
 }
 
+/* Whoever goes into the background is no service, whatever its environment says. */
+static int receive(struct run *r, struct fault *f)
+{
+	int none, e;
+
+	if (r->kind == MAPPING_SERVE || is_background(r))
+		return 0;
+	e = handover_new(NULL, &none, &r->handover);
+	if (e < 0)
+		return fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e));
+	/* A new device has nothing to do with those of an old one. */
+	if (r->kind == MAPPING_MAP)
+		handover_sweep(r->handover, NULL, NULL);
+	return 0;
+}
+
 int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 {
 	struct run r = { .kind = kind, .ready_fd = -1, .listen_fd = -1 };
@@ -270,9 +291,12 @@ int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 	if (is_left)
 		r.kind = MAPPING_ATTACH;
 	if (e == 0)
+		e = receive(&r, f);
+	if (e == 0)
 		e = settle(&r, f);
 	if (e == 0)
 		e = serve(&r, f);
+	r.handover = handover_free(r.handover);
 	if (r.options)
 		options_done(r.options);
 	free(r.options);

@@ -23,6 +23,7 @@
 
 #include "control.h"
 #include "control_methods.h"
+#include "handover.h"
 #include "host.h"
 #include "log.h"
 #include "loop.h"
@@ -41,6 +42,7 @@ struct service {
 	const struct options *options;
 	char run_dir[4096];
 	int listen_fd; /* the control socket, if it was passed, or -1 */
+	struct handover *handover;
 	struct loop *loop;
 	struct host *host;
 	struct methods *methods;
@@ -154,10 +156,11 @@ static int start_host(struct service *s, struct fault *f)
 	struct host_options h = { .run_dir = s->run_dir,
 				  .workers = s->options->workers,
 				  .is_hosted = true,
+				  .handover = s->handover,
 				  .serving = on_serving,
 				  .ended = on_ended,
 				  .arg = s };
-	struct successor_options successor = { .run_dir = s->run_dir };
+	struct successor_options successor = { .run_dir = s->run_dir, .handover = s->handover };
 	struct methods_options m = { .run_dir = s->run_dir, .reload = reload, .arg = s };
 	int r = loop_new(&s->loop);
 
@@ -217,21 +220,6 @@ static int settle(struct service *s, struct fault *f)
 		     : 0;
 }
 
-/* The socket that systemd may have passed, by its name. */
-static int find_passed(void)
-{
-	char **names = NULL;
-	int n = sd_listen_fds_with_names(1, &names), fd = -1;
-
-	for (int i = 0; i < n; i++) {
-		if (fd < 0 && strcmp(names[i], CONTROL_NAME) == 0)
-			fd = SD_LISTEN_FDS_START + i;
-		free(names[i]);
-	}
-	free(names);
-	return fd;
-}
-
 static void finish(struct service *s)
 {
 	s->control = control_free(s->control);
@@ -281,7 +269,9 @@ int service_run(struct options *o, struct fault *f)
 	if (r < 0)
 		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
 				 strerror(-r));
-	s.listen_fd = find_passed();
+	r = handover_new(CONTROL_NAME, &s.listen_fd, &s.handover);
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot start the daemon: %s", strerror(-r));
 	r = path_make_absolute(&o->run_dir);
 	if (r == 0)
 		r = state_run_dir(o->run_dir, s.run_dir, sizeof(s.run_dir), f);
@@ -289,5 +279,8 @@ int service_run(struct options *o, struct fault *f)
 		r = state_make_run_dir(s.run_dir, f);
 	if (r == 0)
 		r = settle(&s, f);
-	return r < 0 ? r : serve(&s, f);
+	if (r == 0)
+		r = serve(&s, f);
+	s.handover = handover_free(s.handover);
+	return r;
 }

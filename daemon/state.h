@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "handover.h"
 #include "nbdctl.h"
 
 /*
@@ -73,6 +74,9 @@ struct volume_state {
 	char client[128]; /* the address of the cluster's client that writes for it, or "" */
 	uint64_t inline_threshold; /* bytes */
 	char health[256]; /* "" while all is well, else what is wrong */
+
+	/* VOLUME_DETACHED: the note of the sockets that wait for the next owner, or "". */
+	char handed_over[HANDOVER_NOTE_BYTES];
 
 	char *request; /* what the host's daemon was asked, for asking it again; owned, or NULL */
 

@@ -75,6 +75,7 @@ static const struct field volume_fields[] = {
 	V("client", FIELD_TEXT, client),
 	V("inline_threshold", FIELD_U64, inline_threshold),
 	V("health", FIELD_TEXT, health),
+	V("handed_over", FIELD_TEXT, handed_over),
 };
 #undef V
 

@@ -6,6 +6,9 @@
  * same. A device is attached again: its requests wait in the kernel. A socket is made again: its
  * clients come back by themselves.
  *
+ * An orderly predecessor also left the device's sockets (handover.c), for this daemon to go on
+ * with. Those of a device that it is not going to serve are let go as soon as that is clear.
+ *
  * What cannot be had now, a key whose source is away or a cluster that does not answer, may be had
  * later: it is tried again and again, less and less often, and the state file says what is waited
  * for. Only a passphrase that does not fit is not tried again by itself: it will not fit the next
@@ -31,6 +34,8 @@
 
 #define AGAIN_FIRST_MS 500
 #define AGAIN_MAX_MS 30000
+/* Somebody else may have attached, or unmapped, a device whose sockets wait here. */
+#define SWEEP_MS 2000
 
 /* One that failed. */
 struct failed {
@@ -78,6 +83,8 @@ static void set_timer(struct successor *r)
 	for (struct failed *f = r->failed; f; f = f->next)
 		if (f->wait_ms > 0 && (next < 0 || f->due_ms < next))
 			next = f->due_ms;
+	if (handover_is_waiting(r->o.handover) && (next < 0 || now + SWEEP_MS < next))
+		next = now + SWEEP_MS;
 	timer_set(r->timer.fd, next < 0 ? 0 : next <= now ? 1 : (unsigned int)(next - now));
 }
 
@@ -180,6 +187,33 @@ static void compare(void *arg, struct host_volume *v)
 		s->is_found = true;
 }
 
+static bool is_ours(const struct successor *r, const char *key)
+{
+	struct search s = { .key = key };
+
+	host_for_each(r->o.host, compare, &s);
+	return s.is_found;
+}
+
+struct wanted {
+	const struct successor *successor;
+	const struct state_list *list;
+};
+
+/* Whether the sockets of a device are still for us. */
+static bool is_wanted(void *arg, int device)
+{
+	const struct wanted *w = arg;
+
+	for (unsigned int i = 0; i < w->list->n; i++) {
+		const struct volume_state *v = &w->list->volumes[i];
+
+		if (v->device == device && (is_left(v) || is_ours(w->successor, v->key)))
+			return true;
+	}
+	return false;
+}
+
 static int no_fd(void *arg, unsigned int i)
 {
 	(void)arg;
@@ -248,6 +282,7 @@ static void start(struct successor *r, const struct volume_state *v)
 static void try(struct successor *r, bool is_due_only)
 {
 	struct state_list l;
+	struct wanted wanted = { .successor = r, .list = &l };
 	struct fault f = { 0 };
 
 	if (state_list(r->o.run_dir, &l, &f) < 0) {
@@ -257,10 +292,8 @@ static void try(struct successor *r, bool is_due_only)
 	for (unsigned int i = 0; i < l.n; i++) {
 		const struct volume_state *v = &l.volumes[i];
 		struct failed *failed = find_failed(r, v->key);
-		struct search s = { .key = v->key };
 
-		host_for_each(r->o.host, compare, &s);
-		if (s.is_found)
+		if (is_ours(r, v->key))
 			continue;
 		if (!is_left(v)) {
 			forget(r, v->key);
@@ -270,6 +303,7 @@ static void try(struct successor *r, bool is_due_only)
 			continue;
 		start(r, v);
 	}
+	handover_sweep(r->o.handover, is_wanted, &wanted);
 	state_list_done(&l);
 	set_timer(r);
 }

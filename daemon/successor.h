@@ -17,6 +17,7 @@ struct successor_options {
 	struct loop *loop;
 	struct host *host;
 	const char *run_dir; /* outlives it */
+	struct handover *handover; /* outlives it; or NULL */
 };
 
 /* 0 or -errno. */

@@ -170,17 +170,18 @@ int volume_decrypt(const struct volume *v, const struct store_io *io, void *buf,
 	return 0;
 }
 
-/* ---- one blocking read ---- */
-struct sync_read {
+/* ---- one blocking call ---- */
+
+struct sync_io {
 	struct store_io io;
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	bool is_done;
 };
 
-static void on_read(struct store_io *io)
+static void on_sync(struct store_io *io)
 {
-	struct sync_read *s = (struct sync_read *)io;
+	struct sync_io *s = (struct sync_io *)io;
 
 	(void)pthread_mutex_lock(&s->mutex);
 	s->is_done = true;
@@ -188,21 +189,39 @@ static void on_read(struct store_io *io)
 	(void)pthread_mutex_unlock(&s->mutex);
 }
 
+#define SYNC_IO                                                                                    \
+	{                                                                                          \
+		.io.done = on_sync, .mutex = PTHREAD_MUTEX_INITIALIZER,                            \
+		.cond = PTHREAD_COND_INITIALIZER                                                   \
+	}
+
+/* r: what the store said when it was asked. */
+static int wait_sync(struct sync_io *s, int r)
+{
+	if (r != STORE_DONE) {
+		(void)pthread_mutex_lock(&s->mutex);
+		while (!s->is_done)
+			(void)pthread_cond_wait(&s->cond, &s->mutex);
+		(void)pthread_mutex_unlock(&s->mutex);
+	}
+	return s->io.result;
+}
+
+int volume_flush(struct volume *v)
+{
+	struct sync_io s = SYNC_IO;
+	int r = wait_sync(&s, v->store->ops->flush(v->store, &s.io));
+
+	store_io_reset(&s.io);
+	return r;
+}
+
 int volume_read(void *arg, uint64_t dev_off, void *buf, size_t len)
 {
 	struct volume *v = arg;
-	struct sync_read s = { .io.done = on_read,
-			       .mutex = PTHREAD_MUTEX_INITIALIZER,
-			       .cond = PTHREAD_COND_INITIALIZER };
-	int r;
+	struct sync_io s = SYNC_IO;
+	int r = wait_sync(&s, v->store->ops->read(v->store, &s.io, dev_off, buf, len));
 
-	if (v->store->ops->read(v->store, &s.io, dev_off, buf, len) != STORE_DONE) {
-		(void)pthread_mutex_lock(&s.mutex);
-		while (!s.is_done)
-			(void)pthread_cond_wait(&s.cond, &s.mutex);
-		(void)pthread_mutex_unlock(&s.mutex);
-	}
-	r = s.io.result;
 	if (r == 0 && v->is_encrypted)
 		r = volume_decrypt(v, &s.io, buf, dev_off, dev_off + len);
 	store_io_reset(&s.io);

@@ -77,6 +77,9 @@ uint64_t volume_size_for(const struct volume *v, uint64_t raw_size);
  */
 int volume_read(void *v, uint64_t dev_off, void *buf, size_t len);
 
+/* All that was written before is durable when it returns 0. Blocking, as volume_read(). */
+int volume_flush(struct volume *v);
+
 /*
  * Turns what the store read, from dev_off from to to (both multiples of the largest sector, within
  * io's range), into plain bytes; buf is where from is. Any thread. 0 or -errno.

@@ -3,9 +3,11 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # daemon.sh: the host's daemon on real devices, while every write is stamped and checked (stamp.c):
-# restarted and killed again and again, with the key away, and many devices at once.
+# restarted and killed again and again, with a service manager that keeps its sockets meanwhile and
+# without one, with the key away, and many devices at once.
 #
-# LONG=1: a hundred restarts and a hundred kills (an hour).
+# LONG=1: a hundred restarts and a hundred kills of each kind (an hour and a half). TIMES=N: N of
+# them.
 
 # test: heavy time=600
 
@@ -16,14 +18,16 @@
 
 if ! in_guest; then
 	limit=560
-	[[ ! ${LONG:-} ]] || limit=7000
+	[[ ! ${LONG:-}${TIMES:-} ]] || limit=14000
 	guest_boot $limit --mem 3G --nbds 16
 fi
 
+MANAGER=$KERNEL_DIR/../lib/manager.py
 UNITS=2048
 THREADS=12
-TIMES=5
-[[ ! ${LONG:-} ]] || TIMES=100 CLAIM_SECONDS=3000
+[[ ! ${LONG:-} ]] || TIMES=${TIMES:-100}
+[[ ! ${TIMES:-} ]] || CLAIM_SECONDS=3500
+TIMES=${TIMES:-5}
 
 daemon_start() {
 	"$PROGRAM" daemon --log-file $T/log --log-level info "$@" &
@@ -140,6 +144,128 @@ device_waits_for_its_key() {
 	settled
 }
 
+# ---- with a service manager that has a descriptor store ----
+
+# Prints nothing but sets DAEMON, STRAYS, how many of them are closed, and KEPT, the names in the store.
+managed() {
+	timeout 90 /usr/bin/python3 "$MANAGER" $T/manager "$@" >$T/managed
+	read -r DAEMON STRAYS KEPT <$T/managed
+}
+# Its messages may still be on their way.
+keeps() { managed status && [[ $KEPT == "$*" ]]; }
+managed_start() {
+	rm -rf $T/manager
+	mkdir $T/manager
+	setpriv --pdeathsig KILL /usr/bin/python3 "$MANAGER" $T/manager run \
+		"$PROGRAM" daemon --log-file $T/log --log-level info &
+	wait_for 10 test -S $T/manager/control
+	wait_for 10 test -S /run/rbdcrypt-nbd/control
+	managed status
+}
+managed_quit() { # DEVICE
+	nbd unmap $1
+	managed quit
+	settled
+}
+# Until the next one serves.
+managed_do() { # restart|kill DEVICE
+	managed "$1"
+	wait_for 30 is_mapped_by $2 $DAEMON
+}
+note_sockets() { find /proc/$DAEMON/fd -lname 'socket:*' -printf '%l\n' | sort >$T/sockets.$1; }
+# Of the three between the kernel and us. A number is not given to two sockets.
+has_its_first_sockets() {
+	note_sockets now
+	same "sockets that were always there" 3 "$(comm -12 $T/sockets.first $T/sockets.now | wc -l)"
+}
+reconnects() { dmesg | grep -c 'reconnected socket' || true; }
+handovers() { grep -c 'goes on with 3 of 3 sockets' $T/log; }
+
+restarted_daemon_goes_on_with_its_sockets() {
+	local dev i
+	managed_start
+	dev=$(map_by_daemon --connections 3 disk)
+	note_sockets first
+	stamp_start $dev
+	for ((i = 0; i < TIMES; i++)); do
+		managed_do restart $dev
+		sleep 0.2
+	done
+	stamp_ends_well $dev
+	has_its_first_sockets
+	same "hand-overs" $TIMES "$(handovers)"
+	same "new sockets" 0 "$(reconnects)"
+	wait_for 5 keeps
+	managed_quit $dev
+}
+
+# The kernel must see at once that the sockets are dead, although they were in the store once, and
+# whatever else is there.
+kill_after_a_hand_over_is_seen() {
+	local dev i rounds=1
+	((TIMES <= 5)) || rounds=$TIMES
+	managed_start
+	dev=$(map_by_daemon --connections 3 --reattach-timeout 60 disk)
+	stamp_start $dev
+	managed stray garbage
+	managed stray nbd9-0
+	managed stray ${dev##*/}-1
+	managed_do restart $dev
+	same "hand-overs" 1 "$(handovers)"
+	wait_for 5 keeps
+	same "closed strays" 3 $STRAYS
+	for ((i = 0; i < rounds; i++)); do
+		managed_do kill $dev
+		(($(reconnects) >= 3))
+		dmesg -C
+		managed_do restart $dev
+	done
+	same "hand-overs" $((rounds + 1)) "$(handovers)"
+	stamp_ends_well $dev
+	managed_quit $dev
+}
+
+# Much longer than the kernel would wait for a new socket.
+sockets_wait_with_their_key() {
+	local dev
+	managed_start
+	dev=$(map_by_daemon --connections 3 --reattach-timeout 2 disk)
+	note_sockets first
+	stamp_start $dev
+	mv $T/pass $T/away
+	managed restart
+	wait_for 20 waits_for_key $dev
+	sleep 3
+	keeps ${dev##*/}-0 ${dev##*/}-1 ${dev##*/}-2
+	managed restart
+	sleep 0.5
+	wait_for 20 waits_for_key $dev
+	mv $T/away $T/pass
+	kill -HUP $DAEMON
+	wait_for 20 is_mapped_by $dev $DAEMON
+	wait_for 5 keeps
+	has_its_first_sockets
+	stamp_ends_well $dev
+	managed_quit $dev
+}
+
+# Nobody knows what they belong to, so they must not keep the kernel from taking others.
+sockets_without_a_state_file_are_let_go() {
+	local dev
+	managed_start
+	dev=$(map_by_daemon --connections 3 --reattach-timeout 60 disk)
+	stamp_start $dev
+	managed stop
+	same "kept" "${dev##*/}-0 ${dev##*/}-1 ${dev##*/}-2" "$KEPT"
+	rm /run/rbdcrypt-nbd/*.json
+	managed start
+	wait_for 5 keeps
+	same attach $dev "$(nbd attach -o encryption-passphrase-file=$T/pass --connections 3 --device $dev disk)"
+	same "new sockets" yes "$( (($(reconnects) >= 3)) && echo yes)"
+	stamp_ends_well $dev
+	managed_quit $dev
+}
+
 sixteen_devices_leave_nothing() {
 	local i pids=() before client
 	daemon_start
@@ -173,5 +299,9 @@ claim commands-are-done-by-the-daemon
 claim killed-daemon-is-succeeded-under-load
 claim restarted-daemon-is-succeeded-under-load
 claim device-waits-for-its-key
+claim restarted-daemon-goes-on-with-its-sockets
+claim kill-after-a-hand-over-is-seen
+claim sockets-wait-with-their-key
+claim sockets-without-a-state-file-are-let-go
 claim sixteen-devices-leave-nothing
 guest_end

@@ -36,7 +36,7 @@ guest_boot() {
 	tmpdir result
 	uml_run --time "$limit" --result "$result" "$@" env KERNEL_GUEST=1 O="$BUILD" \
 		RBDCRYPT_NBD="$PROGRAM" KERNEL_CLAIMS="${KERNEL_CLAIMS:-}" LONG="${LONG:-}" \
-		bash "$KERNEL_DIR/${0##*/}"
+		TIMES="${TIMES:-}" bash "$KERNEL_DIR/${0##*/}"
 	rc=$?
 	case $rc in
 	0 | 1 | 77) ;;

@@ -292,6 +292,12 @@ core_is_refused() {
 	systemctl stop rbdcrypt-nbd@part.service
 }
 
+# After a restart; they are in the store no more.
+goes_on_with_its_sockets() { # UNIT
+	journalctl -b -o cat -u "$1" | grep 'goes on with \([0-9]*\) of \1 sockets'
+	same kept 0 "$(unit NFileDescriptorStore "$1")"
+}
+
 restart_and_kill_are_not_seen() {
 	local fio pid dev
 	dev=$(realpath $VOL)
@@ -304,6 +310,7 @@ restart_and_kill_are_not_seen() {
 	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
 	systemctl restart rbdcrypt-nbd@vol.service
 	fails same pid $pid "$(unit MainPID rbdcrypt-nbd@vol.service)"
+	goes_on_with_its_sockets rbdcrypt-nbd@vol.service
 	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
 	kill -KILL $pid
 	wait_long 20 is NRestarts rbdcrypt-nbd@vol.service 1
@@ -509,6 +516,11 @@ examples_work() {
 	umount /keys
 }
 
+serves_again() { # DEVICE
+	[[ $(daemon_of "$1") == "$(unit MainPID rbdcrypt-nbd.service)" &&
+		$(listed ".[] | select(.device == \"$1\") | .state") == mapped ]]
+}
+
 daemon_of_the_host_serves() {
 	local dev
 	systemctl start rbdcrypt-nbd.service
@@ -516,6 +528,9 @@ daemon_of_the_host_serves() {
 	dev=$(nbd map --encryption-passphrase-file /etc/keys/vol.key rbd/host)
 	same daemon "$(unit MainPID rbdcrypt-nbd.service)" "$(daemon_of "$dev")"
 	same name "$dev" "$(realpath /dev/rbdcrypt/rbd/host)"
+	systemctl restart rbdcrypt-nbd.service
+	wait_long 20 serves_again "$dev"
+	goes_on_with_its_sockets rbdcrypt-nbd.service
 	nbd unmap rbd/host
 	systemctl stop rbdcrypt-nbd.service rbdcrypt-nbd.socket
 	same result success "$(unit Result rbdcrypt-nbd.service)"
