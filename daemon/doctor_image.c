@@ -68,8 +68,10 @@ static void check_headers(struct doctor *d, const struct chain *c)
 				    "layer %u: %s is plaintext", i + 1, info->spec);
 		if (!l->is_encrypted)
 			continue;
-		doctor_note(d, DOCTOR_OK, "header", NULL, "layer %u: %s is luks%d, %s, %u keyslots",
-			    i + 1, info->spec, l->luks.version, l->luks.cipher, l->luks.keyslots);
+		doctor_note(d, DOCTOR_OK, "header", NULL,
+			    "layer %u: %s is luks%d, %s, %u keyslot%s", i + 1, info->spec,
+			    l->luks.version, l->luks.cipher, l->luks.keyslots,
+			    l->luks.keyslots == 1 ? "" : "s");
 		if (l->luks.keyslots == 1)
 			doctor_note(d, DOCTOR_WARN, "header",
 				    "add a second passphrase that is kept elsewhere, and make a "

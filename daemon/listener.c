@@ -199,6 +199,9 @@ static int open_path(struct listener *l, struct fault *f)
 				"cannot listen on %s: %s", path, strerror(-fd));
 		if (fd == -EEXIST)
 			fault_hint(f, "a file that is no socket is in the way");
+		else if (fd == -EROFS)
+			fault_hint(f, "a hardened service writes below its run directory only: "
+				      "put the socket there, or use --no-daemon");
 		return fd;
 	}
 	l->path = strdup(path);

@@ -204,7 +204,8 @@ static void put_key(FILE *out, const struct layer_state *l)
 
 static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
 {
-	fprintf(out, "    %u ", i);
+	/* As in messages and on the command line, the image itself is the first. */
+	fprintf(out, "    %u ", i + 1);
 	put_text(out, l->spec);
 	fprintf(out, "\n      ");
 	put_text(out, l->format);
