@@ -513,7 +513,18 @@ examples_work() {
 	same service inactive "$(unit ActiveState dbd.service)"
 	fails mountpoint -q /srv/db
 	same result success "$(unit Result rbdcrypt-nbd@db.service)"
+	# For the shutdown, in which it must be unmounted first, too; and another volume's key is away.
+	systemctl start dbd.service
 	umount /keys
+}
+
+# For the shutdown: to systemd it is a local file system, whose turn comes after the network's.
+mount_by_hand_is_left() {
+	local dev=/dev/rbdcrypt/rbd/host
+	nbd_host_map host
+	mkfs.ext4 -q $dev
+	mount $dev /mnt/host
+	head -c 1M /dev/urandom >/mnt/host/file
 }
 
 serves_again() { # DEVICE
@@ -578,6 +589,7 @@ first() {
 	claim stuck-volume-is-no-stuck-daemon
 	claim stuck-volume-is-no-stuck-daemon-of-the-host
 	claim examples-work
+	claim mount-by-hand-is-left
 	guest_end
 }
 
