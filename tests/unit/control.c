@@ -385,7 +385,7 @@ static void descriptors_come_with_their_message(void **state)
 	assert_non_null(strstr(answer(fd), "\"fds\":0"));
 	/* Some with each half of one message. */
 	send_with(fd, CALL, 5, 3);
-	send_with(fd, CALL + 5, sizeof(CALL) - 5, CONTROL_FDS_MAX - 3);
+	send_with(fd, &CALL[5], sizeof(CALL) - 5, CONTROL_FDS_MAX - 3);
 	assert_non_null(strstr(answer(fd), "\"fds\":16"));
 	(void)close(fd);
 }
@@ -397,7 +397,7 @@ static void too_many_descriptors_are_closed_with_the_connection(void **state)
 	send_with(once, CALL, sizeof(CALL), CONTROL_FDS_MAX + 1);
 	assert_hung_up(once);
 	send_with(twice, CALL, 5, CONTROL_FDS_MAX);
-	send_with(twice, CALL + 5, sizeof(CALL) - 5, 1);
+	send_with(twice, &CALL[5], sizeof(CALL) - 5, 1);
 	assert_hung_up(twice);
 	assert_int_equal(atomic_load(&d.called), 0);
 }

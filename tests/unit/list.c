@@ -281,11 +281,11 @@ static void status_tells_what_is_known(void **state)
 		"  encryption  openssl, in place up to 8192 bytes\n"
 		"  kernel      6291456 (6 MiB) bytes, blocks 512/4096, fua, discard\n"
 		"  layers\n"
-		"    0 rbd/img\n"
+		"    1 rbd/img\n"
 		"      luks2, aes-xts-plain64, 512-bit key, 4096-byte sectors, data at 4194304, "
 		"formatted as a clone, uuid u-u-i-d\n"
 		"      raw size 10485760 (10 MiB)\n"
-		"    1 rbd/golden@v1\n"
+		"    2 rbd/golden@v1\n"
 		"      none\n"
 		"      raw size 1000\n");
 }
