@@ -41,7 +41,7 @@ it_says_who_it_is() {
 	grep -F org.rbdcrypt.Host info && grep -F rbdcrypt-nbd info &&
 		ctl list-interfaces "$T/run/control" | grep -Fx org.rbdcrypt.Host
 }
-case_ it-says-who-it-is it_says_who_it_is
+run_case it-says-who-it-is it_says_who_it_is
 
 # varlinkctl reads the description, and prints what it has understood.
 its_interfaces_are_understood() {
@@ -55,7 +55,7 @@ its_interfaces_are_understood() {
 	done
 	[[ $(ctl list-methods "$T/run/control" org.rbdcrypt.Host | grep -c '^org.rbdcrypt.Host.') == 7 ]]
 }
-case_ its-interfaces-are-understood its_interfaces_are_understood
+run_case its-interfaces-are-understood its_interfaces_are_understood
 
 calls_are_answered() {
 	local uri="nbd+unix:///?socket=$T/s"
@@ -66,14 +66,14 @@ calls_are_answered() {
 		call Reload '{}' && call Unmap "{\"name\": \"$T/s\"}" && [[ ! -e s ]] &&
 		[[ $(call Status '{}' | jq '.volumes | length') == 0 ]]
 }
-case_ calls-are-answered calls_are_answered
+run_case calls-are-answered calls_are_answered
 
 refusals_have_their_names() {
 	refused org.rbdcrypt.Host.Failed Unmap '{"name": "nothing"}' &&
 		refused org.rbdcrypt.Host.Failed Serve '{"spec": "file:/nowhere", "options": ["socket=/nowhere/s", "allow-user=no-such"]}' &&
 		refused org.varlink.service.MethodNotFound Nothing '{}'
 }
-case_ refusals-have-their-names refusals_have_their_names
+run_case refusals-have-their-names refusals_have_their_names
 
 kill -TERM "$daemon" && wait "$daemon" || fail "it does not end"
 exit $((failures > 0))

@@ -72,7 +72,7 @@ without_a_list_the_file_decides() {
 		gets NBDMAGIC 7001 7001 && gets NBDMAGIC 7002 7002 7005 && gets "kept out" 7002 7002 &&
 		refusals 0 && stop
 }
-case_ without-a-list-the-file-decides without_a_list_the_file_decides
+run_case without-a-list-the-file-decides without_a_list_the_file_decides
 
 only_those_on_the_list_get_a_byte() {
 	start --allow-user 7001 --allow-user games --allow-group 7005 && mode "666 0 0" || return
@@ -81,7 +81,7 @@ only_those_on_the_list_get_a_byte() {
 		gets nothing 7009 7009 && gets nothing 7005 7001 && gets nothing 7009 7009 7004,7001 &&
 		gets nothing 65534 65534
 }
-case_ only-those-on-the-list-get-a-byte only_those_on_the_list_get_a_byte
+run_case only-those-on-the-list-get-a-byte only_those_on_the_list_get_a_byte
 
 # Four were refused, within one window of the log.
 who_was_refused_is_logged_and_counted() {
@@ -89,7 +89,7 @@ who_was_refused_is_logged_and_counted() {
 		[[ $(grep -c 'turned a client away' log) == 1 ]] &&
 		grep -E 'file:disk: turned a client away: process [1-9][0-9]* of user 7009 is not on the list' log
 }
-case_ who-was-refused-is-logged-and-counted who_was_refused_is_logged_and_counted
+run_case who-was-refused-is-logged-and-counted who_was_refused_is_logged_and_counted
 
 # A crowd that may not come in does not keep out who may, nor make the log grow.
 refused_crowd_harms_nobody() {
@@ -111,13 +111,13 @@ while time.monotonic() < end:
 	wait "$crowd" || return
 	! grep -q failed io.log && gets NBDMAGIC 7001 7002 && (($(grep -c '' log) < 6)) && stop
 }
-case_ refused-crowd-harms-nobody refused_crowd_harms_nobody
+run_case refused-crowd-harms-nobody refused_crowd_harms_nobody
 
 list_and_file_both_have_to_agree() {
 	start --allow-user 7001 --socket-group 7005 && mode "660 0 7005" && gets NBDMAGIC 7001 7005 &&
 		gets "kept out" 7001 7001 && gets nothing 7002 7005 && stop
 }
-case_ list-and-file-both-have-to-agree list_and_file_both_have_to_agree
+run_case list-and-file-both-have-to-agree list_and_file_both_have_to_agree
 
 passed_socket_is_judged() {
 	type -P systemd-socket-activate >/dev/null || { echo "no systemd-socket-activate"; return 0; }
@@ -131,7 +131,7 @@ passed_socket_is_judged() {
 	gets NBDMAGIC 7001 7001 && gets nothing 7002 7002 && gets NBDMAGIC 0 0 || return
 	grep -F "of user 7002 is not on the list" log && stop
 }
-case_ passed-socket-is-judged passed_socket_is_judged
+run_case passed-socket-is-judged passed_socket_is_judged
 
 # The host's daemon, and the one that goes on after it was killed.
 daemons_volumes_have_their_lists() {
@@ -152,6 +152,6 @@ daemons_volumes_have_their_lists() {
 		"$PROGRAM" unmap "$T/pub/s" && stop
 }
 answers() { [[ $(greeting 0 0 "" 2>/dev/null) == NBDMAGIC ]]; }
-case_ daemons-volumes-have-their-lists daemons_volumes_have_their_lists
+run_case daemons-volumes-have-their-lists daemons_volumes_have_their_lists
 
 exit $((failures > 0))

@@ -155,10 +155,10 @@ start_daemon
 wait_for 30 test -S run/control || fail "no daemon"
 "$PROGRAM" serve --socket s --encryption-passphrase-file key file:disk >/dev/null || fail "not served"
 qemu ",reconnect-delay=60" || fail "no QEMU"
-case_ sigterm-is-not-noticed ends_are_not_noticed TERM
-case_ sigkill-is-not-noticed ends_are_not_noticed KILL
+run_case sigterm-is-not-noticed ends_are_not_noticed TERM
+run_case sigkill-is-not-noticed ends_are_not_noticed KILL
 no_qemu
 cat pauses
-case_ without-a-delay-it-fails without_a_delay_it_fails
+run_case without-a-delay-it-fails without_a_delay_it_fails
 "$PROGRAM" unmap "$T/s" && kill -TERM "$daemon" && wait "$daemon" || fail "it does not end"
 exit $((failures > 0))

@@ -129,11 +129,11 @@ gone() { ! alive "$1"; }
 # end PID: at once, if it is still there.
 end() { ! alive "$1" || kill -KILL "$1"; }
 
-# case_ NAME CMD [ARG]...: says whether CMD succeeds, as tests/run counts it. What CMD says is shown
+# run_case NAME CMD [ARG]...: says whether CMD succeeds, as tests/run counts it. What CMD says is shown
 # when it fails, with the ends of the files in CASE_LOGS. Needs $T, a folder; counts in $failures.
 failures=0
 CASE_LOGS=()
-case_() {
+run_case() {
 	local name=$1 log
 	shift
 	if "$@" >"$T/said" 2>&1; then
