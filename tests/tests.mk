@@ -87,6 +87,8 @@ fuzz:
 
 ASAN := abort_on_error=0:exitcode=99:detect_leaks=1
 UBSAN := print_stacktrace=1
+# The slowest of those that have one thread only: nothing for TSan to find.
+WITHOUT_THREADS := $(addprefix $(O)/tests/unit/,luks luks_evil rados_write)
 TSAN := exitcode=99:halt_on_error=1:second_deadlock_stack=1
 
 .check: all $(TESTBIN) $(TOOLBIN)
@@ -99,7 +101,9 @@ TSAN := exitcode=99:halt_on_error=1:second_deadlock_stack=1
 	$(Q)$(run) $(call scripts,lint)
 # Where everything is slower, and what only looks at files has nothing to see.
 .sanitized: all $(TESTBIN) $(TOOLBIN)
-	$(Q)$(run) --label $(LABEL) --slower 5 $(TESTBIN) $(call scripts,io bad)
+	$(Q)$(run) --label $(LABEL) --slower 5 \
+		$(filter-out $(if $(filter thread,$(SANITIZE)),$(WITHOUT_THREADS)),$(TESTBIN)) \
+		$(call scripts,io bad)
 
 .fuzz:
 	$(Q)$(again) .fuzzers SANITIZE=fuzzer-no-link,address,undefined

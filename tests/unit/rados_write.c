@@ -600,7 +600,7 @@ static void run_all(unsigned int error_in)
 	n_failed = n_succeeded = 0;
 	if (seed)
 		run((uint32_t)strtoul(seed, NULL, 0), 200, error_in);
-	for (uint32_t i = 1; !seed && i <= 150; i++) {
+	for (uint32_t i = 1; !seed && i <= 100; i++) {
 		seed_under_way = i;
 		run(i, 12, error_in);
 	}
