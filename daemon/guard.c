@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "event.h"
+#include "event_about.h"
 #include "guard_socket.h"
 #include "key_check.h"
 #include "log.h"
@@ -103,22 +103,10 @@ static void tell_unseen(const struct guard *g)
 				   key_check_layer(g->check, i)->reason);
 }
 
-static struct event_about about(const struct guard *g)
-{
-	const struct volume_state *s = g->o.state;
-
-	return (struct event_about){ .volume = g->o.spec,
-				     .pool = s->pool,
-				     .nspace = s->nspace,
-				     .image = s->image,
-				     .snap = s->snap,
-				     .device = s->device };
-}
-
 /* f is about the first layer that failed. */
 static void tell_lost(const struct guard *g, const struct fault *f)
 {
-	struct event_about a = about(g);
+	struct event_about a = event_about_state(g->o.spec, g->o.state);
 	unsigned int i = 0;
 
 	while (key_check_layer(g->check, i)->health != KEY_FAILED)
@@ -131,7 +119,7 @@ static void tell_lost(const struct guard *g, const struct fault *f)
 
 static void tell_back(const struct guard *g)
 {
-	const struct event_about a = about(g);
+	const struct event_about a = event_about_state(g->o.spec, g->o.state);
 
 	event_log(EVENT_KEYS_BACK, &a, "all layers can be opened again");
 }

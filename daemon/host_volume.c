@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "event_image.h"
+#include "event_about.h"
 #include "log.h"
 #include "loop.h"
 #include "setup.h"

@@ -21,7 +21,7 @@
 #include "calibrate.h"
 #include "claim.h"
 #include "describe.h"
-#include "event_image.h"
+#include "event_about.h"
 #include "text.h"
 
 #define MEMORY_DEFAULT (96u << 20)

@@ -24,13 +24,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "control_request.h"
-#include "event_image.h"
+#include "event_about.h"
 #include "log.h"
 #include "nbdctl.h"
 #include "state.h"
 #include "text.h"
-#include "clock.h"
 
 #define AGAIN_FIRST_MS 500
 #define AGAIN_MAX_MS 30000
@@ -42,7 +42,7 @@ struct failed {
 	struct failed *next;
 	char *key;
 	unsigned int wait_ms; /* before the next try; 0: none by itself */
-	long long due_ms;
+	int64_t due_ms;
 };
 
 struct successor {
@@ -78,7 +78,7 @@ static void forget(struct successor *r, const char *key)
 
 static void set_timer(struct successor *r)
 {
-	long long now = clock_ms(), next = -1;
+	int64_t now = clock_ms(), next = -1;
 
 	for (struct failed *f = r->failed; f; f = f->next)
 		if (f->wait_ms > 0 && (next < 0 || f->due_ms < next))
@@ -252,12 +252,7 @@ static void start(struct successor *r, const struct volume_state *v)
 				.request = v->request,
 				.resumed = v->key };
 	char spec[1024];
-	const struct event_about about = { .volume = spec,
-					   .pool = v->pool,
-					   .nspace = v->nspace,
-					   .image = v->image,
-					   .snap = v->snap,
-					   .device = v->device };
+	const struct event_about about = event_about_state(spec, v);
 	struct options *o = NULL;
 	struct fault f = { 0 };
 	int e = read_options(v, &o, &f);
