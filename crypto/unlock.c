@@ -33,9 +33,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "header.h"
 #include "log.h"
-#include "clock.h"
 
 /* libcryptsetup wants to see a data area behind the header. */
 #define DATA_BYTES ((uint64_t)16 << 20)

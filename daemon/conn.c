@@ -31,10 +31,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "conn_private.h"
 #include "request.h"
 #include "validate.h"
-#include "clock.h"
 
 /* Headers of a full queue, and the payload of a few small writes. */
 #define IN_BYTES (64u << 10)
@@ -73,7 +73,7 @@ static bool is_holding_long(struct conn *c)
 {
 	enum conn_hold why = hold_of(c);
 	size_t moved = why == HOLD_ANSWERS ? atomic_load(&c->sent) : c->received;
-	long long now = clock_ms();
+	int64_t now = clock_ms();
 
 	if (why == HOLD_NONE || why != c->hold.why || moved != c->hold.moved) {
 		c->hold.why = why;
@@ -410,7 +410,7 @@ static enum conn_end end_of(int error)
  */
 static void drain(struct conn *c)
 {
-	long long since = clock_ms();
+	int64_t since = clock_ms();
 	unsigned int n_free = c->n_free;
 	bool is_stuck;
 

@@ -53,7 +53,7 @@ struct conn {
 	struct {
 		enum conn_hold why;
 		size_t moved;
-		long long since_ms;
+		int64_t since_ms;
 	} hold; /* of memory that the client does not let go: how far it was when it last moved */
 	size_t received; /* bytes; wraps */
 

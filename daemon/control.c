@@ -49,7 +49,7 @@ struct control_call {
 	unsigned int n_fds;
 	char *out; /* being sent, or NULL */
 	size_t out_len, out_done;
-	long long since_ms; /* of the last byte in either direction */
+	int64_t since_ms; /* of the last byte in either direction */
 	/* The call under way: */
 	struct json_object *message; /* NULL: none */
 	struct json_object *parameters; /* inside message, or our own */
@@ -415,7 +415,7 @@ static void on_came(struct acceptor *a, int fd)
 static void on_sweep(struct watch *w)
 {
 	struct control *control = (struct control *)((char *)w - offsetof(struct control, sweep));
-	long long now = clock_ms();
+	int64_t now = clock_ms();
 
 	timer_clear(w->fd);
 	for (struct control_call *c = control->clients, *next; c; c = next) {

@@ -28,8 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "conn.h"
 #include "clock.h"
+#include "conn.h"
 
 #define RETRY_FIRST_MS 50
 #define RETRY_MAX_MS 5000
@@ -47,7 +47,7 @@
 
 struct slot {
 	struct conn *conn; /* NULL: dead, waits for the next try */
-	long long since_ms;
+	int64_t since_ms;
 };
 
 struct device {
@@ -509,10 +509,10 @@ int device_resize(struct device *d, struct fault *f)
 static void wait_left(struct device *d)
 {
 	struct pollfd p = { .fd = d->ended.fd, .events = POLLIN };
-	long long end = clock_ms() + LEAVE_MS;
+	int64_t end = clock_ms() + LEAVE_MS;
 
 	for (;;) {
-		long long left = end - clock_ms();
+		int64_t left = end - clock_ms();
 		bool is_running = false;
 
 		event_clear(p.fd);

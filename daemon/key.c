@@ -18,8 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "path.h"
 #include "clock.h"
+#include "path.h"
 
 /* How often a wait looks whether the user has had enough. */
 #define SLICE_MS 200

@@ -23,8 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "state_file.h"
 #include "clock.h"
+#include "state_file.h"
 
 #define CLAIM_WAIT_MS 3000
 #define POLL_MS 20
@@ -176,7 +176,7 @@ static int lock_dir(int dir_fd, int *ret_fd)
 {
 	cleanup_fd int fd = openat(dir_fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 				   0600);
-	long long end = clock_ms() + CLAIM_WAIT_MS;
+	int64_t end = clock_ms() + CLAIM_WAIT_MS;
 	int r;
 
 	if (fd < 0)
@@ -461,14 +461,14 @@ int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeo
 	bool is_watched = watch_fd >= 0 &&
 			  inotify_add_watch(watch_fd, run_dir,
 					    IN_CLOSE_WRITE | IN_DELETE | IN_MOVED_TO) >= 0;
-	long long end = clock_ms() + timeout_ms;
+	int64_t end = clock_ms() + timeout_ms;
 	char name[STATE_NAME_BYTES];
 	int wait_ms = is_watched ? WATCH_MS : POLL_MS;
 
 	state_file_name(v->key, name);
 	while (dir_fd >= 0 && is_held(dir_fd, name, v)) {
 		struct pollfd p = { .fd = is_watched ? watch_fd : -1, .events = POLLIN };
-		long long left = end - clock_ms();
+		int64_t left = end - clock_ms();
 		char events[4096];
 
 		if (left <= 0)

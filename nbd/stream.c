@@ -8,8 +8,8 @@
  * their flags, because a standard input shared with a shell would keep them.
  */
 
-#include "stream.h"
 #include "clock.h"
+#include "stream.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -24,8 +24,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "scope.h"
 #include "clock.h"
+#include "scope.h"
 
 static void scope_unref_udev(struct udev **u)
 {
