@@ -106,14 +106,22 @@ const char *chain_source(const struct chain_options *o, unsigned int i)
 	return files->items[i < files->n ? i : files->n - 1];
 }
 
+/* Of source i; the last one goes on. 0 without any. */
+static uint64_t part(const struct option_list *list, unsigned int i)
+{
+	if (!list || list->n == 0)
+		return 0;
+	return strtoull(list->items[i < list->n ? i : list->n - 1], NULL, 10);
+}
+
 struct key_options chain_key_options(const struct chain_options *o, unsigned int i)
 {
 	const struct option_list *files = o->passphrase_files;
 	unsigned int source = i < files->n ? i : files->n - 1;
 	struct key_options ret = o->keys;
 
-	ret.offset_bytes = options_part(o->keyfile_offsets, source);
-	ret.size_bytes = (size_t)options_part(o->keyfile_sizes, source);
+	ret.offset_bytes = part(o->keyfile_offsets, source);
+	ret.size_bytes = (size_t)part(o->keyfile_sizes, source);
 	return ret;
 }
 

@@ -4,8 +4,6 @@
 /* From the command line to how a chain is opened. Pure; what it refers to are the options' strings.
  */
 
-#include <stdlib.h>
-
 #include "chain.h"
 
 static void set_limits(struct luks_limits *l, const struct options *o)
@@ -21,13 +19,6 @@ static void set_limits(struct luks_limits *l, const struct options *o)
 		l->argon2_lanes = o->argon2_lanes_max;
 	if (o->unlock_timeout_s >= 0)
 		l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
-}
-
-uint64_t options_part(const struct option_list *list, unsigned int i)
-{
-	if (!list || list->n == 0)
-		return 0;
-	return strtoull(list->items[i < list->n ? i : list->n - 1], NULL, 10);
 }
 
 void chain_options_set(const struct options *o, struct chain_options *ret)

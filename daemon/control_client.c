@@ -22,6 +22,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "chain.h"
 #include "control.h"
 #include "control_request.h"
 #include "image.h"
@@ -306,13 +307,10 @@ static int put_in_pipe(const struct secret *s, const char *source, int *ret_fd, 
 }
 
 /* Reads here what the daemon cannot or must not: its descriptor then travels. */
-static int open_key(struct options *o, const struct image_spec *spec, unsigned int i,
-		    struct keys *k, struct fault *f)
+static int open_key(struct options *o, const struct chain_options *chain,
+		    const struct image_spec *spec, unsigned int i, struct keys *k, struct fault *f)
 {
-	const struct key_options how = { .is_insecure_allowed = o->is_insecure_allowed,
-					 .timeout_s = (unsigned int)o->key_timeout_s,
-					 .offset_bytes = options_part(&o->keyfile_offsets, i),
-					 .size_bytes = (size_t)options_part(&o->keyfile_sizes, i) };
+	const struct key_options how = chain_key_options(chain, i);
 	const struct key_place place = { .pool = spec->pool ?: "",
 					 .nspace = spec->nspace ?: "",
 					 .image = spec->image ?: "",
@@ -347,6 +345,7 @@ static int open_key(struct options *o, const struct image_spec *spec, unsigned i
 static int open_keys(struct options *o, struct keys *k, struct fault *f)
 {
 	struct image_spec spec = IMAGE_SPEC_INIT;
+	struct chain_options chain = { 0 };
 	int r = 0;
 
 	if (o->passphrase_files.n == 0)
@@ -356,8 +355,9 @@ static int open_keys(struct options *o, struct keys *k, struct fault *f)
 	/* Only for specifiers: who splits the name into options has to be content without. */
 	if (o->operand)
 		r = image_spec_parse(o->operand, &spec, f);
+	chain_options_set(o, &chain);
 	for (unsigned int i = 0; r == 0 && i < o->passphrase_files.n; i++)
-		r = open_key(o, &spec, i, k, f);
+		r = open_key(o, &chain, &spec, i, k, f);
 	image_spec_done(&spec);
 	return r;
 }

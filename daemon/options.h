@@ -183,9 +183,6 @@ bool options_has_foreign(const struct options *o);
  */
 int options_positionals(struct options *o, int argc, const char *const *words, struct fault *f);
 
-/* Of keyfile_offsets or keyfile_sizes, that of source i; the last one goes on. 0 without any. */
-uint64_t options_part(const struct option_list *list, unsigned int i);
-
 /* Frees what it holds. A zeroed struct is fine. */
 void options_done(struct options *o);
 
