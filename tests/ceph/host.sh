@@ -40,7 +40,6 @@ claim() {
 		failures=$((failures + 1))
 	fi
 }
-end() { ! alive "$1" || kill -KILL "$1"; }
 nbd() { timeout 120 "$PROGRAM" "$@"; }
 start_daemon() {
 	"$PROGRAM" daemon >/dev/null 2>>daemon.log &

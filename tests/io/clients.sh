@@ -21,23 +21,9 @@ export RBDCRYPT_NBD_RUN_DIR=$T/run
 URI="nbd+unix:///?socket=$T/s"
 MIB=1048576
 SIZE=$((64 * MIB))
-failures=0
+CASE_LOGS=("$T/server.log")
 printf 'correct horse' >key
 KEY=(--encryption-passphrase-file key)
-
-# case_ NAME COMMAND...: what it says is shown when it fails.
-case_() {
-	local name=$1
-	shift
-	if "$@" >said 2>&1; then
-		echo "ok $name"
-	else
-		sed 's/^/	/' said
-		[[ ! -s server.log ]] || sed 's/^/	server: /' server.log
-		echo "not ok $name"
-		failures=$((failures + 1))
-	fi
-}
 
 fresh_disk() {
 	rm -f disk
@@ -45,8 +31,6 @@ fresh_disk() {
 	cryptsetup luksFormat -q --type luks2 --sector-size 4096 --pbkdf pbkdf2 \
 		--pbkdf-force-iterations 1000 disk key || fail "no LUKS2 header"
 }
-
-end() { ! alive "$1" || kill -KILL "$1"; }
 
 # start [OPTION]...: serves the disk on $T/s.
 start() {
@@ -375,21 +359,21 @@ kill_in_the_middle() {
 fresh_disk
 cp disk single
 start || fail "no server"
-case_ "size, flags and block sizes are announced" information
-case_ "the export is listed" listing
-case_ "the export has its name and the empty one" by_name
-case_ "structured replies" structured
-case_ "simple replies" simple
-case_ "base:allocation" allocation
-case_ "errors" errors
-case_ "several connections see each other's writes" multi_conn
-case_ "nbdcopy there and back" copies
-case_ "qemu-io" qemu
-case_ "a read-only server" read_only
-case_ "standard input and output" on_standard_input
-case_ "pipes" on_pipes
-case_ "a passed socket" passed_socket
-case_ "SIGTERM in the middle: what was flushed is there, nothing is left" term_in_the_middle
-case_ "SIGKILL in the middle: what was flushed is there" kill_in_the_middle
-case_ "it stops" stop
+run_case "size, flags and block sizes are announced" information
+run_case "the export is listed" listing
+run_case "the export has its name and the empty one" by_name
+run_case "structured replies" structured
+run_case "simple replies" simple
+run_case "base:allocation" allocation
+run_case "errors" errors
+run_case "several connections see each other's writes" multi_conn
+run_case "nbdcopy there and back" copies
+run_case "qemu-io" qemu
+run_case "a read-only server" read_only
+run_case "standard input and output" on_standard_input
+run_case "pipes" on_pipes
+run_case "a passed socket" passed_socket
+run_case "SIGTERM in the middle: what was flushed is there, nothing is left" term_in_the_middle
+run_case "SIGKILL in the middle: what was flushed is there" kill_in_the_middle
+run_case "it stops" stop
 ((failures == 0))

@@ -19,25 +19,9 @@ CONTROL=$(realpath "$LIB_DIR/control.py")
 tmpdir T
 cd "$T" || fail "no folder"
 export RBDCRYPT_NBD_RUN_DIR=$T/run
-failures=0
+CASE_LOGS=("$T/daemon.log")
 printf 'correct horse' >key
 printf 'wrong' >other
-
-# case_ NAME COMMAND...: what it says is shown when it fails.
-case_() {
-	local name=$1
-	shift
-	if "$@" >said 2>&1; then
-		echo "ok $name"
-	else
-		sed 's/^/	/' said
-		tail -n 20 daemon.log | sed 's/^/	daemon: /'
-		echo "not ok $name"
-		failures=$((failures + 1))
-	fi
-}
-
-end() { ! alive "$1" || kill -KILL "$1"; }
 
 start_daemon() { # [OPTION]...
 	"$PROGRAM" daemon "$@" >/dev/null 2>>daemon.log &
@@ -91,7 +75,7 @@ serve_is_done_by_the_daemon() {
 	id=$(nbd list --all --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
 	[[ $id == "$daemon" ]] && io s && nbd unmap s && [[ ! -e s ]] && alive "$daemon"
 }
-case_ serve-is-done-by-the-daemon serve_is_done_by_the_daemon
+run_case serve-is-done-by-the-daemon serve_is_done_by_the_daemon
 
 a_lost_key_keeps_the_volume() {
 	local rc=0
@@ -101,12 +85,12 @@ a_lost_key_keeps_the_volume() {
 	io s && alive "$daemon" || rc=1
 	nbd unmap --force s && mv away key && [[ ! -e s ]] && return "$rc"
 }
-case_ a-lost-key-keeps-the-volume a_lost_key_keeps_the_volume
+run_case a-lost-key-keeps-the-volume a_lost_key_keeps_the_volume
 
 passphrase_of_standard_input_travels() {
 	nbd serve --socket s --encryption-passphrase-file - file:disk <key && io s && nbd unmap file:disk
 }
-case_ passphrase-of-standard-input-travels passphrase_of_standard_input_travels
+run_case passphrase-of-standard-input-travels passphrase_of_standard_input_travels
 
 faults_are_the_commands_own() {
 	refused 2 "No key available" nbd serve --socket s --encryption-passphrase-file other file:disk &&
@@ -114,7 +98,7 @@ faults_are_the_commands_own() {
 		refused 1 "is no nbd device" nbd map --device /dev/null file:disk &&
 		refused 4 "is not mapped" nbd unmap file:disk && [[ ! -e s ]]
 }
-case_ faults-are-the-commands-own faults_are_the_commands_own
+run_case faults-are-the-commands-own faults_are_the_commands_own
 
 options_about_the_process_get_one() {
 	local id
@@ -123,10 +107,10 @@ options_about_the_process_get_one() {
 	[[ $id != "$daemon" ]] && nbd unmap file:plain &&
 		nbd serve --no-daemon --socket s file:plain && nbd unmap file:plain
 }
-case_ options-about-the-process-get-one options_about_the_process_get_one
+run_case options-about-the-process-get-one options_about_the_process_get_one
 
 second_daemon_is_refused() { refused 5 "another daemon" "$PROGRAM" daemon; }
-case_ second-daemon-is-refused second_daemon_is_refused
+run_case second-daemon-is-refused second_daemon_is_refused
 
 # ---- the socket ----
 
@@ -138,7 +122,7 @@ service_describes_itself() {
 		refused 1 InterfaceNotFound control a.b.C &&
 		refused 1 InvalidParameter control org.varlink.service.GetInterfaceDescription '{}'
 }
-case_ service-describes-itself service_describes_itself
+run_case service-describes-itself service_describes_itself
 
 requests_are_judged() {
 	refused 1 "cannot be given to a daemon" control Serve \
@@ -157,7 +141,7 @@ requests_are_judged() {
 		refused 1 '\"name\" must be' control Unmap '{}' &&
 		refused 1 "org.rbdcrypt.Host.Failed" control Map '{}'
 }
-case_ requests-are-judged requests_are_judged
+run_case requests-are-judged requests_are_judged
 
 misbehaving_clients_are_harmless() {
 	local before
@@ -165,10 +149,10 @@ misbehaving_clients_are_harmless() {
 	control --misbehave || return
 	control Status >/dev/null && wait_for 5 uses "$before" || return
 }
-case_ misbehaving-clients-are-harmless misbehaving_clients_are_harmless
+run_case misbehaving-clients-are-harmless misbehaving_clients_are_harmless
 
 stalling_clients_are_cut() { control --stall; }
-case_ stalling-clients-are-cut stalling_clients_are_cut
+run_case stalling-clients-are-cut stalling_clients_are_cut
 
 client_that_dies_takes_its_start_back() {
 	local client
@@ -183,10 +167,10 @@ client_that_dies_takes_its_start_back() {
 	wait_for 60 has_no_slow && [[ ! -e slow.sock ]] && alive "$daemon"
 }
 io_plain() { timeout 30 qemu-io -f raw -c 'write 0 64k' "nbd+unix:///?socket=$T/s"; }
-case_ client-that-dies-takes-its-start-back client_that_dies_takes_its_start_back
+run_case client-that-dies-takes-its-start-back client_that_dies_takes_its_start_back
 
 several_calls_about_one_volume() { control --at-once "$T/plain" "$T/s"; }
-case_ several-calls-about-one-volume several_calls_about_one_volume
+run_case several-calls-about-one-volume several_calls_about_one_volume
 
 # ---- many ----
 
@@ -233,7 +217,7 @@ some_volumes() { # FIRST END ROUNDS
 		done
 	done
 }
-case_ many-volumes-leave-nothing many_volumes_leave_nothing
+run_case many-volumes-leave-nothing many_volumes_leave_nothing
 
 # ---- what a daemon finds ----
 
@@ -253,14 +237,14 @@ successor_goes_on() {
 	kill_daemon
 	start_daemon && wait_for 20 serves s && [[ $(control Status | grep -c '"hosted":true') == 1 ]]
 }
-case_ successor-goes-on successor_goes_on
+run_case successor-goes-on successor_goes_on
 
 # The key is away: the volume waits and says so; when it is back, it goes on.
 successor_waits_for_the_key() {
 	stop_daemon && mv key away && start_daemon && wait_for 20 health "cannot read passphrase file" &&
 		! serves s && mv away key && wait_for 60 serves s && health '""'
 }
-case_ successor-waits-for-the-key successor_waits_for_the_key
+run_case successor-waits-for-the-key successor_waits_for_the_key
 
 # A passphrase that does not fit is tried once, and again when somebody asks for it.
 successor_does_not_hammer() {
@@ -272,7 +256,7 @@ successor_does_not_hammer() {
 	[[ $tries == 1 ]] && kill -HUP "$daemon" && wait_for 60 serves s && nbd unmap s && stop_daemon &&
 		start_daemon && [[ $(control Status) == '{"volumes":[]}' ]] && stop_daemon
 }
-case_ successor-does-not-hammer successor_does_not_hammer
+run_case successor-does-not-hammer successor_does_not_hammer
 
 # From inside the run directory, because others cannot walk through the folders above it.
 as_member() { # OPTION METHOD [PARAMETERS]
@@ -294,7 +278,7 @@ only_its_group_may_speak() {
 			'{"spec": "a/b", "keys": [{"source": "/etc/shadow"}]}' &&
 		stop_daemon
 }
-case_ only-its-group-may-speak only_its_group_may_speak
+run_case only-its-group-may-speak only_its_group_may_speak
 
 # The process that its state file names is another by now.
 reused_pid_is_left_alone() {
@@ -310,7 +294,7 @@ reused_pid_is_left_alone() {
 	kill "$other"
 	stop_daemon
 }
-case_ reused-pid-is-left-alone reused_pid_is_left_alone
+run_case reused-pid-is-left-alone reused_pid_is_left_alone
 
 small_daemon() {
 	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
@@ -343,6 +327,6 @@ full_run_directory_is_told() {
 	umount small
 	return "$rc"
 }
-case_ full-run-directory-is-told full_run_directory_is_told
+run_case full-run-directory-is-told full_run_directory_is_told
 
 exit $((failures > 0))

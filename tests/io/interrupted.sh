@@ -14,7 +14,6 @@ PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
 tmpdir T
 cd "$T" || fail "no folder"
 export RBDCRYPT_NBD_RUN_DIR=$T/run
-failures=0
 
 # A header whose keyslot takes half a minute: the iterations are the big-endian number at 212.
 printf 'correct horse' >key
@@ -22,20 +21,6 @@ chmod 600 key
 truncate -s 8M slow
 cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 slow key || fail "no LUKS1 header"
 printf '\002' | dd of=slow bs=1 seek=212 conv=notrunc status=none
-
-check() { # NAME COMMAND...
-	local name=$1
-	shift
-	if "$@" >said 2>&1; then
-		echo "ok $name"
-	else
-		sed 's/^/	/' said
-		echo "not ok $name"
-		failures=$((failures + 1))
-	fi
-}
-
-end() { ! alive "$1" || kill -KILL "$1"; }
 
 # The process below $1 that derives the key.
 unlock_child() {
@@ -70,8 +55,8 @@ stopped() {
 }
 
 serve=(serve --socket "$T/s" --encryption-passphrase-file key file:slow)
-check serve-in-the-background-stops stopped TERM 6 "${serve[@]}"
-check serve-in-the-foreground-stops stopped INT 6 "${serve[@]}" --foreground
+run_case serve-in-the-background-stops stopped TERM 6 "${serve[@]}"
+run_case serve-in-the-foreground-stops stopped INT 6 "${serve[@]}" --foreground
 
 # A service: its volume is on its way while it is stopped, and its client is told.
 daemon_stops() {
@@ -91,6 +76,6 @@ daemon_stops() {
 	echo "the client ended with $rc after $((SECONDS - start)) s"
 	((rc != 0 && SECONDS - start <= 4)) && [[ -z $(left s) ]]
 }
-check the-daemon-stops daemon_stops
+run_case the-daemon-stops daemon_stops
 
 exit $((failures > 0))
