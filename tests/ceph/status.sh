@@ -92,7 +92,7 @@ a_wedged_cluster_is_waited_for_once() {
 a_daemon_that_is_stuck_is_seen() {
 	local pid rc=0
 	is "v['id']" r && pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[0]["id"])' "$T/json") || return 1
-	kill -STOP "$pid"
+	pause "$pid"
 	within 4 && grep -q 'unknown: no answer' "$T/tree" || rc=1
 	kill -CONT "$pid"
 	return $rc

@@ -89,7 +89,7 @@ watchers_are_listed_() {
 open_ends_in_time_when_the_osd_is_silent_() {
 	local start=$SECONDS
 	rbd create --size 16M silent
-	kill -STOP "$(osd)"
+	pause "$(osd)"
 	refused 6 'no answer in time' store --timeout 2 hold rbd/silent || { kill -CONT "$(osd)"; return 1; }
 	kill -CONT "$(osd)"
 	((SECONDS - start < 10))
@@ -100,7 +100,7 @@ close_ends_in_time_when_the_osd_is_silent_() {
 	rbd create --size 16M silent2
 	hold one --timeout 2 rbd/silent2
 	start=$SECONDS
-	kill -STOP "$(osd)"
+	pause "$(osd)"
 	release one || { kill -CONT "$(osd)"; return 1; }
 	kill -CONT "$(osd)"
 	((SECONDS - start < 12))
@@ -112,7 +112,7 @@ silent_osd_is_only_a_pause_() {
 	store --ops 20000 --timeout 60 check rbd/pause &
 	pid=$!
 	sleep 1
-	kill -STOP "$(osd)"
+	pause "$(osd)"
 	sleep 6
 	kill -CONT "$(osd)"
 	wait "$pid"

@@ -17,6 +17,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MIB = 1 << 20
 PROGRAM = os.environ["RBDCRYPT_NBD"]
 MAP_INVALID = 1
+# How long a peer or a write may wait for the other side. Only a long run, on a quiet machine,
+# measures that; else it tells waiting from starving, which librbd ends after 30 s.
+AT_ONCE_S = 2.0 if os.environ.get("LONG") else 20.0
 
 
 class Failure(Exception):
@@ -135,6 +138,16 @@ class Ours:
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
+
+    def pause(self):
+        """SIGSTOP, until each thread has stopped: on a busy machine one may answer meanwhile."""
+        self.kill(signal.SIGSTOP)
+        expect(wait_for(10, self.is_paused), "it does not stop")
+
+    def is_paused(self):
+        tasks = f"/proc/{self.process.pid}/task"
+        return all(file_bytes(f"{tasks}/{t}/stat").rpartition(b")")[2].split()[0] == b"T"
+                   for t in os.listdir(tasks))
 
     def stop(self, timeout=60):
         self.process.send_signal(signal.SIGTERM)

@@ -83,7 +83,7 @@ sys.exit(not (2 < w['requests_per_second'] < 101 and w['bytes_per_second'] == 40
 a_daemon_that_does_nothing_is_seen() {
 	local pid rc=0
 	pid=$("$PROGRAM" status --json "$T/s" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
-	kill -STOP "$pid"
+	pause "$pid"
 	is "c['write']['requests'] >= 33" || rc=1
 	kill -CONT "$pid"
 	return $rc

@@ -327,13 +327,13 @@ watchdog_of() { # UNIT DEVICE: a stuck process is replaced, one whose cluster is
 	drop_in "$1" '[Service]' WatchdogSec=5
 	systemctl restart "$1"
 	before=$(unit NRestarts "$1")
-	kill -STOP "$(unit MainPID "$1")"
+	pause "$(unit MainPID "$1")"
 	wait_long 60 is NRestarts "$1" $((before + 1))
 	wait_long 20 is ActiveState "$1" active
 	dd if=/dev/zero of="$2" bs=4k count=1 oflag=direct status=none
 
 	osd=$(pgrep -x ceph-osd)
-	kill -STOP $osd
+	pause $osd
 	dd if=/dev/zero of="$2" bs=4k count=16 oflag=direct status=none &
 	# shellcheck disable=SC2031
 	write=$!

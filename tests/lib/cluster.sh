@@ -265,14 +265,9 @@ cluster_osd_start() {
 }
 
 # Storage that answers nothing for a while, and then everything.
-cluster_osd_pause() { wait_for 10 _cluster_osd_stops "$(realpath "$1")"; }
-_cluster_osd_stops() {
-	local pid pids
-	_cluster_signal STOP "$1" osd
-	pids=$(_cluster_pids "$1" osd)
-	for pid in $pids; do
-		[[ $(sed 's/.*) //; s/ .*//' "/proc/$pid/stat" 2>/dev/null) == T ]] || return
-	done
-	[[ $pids ]]
+cluster_osd_pause() {
+	local pids
+	mapfile -t pids < <(_cluster_pids "$(realpath "$1")" osd)
+	[[ ${#pids[@]} -gt 0 ]] && pause "${pids[@]}"
 }
 cluster_osd_resume() { _cluster_signal CONT "$(realpath "$1")" osd; }

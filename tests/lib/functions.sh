@@ -126,6 +126,18 @@ alive() {
 }
 gone() { ! alive "$1"; }
 
+# pause PID...: SIGSTOP, until each thread has stopped. On a busy machine one may go on, and answer,
+# after the call that stops it.
+pause() { kill -STOP "$@" && wait_for 10 _paused "$@"; }
+_paused() { # PID...
+	local pid stat
+	for pid; do
+		for stat in /proc/"$pid"/task/*/stat; do
+			[[ $(sed 's/.*) //; s/ .*//' "$stat" 2>/dev/null) == T ]] || return
+		done
+	done
+}
+
 # end PID: at once, if it is still there.
 end() { ! alive "$1" || kill -KILL "$1"; }
 
