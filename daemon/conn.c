@@ -288,6 +288,11 @@ static int get_request(struct conn *c, struct request **ret)
 			c->n_free--;
 			return 0;
 		}
+		if (c->n_used < CONN_REQUESTS) {
+			*ret = &c->requests[c->n_used++];
+			c->n_free--;
+			return 0;
+		}
 		r = wait_returned(c, death_of(c), -1);
 		if (r < 0)
 			return r;
@@ -547,8 +552,7 @@ int conn_new(const struct conn_options *o, struct conn **ret)
 	c->ended_arg = o->ended_arg;
 	c->waiter.wake = on_memory;
 	widen(o->wfd);
-	for (unsigned int i = 0; i < CONN_REQUESTS; i++)
-		unget_request(c, &c->requests[i]);
+	c->n_free = CONN_REQUESTS;
 	r = -pthread_create(&c->thread, NULL, reader_main, c);
 	if (r < 0)
 		goto fail;

@@ -43,8 +43,9 @@ struct conn {
 	unsigned char *in; /* bytes received and not yet taken */
 	size_t in_at, in_len;
 	bool is_between; /* nothing of the next request is read */
-	struct request *free;
-	unsigned int n_free;
+	struct request *free; /* of those that were used */
+	unsigned int n_free; /* those that were never used, too */
+	unsigned int n_used; /* of requests: the others' memory was never touched */
 	struct buffers_waiter waiter;
 	unsigned int turn; /* of the statistics' sample */
 	unsigned int corked; /* replies of this batch that wait to go out together */
