@@ -10,11 +10,20 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "log.h"
+
+/* A volume that could get no thread tries again. */
+#define AGAIN_MS 1000
 
 struct member {
 	struct member *next;
+	struct host *host;
 	struct host_volume *volume;
+	struct watch quiet; /* in the loop while the volume has no thread */
+	bool is_waking; /* it needs one and could get none */
 	bool is_announced; /* serving was called */
 };
 
@@ -24,8 +33,50 @@ struct host {
 	struct pool *pool;
 	struct member *members;
 	unsigned int n, serial;
-	struct watch changed;
+	struct watch changed, again;
 };
+
+static void wake(struct member *m)
+{
+	int r = host_volume_wake(m->volume);
+
+	if (r < 0 && !m->is_waking)
+		log_error(host_volume_spec(m->volume), "no thread for its control loop: %s",
+			  strerror(-r));
+	m->is_waking = r < 0;
+	if (r < 0)
+		timer_set(m->host->again.fd, AGAIN_MS);
+}
+
+static void on_needs_thread(struct watch *w)
+{
+	struct member *m = (struct member *)((char *)w - offsetof(struct member, quiet));
+
+	loop_remove(m->host->o.loop, w);
+	wake(m);
+}
+
+static void on_again(struct watch *w)
+{
+	struct host *h = (struct host *)((char *)w - offsetof(struct host, again));
+
+	timer_clear(w->fd);
+	for (struct member *m = h->members; m; m = m->next)
+		if (m->is_waking)
+			wake(m);
+}
+
+static void watch_if_quiet(struct member *m)
+{
+	int fd = m->quiet.is_added || m->is_waking ? -1 : host_volume_quiet_fd(m->volume);
+
+	if (fd < 0)
+		return;
+	m->quiet.fd = fd;
+	m->quiet.ready = on_needs_thread;
+	if (loop_add(m->host->o.loop, &m->quiet) < 0)
+		wake(m);
+}
 
 static void on_changed(struct watch *w)
 {
@@ -42,6 +93,7 @@ static void on_changed(struct watch *w)
 			h->o.serving(h->o.arg, m->volume);
 		}
 		if (phase != HOST_ENDED) {
+			watch_if_quiet(m);
 			link = &m->next;
 			continue;
 		}
@@ -61,7 +113,7 @@ int host_new(const struct host_options *o, struct host **ret)
 	if (!h)
 		return -ENOMEM;
 	h->o = *o;
-	h->changed.fd = -1;
+	h->changed.fd = h->again.fd = -1;
 	r = clusters_new(&h->clusters);
 	if (r == 0)
 		r = pool_new(o->workers, &h->pool);
@@ -71,6 +123,13 @@ int host_new(const struct host_options *o, struct host **ret)
 		h->changed.fd = r;
 		h->changed.ready = on_changed;
 		r = loop_add(o->loop, &h->changed);
+	}
+	if (r >= 0)
+		r = timer_new();
+	if (r >= 0) {
+		h->again.fd = r;
+		h->again.ready = on_again;
+		r = loop_add(o->loop, &h->again);
 	}
 	if (r < 0) {
 		(void)host_free(h);
@@ -101,6 +160,7 @@ int host_add_take(struct host *h, const struct host_add *add, struct options **o
 		free(m);
 		return r;
 	}
+	m->host = h;
 	m->next = h->members;
 	h->members = m;
 	h->n++;
@@ -131,7 +191,13 @@ struct host *host_free(struct host *h)
 	if (!h)
 		return NULL;
 	loop_remove(h->o.loop, &h->changed);
+	loop_remove(h->o.loop, &h->again);
 	host_stop(h, HOST_LEAVE);
+	/* All at once. */
+	for (struct member *m = h->members; m; m = m->next) {
+		loop_remove(h->o.loop, &m->quiet);
+		(void)host_volume_wake(m->volume);
+	}
 	while (h->members) {
 		struct member *m = h->members;
 
@@ -141,6 +207,8 @@ struct host *host_free(struct host *h)
 	}
 	if (h->changed.fd >= 0)
 		(void)close(h->changed.fd);
+	if (h->again.fd >= 0)
+		(void)close(h->again.fd);
 	h->pool = pool_free(h->pool);
 	h->clusters = clusters_free(h->clusters);
 	free(h);

@@ -6,6 +6,10 @@
  * listener.c happens on it. It owns the options, the loop and the hold on the connection. The rest
  * of the daemon sees a phase, which goes one way, and what was written before the phase that
  * publishes it.
+ *
+ * Most volumes have nothing to do for their control loop most of the time, and a thread would only
+ * take memory. So after a quiet while it ends, and the control thread watches the loop instead, and
+ * starts another that goes on with it. There is never more than one.
  */
 
 #include "host_volume.h"
@@ -23,14 +27,19 @@
 #include "setup.h"
 #include "text.h"
 
+/* Long enough that who connects again and again does not start a thread each time. */
+#define QUIET_MS 5000
+
 struct host_volume {
 	struct host_volume_options o;
 	struct options *options;
 	char *request, *resumed; /* or NULL; the texts of o */
 	char spec[512];
-	pthread_t thread;
+	pthread_t thread; /* the control thread's, and */
+	bool has_thread; /* whether there is one to be joined */
 	struct watch stop; /* its event is raised by host_volume_stop() */
 	atomic_int how; /* enum host_stop */
+	atomic_bool is_quiet; /* the thread has ended and left its loop to be watched */
 	atomic_int phase; /* enum host_phase; publishes what follows */
 	struct host_volume_service service;
 	struct fault fault;
@@ -138,26 +147,89 @@ static enum mapping_end end_of(enum host_stop how)
 	return MAPPING_DISCONNECT;
 }
 
-static void *volume_main(void *arg)
+static void finish(struct host_volume *v)
 {
-	struct host_volume *v = arg;
-	int r = start(v, &v->fault);
-
-	if (r == 0) {
-		describe(v);
-		set_phase(v, HOST_SERVING);
-		r = loop_run(v->loop);
-		if (r < 0)
-			log_error(v->spec, "the control loop failed: %s", strerror(-r));
-		set_phase(v, HOST_STOPPING);
-		v->mapping = mapping_stop(v->mapping, end_of((enum host_stop)atomic_load(&v->how)));
-	}
 	if (v->loop)
 		loop_remove(v->loop, &v->stop);
 	v->loop = loop_free(v->loop);
 	v->cluster = clusters_put(v->o.clusters, v->cluster);
 	set_phase(v, HOST_ENDED);
+}
+
+/* Serves, until there is nothing to do for a while, or to the end. */
+static void go_on(struct host_volume *v)
+{
+	int r = loop_run_until_quiet(v->loop, QUIET_MS);
+
+	if (r == LOOP_QUIET) {
+		atomic_store(&v->is_quiet, true);
+		event_raise(v->o.changed_fd);
+		return;
+	}
+	if (r < 0)
+		log_error(v->spec, "the control loop failed: %s", strerror(-r));
+	set_phase(v, HOST_STOPPING);
+	v->mapping = mapping_stop(v->mapping, end_of((enum host_stop)atomic_load(&v->how)));
+	finish(v);
+}
+
+static void *first_main(void *arg)
+{
+	struct host_volume *v = arg;
+
+	if (start(v, &v->fault) < 0) {
+		finish(v);
+		return NULL;
+	}
+	describe(v);
+	set_phase(v, HOST_SERVING);
+	go_on(v);
 	return NULL;
+}
+
+static void *next_main(void *arg)
+{
+	go_on(arg);
+	return NULL;
+}
+
+static int start_thread(struct host_volume *v, void *(*main)(void *))
+{
+	int r = -pthread_create(&v->thread, NULL, main, v);
+
+	if (r < 0)
+		return r;
+	v->has_thread = true;
+	(void)pthread_setname_np(v->thread, "volume");
+	return 0;
+}
+
+static void join(struct host_volume *v)
+{
+	if (v->has_thread)
+		(void)pthread_join(v->thread, NULL);
+	v->has_thread = false;
+}
+
+int host_volume_quiet_fd(struct host_volume *v)
+{
+	if (!atomic_load(&v->is_quiet))
+		return -1;
+	join(v);
+	return loop_fd(v->loop);
+}
+
+int host_volume_wake(struct host_volume *v)
+{
+	int r;
+
+	if (!atomic_exchange(&v->is_quiet, false))
+		return 0;
+	join(v);
+	r = start_thread(v, next_main);
+	if (r < 0)
+		atomic_store(&v->is_quiet, true);
+	return r;
 }
 
 int host_volume_new_take(const struct host_volume_options *o, struct options **options,
@@ -181,12 +253,11 @@ int host_volume_new_take(const struct host_volume_options *o, struct options **o
 	if (r < 0)
 		goto fail;
 	v->stop.fd = r;
-	r = -pthread_create(&v->thread, NULL, volume_main, v);
+	r = start_thread(v, first_main);
 	if (r < 0) {
 		(void)close(v->stop.fd);
 		goto fail;
 	}
-	(void)pthread_setname_np(v->thread, "volume");
 	*options = NULL;
 	*ret = v;
 	return 0;
@@ -268,7 +339,10 @@ struct host_volume *host_volume_free(struct host_volume *v)
 {
 	if (!v)
 		return NULL;
-	(void)pthread_join(v->thread, NULL);
+	/* Without memory for a thread, this one has to do. */
+	if (host_volume_wake(v) < 0)
+		go_on(v);
+	join(v);
 	(void)close(v->stop.fd);
 	options_done(v->options);
 	free(v->options);

@@ -15,7 +15,7 @@
 /*
  * A volume of a daemon, with a thread of its own that starts it, keeps its device or socket alive,
  * and stops it. What blocks there, a cluster that does not answer or a passphrase that takes its
- * time, blocks this volume and no other.
+ * time, blocks this volume and no other. While there is nothing to do it has no thread.
  */
 struct host_volume;
 
@@ -45,7 +45,7 @@ struct host_volume_options {
 	struct handover *handover; /* outlives the volume; or NULL */
 	const char *request; /* for the state file; NULL: none */
 	const char *resumed; /* key of the state file of a predecessor that it continues, or NULL */
-	int changed_fd; /* an event that is raised with every change of phase */
+	int changed_fd; /* an event that is raised with every change of phase, and at quiet times */
 };
 
 /* Takes the options (complete but for the pool) on success. Texts are copied. 0 or -errno. */
@@ -57,6 +57,14 @@ enum host_phase host_volume_phase(const struct host_volume *v);
 
 /* Asks for the end; the first to ask says how. Returns at once. Any thread. */
 void host_volume_stop(struct host_volume *v, enum host_stop how);
+
+/*
+ * While it has no thread: what can be read once it needs one again, and then host_volume_wake() is
+ * to be called. Else -1. The descriptor stays the volume's, and is open until then. Control thread.
+ */
+int host_volume_quiet_fd(struct host_volume *v);
+/* 0, also when it has one; or -errno: try again later. Control thread. */
+int host_volume_wake(struct host_volume *v);
 
 /* Its image, for messages. */
 const char *host_volume_spec(const struct host_volume *v);
@@ -81,7 +89,10 @@ const struct fault *host_volume_fault(const struct host_volume *v);
 void host_volume_log_serving(const struct host_volume *v);
 void host_volume_log_end(const struct host_volume *v);
 
-/* Waits for its thread: HOST_ENDED comes first. NULL is fine. Returns NULL. */
+/*
+ * Waits for its thread, or is it: HOST_ENDED comes first, so its end was asked for. Control thread.
+ * NULL is fine. Returns NULL.
+ */
 struct host_volume *host_volume_free(struct host_volume *v);
 
 #endif

@@ -75,21 +75,28 @@ void loop_remove(struct loop *l, struct watch *w)
 	w->is_added = false;
 }
 
-int loop_run(struct loop *l)
+int loop_run_until_quiet(struct loop *l, int quiet_ms)
 {
 	while (!l->is_quitting) {
 		struct epoll_event e;
 		struct watch *w;
-		int n = epoll_wait(l->fd, &e, 1, -1);
+		int n = epoll_wait(l->fd, &e, 1, quiet_ms);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		if (n <= 0)
+		if (n == 0)
+			return LOOP_QUIET;
+		if (n < 0)
 			continue;
 		w = e.data.ptr;
 		w->ready(w);
 	}
 	return 0;
+}
+
+int loop_run(struct loop *l)
+{
+	return loop_run_until_quiet(l, -1);
 }
 
 void loop_quit(struct loop *l)
@@ -100,6 +107,11 @@ void loop_quit(struct loop *l)
 bool loop_is_quitting(const struct loop *l)
 {
 	return l->is_quitting;
+}
+
+int loop_fd(const struct loop *l)
+{
+	return l->fd;
 }
 
 int event_new(void)

@@ -8,7 +8,7 @@
 
 /*
  * The control thread's event loop: signals, sockets, timers, and what other threads signal through
- * an eventfd. IO never passes through here. One thread, but for the event of an eventfd.
+ * an eventfd. IO never passes through here. One thread at a time, but for the event of an eventfd.
  */
 struct loop;
 
@@ -34,8 +34,13 @@ void loop_remove(struct loop *l, struct watch *w);
 
 /* Until loop_quit(). 0 or -errno. */
 int loop_run(struct loop *l);
+/* The same, or until nothing has happened for quiet_ms: then LOOP_QUIET, and it can run again. */
+int loop_run_until_quiet(struct loop *l, int quiet_ms);
+#define LOOP_QUIET 1
 void loop_quit(struct loop *l);
 bool loop_is_quitting(const struct loop *l);
+/* Can be read when loop_run() would have something to do; the loop's own. */
+int loop_fd(const struct loop *l);
 
 /* ---- an event: any thread raises it, the loop's thread sees it once ---- */
 int event_new(void); /* the fd, or -errno */

@@ -58,6 +58,7 @@ usage() { # descriptors and threads
 	echo "${#fds[@]} ${#threads[@]}"
 }
 
+serves() { timeout 10 qemu-io -f raw -c 'read 0 64k' "nbd+unix:///?socket=$T/$1" 2>&1 | grep -q '^read '; }
 uses() { [[ $(usage) == "$1" ]]; }
 has_slow() { [[ $(find run -name '*slow*') ]]; }
 has_no_slow() { ! has_slow; }
@@ -172,6 +173,25 @@ run_case client-that-dies-takes-its-start-back client_that_dies_takes_its_start_
 several_calls_about_one_volume() { control --at-once "$T/plain" "$T/s"; }
 run_case several-calls-about-one-volume several_calls_about_one_volume
 
+# A quiet volume has no thread of its own, and gets one when a client comes and when it is to end.
+quiet_volumes_have_no_thread() {
+	local before
+	before=$(usage)
+	nbd serve --socket s file:plain && nbd serve --socket s2 --encryption-passphrase-file key file:disk &&
+		wait_for 30 has_volume_threads 0 && io s2 && has_volume_threads 1 || return
+	wait_for 30 has_volume_threads 0 && io s2 && nbd check-keys s2 && nbd status s2 || return
+	wait_for 30 has_volume_threads 0 && nbd unmap s && nbd unmap s2 && wait_for 10 uses "$before"
+}
+has_volume_threads() { [[ $(grep -lx volume "/proc/$daemon/task/"*/comm | wc -l) == "$1" ]]; }
+run_case quiet-volumes-have-no-thread quiet_volumes_have_no_thread
+
+# A daemon that ends or dies meanwhile leaves what it leaves at any other time.
+quiet_volumes_are_left_in_order() {
+	nbd serve --socket s file:plain && wait_for 30 has_volume_threads 0 && stop_daemon && [[ ! -e s ]] &&
+		start_daemon && wait_for 20 serves s && wait_for 30 has_volume_threads 0 && nbd unmap s
+}
+run_case quiet-volumes-are-left-in-order quiet_volumes_are_left_in_order
+
 # ---- many ----
 
 # Four clients, 50 volumes, all served and all taken away, again and again.
@@ -225,7 +245,6 @@ kill_daemon() {
 	kill -KILL "$daemon"
 	wait "$daemon" 2>/dev/null
 }
-serves() { timeout 10 qemu-io -f raw -c 'read 0 64k' "nbd+unix:///?socket=$T/$1" 2>&1 | grep -q '^read '; }
 health() { # TEXT
 	nbd status --json | grep -F '"health"' | grep -qF -- "$1"
 }

@@ -4,6 +4,7 @@
 /* The control thread's loop: events, timers, and watches that go while others are ready. */
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -117,6 +118,28 @@ static void a_timer_comes_when_it_should(void **state)
 	loop_free(l);
 }
 
+/* And another thread may go on with it, once its descriptor says that there is something to do. */
+static void a_quiet_loop_returns_and_can_be_watched(void **state)
+{
+	struct counter c = { .quit_after = 2 };
+	struct pollfd p = { .events = POLLIN };
+	struct loop *l;
+
+	assert_int_equal(loop_new(&l), 0);
+	watch_event(l, &c);
+	p.fd = loop_fd(l);
+	event_raise(c.watch.fd);
+	assert_int_equal(loop_run_until_quiet(l, 20), LOOP_QUIET);
+	assert_int_equal(c.times, 1);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	event_raise(c.watch.fd);
+	assert_int_equal(poll(&p, 1, 0), 1);
+	assert_int_equal(loop_run_until_quiet(l, 20), 0);
+	assert_int_equal(c.times, 2);
+	(void)close(c.watch.fd);
+	loop_free(l);
+}
+
 static void a_descriptor_that_cannot_be_watched_is_an_error(void **state)
 {
 	struct watch w = { .ready = on_ready, .fd = -1 };
@@ -135,6 +158,7 @@ int main(void)
 		cmocka_unit_test(an_event_raised_elsewhere_is_seen),
 		cmocka_unit_test(a_watch_removed_by_another_is_not_called),
 		cmocka_unit_test(a_timer_comes_when_it_should),
+		cmocka_unit_test(a_quiet_loop_returns_and_can_be_watched),
 		cmocka_unit_test(a_descriptor_that_cannot_be_watched_is_an_error),
 	};
 
