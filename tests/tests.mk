@@ -39,9 +39,13 @@ run = O='$(abspath $(O))' RBDCRYPT_NBD='$(abspath $(PROGRAM))' CC='$(CC)' SANITI
 setup = tests/lib/packages.sh build && tests/lib/packages.sh $(1) || tests/lib/packages.sh build
 again = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: bench .bench
+.PHONY: bench .bench objects
 .PHONY: check check-fast check-asan check-tsan check-kernel check-ceph check-interop lint fuzz demo
 .PHONY: .demo .check .check-fast .check-kernel .check-ceph .check-interop .lint .fuzz .fuzzers .sanitized
+
+# To see what the compiler says.
+objects: $(OBJ) $(SYSTEMDOBJ) $(SUPPORTOBJ) $(TESTSRC:%.c=$(O)/%.o) $(TOOLSRC:%.c=$(O)/%.o) \
+	$(FUZZSRC:%.c=$(O)/%.o) $(BENCHSRC:%.c=$(O)/%.o)
 
 setup:
 	$(Q)tests/lib/packages.sh build test kernel lint
