@@ -353,11 +353,14 @@ int chain_open_store(const struct chain_options *o, const struct chain *c,
 		     const struct store_options *so, struct store **ret, struct fault *f)
 {
 	const struct layer *layer = c->layers[0].layer;
+	struct store_options librbd = *so;
 
 	if (layer_info(layer)->is_file)
 		return store_open_file(layer, so, ret, f);
-	return chain_needs_rados(o, c) ? open_rados(c, o->cluster, so, ret, f)
-				       : store_open_librbd(o->cluster, layer, so, ret, f);
+	if (chain_needs_rados(o, c))
+		return open_rados(c, o->cluster, so, ret, f);
+	librbd.has_direct_reads = o->store == STORE_AUTO;
+	return store_open_librbd(o->cluster, layer, &librbd, ret, f);
 }
 
 uint64_t chain_data_offset(const struct chain *c)

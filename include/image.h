@@ -157,6 +157,7 @@ struct store_options {
 	bool is_read_only;
 	bool is_exclusive; /* take the exclusive lock for good, and never hand it over */
 	bool is_without_lock; /* rados: write although the image has no exclusive-lock feature */
+	bool has_direct_reads; /* librbd: reads may go straight to their objects */
 	bool is_encrypted;
 	uint64_t data_offset; /* layer 0, bytes */
 	unsigned int timeout_s;

@@ -12,6 +12,7 @@
 /* What Ceph is configured to do with the image, and by whom. */
 struct layer_settings {
 	bool is_copying_on_read, has_cache;
+	bool has_read_policy; /* limits, or a choice of replicas */
 	rbd_config_source_t copy_on_read_source, plugins_source, cache_mode_source;
 	char plugins[256];
 	char cache_mode[32];

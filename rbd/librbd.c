@@ -93,6 +93,7 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	if (r < 0)
 		return r;
 	atomic_store(&ls->raw_size, size);
+	librbd_direct_look(ls);
 	*ret = size;
 	return 0;
 }
@@ -242,6 +243,7 @@ static void op_close(struct store *s)
 	if (ls->has_watch)
 		(void)handle_call_late(ls->handle, ls->timeout_s, unwatch, &call, sizeof(call),
 				       &ls->is_abandoned);
+	librbd_direct_close(ls);
 	ls->handle = handle_close(ls->handle, ls->timeout_s);
 	if (ls->is_abandoned)
 		return;
@@ -315,7 +317,11 @@ static int open_steps(struct librbd_store *ls, struct cluster *c, const struct l
 		r = learn(ls, info->spec, f);
 	if (r == 0 && o->is_exclusive && !ls->is_read_only)
 		r = take_lock(ls, info->spec, f);
-	return r == 0 ? start_watch(ls, info->spec, f) : r;
+	if (r == 0)
+		r = start_watch(ls, info->spec, f);
+	if (r == 0 && o->has_direct_reads && !ls->is_snapshot)
+		librbd_direct_open(ls, c, info);
+	return r;
 }
 
 int store_open_librbd(struct cluster *c, const struct layer *l, const struct store_options *o,

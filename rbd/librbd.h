@@ -11,6 +11,14 @@
 #include "layout.h"
 #include "store.h"
 
+/* librbd_direct.c */
+struct librbd_direct {
+	rados_ioctx_t io; /* owned: the data pool; NULL: all reads are librbd's */
+	char prefix[128]; /* of the objects' names */
+	bool has_parent;
+	atomic_bool is_on; /* nothing is configured that librbd would have to see to */
+};
+
 struct librbd_store {
 	struct store base;
 	struct handle *handle; /* one reference */
@@ -23,6 +31,7 @@ struct librbd_store {
 	uint64_t watch;
 	struct layout layout;
 	atomic_uint_fast64_t raw_size; /* bytes, as last asked for */
+	struct librbd_direct direct;
 	/* The status thread: started by the first status call. */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
@@ -38,6 +47,9 @@ static inline struct librbd_store *librbd_of(struct store *s)
 
 /* librbd_io.c: read, write, zero, discard, flush, freeable. */
 int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len);
+/* The same by librbd, always. */
+int librbd_read_image(struct store *s, struct store_io *io, uint64_t dev_off, void *buf,
+		      size_t len);
 int librbd_write(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,
 		 size_t len);
 int librbd_zero(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
@@ -51,6 +63,18 @@ void librbd_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *
  * that the image no longer has: librbd would cut it short and call it a success.
  */
 int librbd_img_off(const struct librbd_store *ls, uint64_t dev_off, uint64_t len, uint64_t *ret);
+
+/* librbd_direct.c */
+struct layer_info;
+/* Where the objects are. What cannot be found out leaves all reads to librbd. Blocking. */
+void librbd_direct_open(struct librbd_store *ls, struct cluster *c, const struct layer_info *info);
+/* After a change: what is configured now. Blocking. */
+void librbd_direct_look(struct librbd_store *ls);
+/* No call may be under way. */
+void librbd_direct_close(struct librbd_store *ls);
+/* Whether it is on its way; else librbd has to do it, and io is as it was. */
+bool librbd_direct_read(struct librbd_store *ls, struct store_io *io, uint64_t dev_off, void *buf,
+			size_t len);
 
 /* librbd_status.c */
 int librbd_status(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);

@@ -83,7 +83,7 @@ static int submitted(struct store_io *io, rbd_completion_t c, int r)
 	return fail(io, r);
 }
 
-int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
+int librbd_read_image(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
 {
 	struct librbd_store *ls = librbd_of(s);
 	rbd_completion_t c;
@@ -93,6 +93,13 @@ int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *bu
 	if (r < 0)
 		return fail(io, r);
 	return submitted(io, c, rbd_aio_read(ls->handle->image, off, len, buf, c));
+}
+
+int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
+{
+	if (librbd_direct_read(librbd_of(s), io, dev_off, buf, len))
+		return 0;
+	return librbd_read_image(s, io, dev_off, buf, len);
 }
 
 int librbd_write(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,

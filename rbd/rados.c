@@ -236,6 +236,7 @@ static int open_image(struct rados_store *rs, struct cluster *c, const struct ra
 
 	read_only.is_read_only = true;
 	read_only.is_exclusive = false;
+	read_only.has_direct_reads = false;
 	r = store_open_librbd(c, layers[0].layer, &read_only, &rs->image, f);
 	if (r < 0)
 		return r;

@@ -18,6 +18,20 @@ _Static_assert(LAYER_FEATURE_EXCLUSIVE_LOCK == RBD_FEATURE_EXCLUSIVE_LOCK, "libr
 
 /* ---- settings ---- */
 
+static bool ends_in(const char *s, const char *end)
+{
+	size_t len = strlen(s), n = strlen(end);
+
+	return len >= n && strcmp(s + len - n, end) == 0;
+}
+
+/* rbd_qos_iops_limit, rbd_qos_read_bps_limit, ...: 0 is none. */
+static bool is_limit(const rbd_config_option_t *o)
+{
+	return strncmp(o->name, "rbd_qos_", 8) == 0 && ends_in(o->name, "_limit") &&
+	       strcmp(o->value, "0") != 0;
+}
+
 static void note_setting(const rbd_config_option_t *o, struct layer_settings *ret)
 {
 	if (strcmp(o->name, "rbd_clone_copy_on_read") == 0) {
@@ -31,6 +45,9 @@ static void note_setting(const rbd_config_option_t *o, struct layer_settings *re
 		ret->cache_mode_source = o->source;
 	} else if (strcmp(o->name, "rbd_cache") == 0) {
 		ret->has_cache = strcmp(o->value, "false") != 0;
+	} else if (is_limit(o) || (strcmp(o->name, "rbd_read_from_replica_policy") == 0 &&
+				   strcmp(o->value, "default") != 0)) {
+		ret->has_read_policy = true;
 	}
 }
 

@@ -9,14 +9,15 @@
 . "${BASH_SOURCE[0]%/*}/claims.sh"
 requires rbd ceph
 
-# IMAGE [STORE_OPTION]...: random IO as a plain and as an encrypted volume
+# IMAGE: random IO as a plain and as an encrypted volume, read by librbd and straight from its objects
 agrees() {
 	local image=$1 seed=${SRANDOM:-7}
 	echo "seed $seed"
 	store --seed "$seed" check "$image"
+	store --seed "$seed" --direct check "$image"
 	# The data area starts on an object, and (as an old LUKS1 header may have it) not.
 	store --seed "$seed" --encrypted --data-offset 4194304 check "$image"
-	store --seed "$seed" --encrypted --data-offset $((4194304 + 12288)) check "$image"
+	store --seed "$seed" --encrypted --direct --data-offset $((4194304 + 12288)) check "$image"
 }
 
 default_layout_agrees_with_the_model_() {

@@ -290,6 +290,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{ "timeout", required_argument, NULL, 't' },
 		{ "read-only", no_argument, NULL, 'r' },
 		{ "exclusive", no_argument, NULL, 'x' },
+		{ "direct", no_argument, NULL, 'D' },
 		{ "encrypted", no_argument, NULL, 'e' },
 		{ "data-offset", required_argument, NULL, 'o' },
 		{ "ops", required_argument, NULL, 'p' },
@@ -320,6 +321,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'x':
 			o->store.is_exclusive = true;
+			break;
+		case 'D':
+			o->store.has_direct_reads = true;
 			break;
 		case 'e':
 			o->store.is_encrypted = true;

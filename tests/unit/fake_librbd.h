@@ -48,7 +48,7 @@ static struct {
 	bool has_parent;
 	int is_owner;
 	const char *owner; /* of the lock, NULL: nobody */
-	const char *cache, *plugins, *cache_mode, *copy_on_read;
+	const char *cache, *plugins, *cache_mode, *copy_on_read, *limit, *replica;
 	rbd_config_source_t source; /* of all settings */
 	bool has_id; /* the image is there, whether it can be opened or not */
 	bool may_not_write; /* only read-only opens succeed */
@@ -73,6 +73,8 @@ static void fake_reset(void)
 	fake.plugins = "";
 	fake.cache_mode = "disabled";
 	fake.copy_on_read = "false";
+	fake.limit = "0";
+	fake.replica = "default";
 	fake.n_watchers = 1;
 }
 
@@ -373,7 +375,8 @@ void rbd_snap_spec_cleanup(rbd_snap_spec_t *s)
 int rbd_config_image_list(rbd_image_t image, rbd_config_option_t *ret, int *n)
 {
 	STRIKE();
-	const char *const options[][2] = { { "other", "1" },
+	const char *const options[][2] = { { "rbd_qos_read_iops_limit", fake.limit },
+					   { "rbd_read_from_replica_policy", fake.replica },
 					   { "rbd_cache", fake.cache },
 					   { "rbd_plugins", fake.plugins },
 					   { "rbd_persistent_cache_mode", fake.cache_mode },

@@ -1,0 +1,85 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# direct-reads.sh: reads that go straight to their objects, past librbd: what is configured for an
+# image holds all the same, and maintenance by others changes no byte. store-io.sh has such reads
+# beside writes, on every layout.
+
+set -u
+# shellcheck source=tests/lib/cluster.sh
+. "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
+requires rbd ceph-osd nbdcopy fio cmp
+PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
+[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+tmpdir T
+cd "$T" || fail "no folder"
+export RBDCRYPT_NBD_RUN_DIR=$T/run
+URI="nbd+unix:///?socket=$T/s"
+cleanup_fn cluster_stop "$T/cluster"
+cluster_start "$T/cluster" || fail "no cluster"
+
+serve() { # [OPTION]... SPEC
+	"$PROGRAM" serve --socket s "$@"
+}
+# Completed reads per second, for two seconds.
+rate() {
+	fio --name=r --ioengine=nbd --uri="$URI" --rw=randread --bs=4k --iodepth=8 --runtime=2 --time_based \
+		--output-format=terse 2>fio.err | tee fio.out | grep -a '^3;' | cut -d ';' -f 8
+}
+slow() { (($(rate) < 250)); }
+fast() { (($(rate) > 400)); }
+
+rbd create --size 32M vol
+rbd bench --io-type write --io-size 64K --io-total 24M --io-pattern rand vol >bench.log || fail "no data"
+
+limits_hold() { # [OPTION]...
+	local rc=0
+	serve "$@" rbd/vol && fast || return
+	rbd config image set rbd/vol rbd_qos_read_iops_limit 100
+	wait_for 10 slow || rc=1
+	rbd config image rm rbd/vol rbd_qos_read_iops_limit
+	wait_for 10 fast || rc=1
+	"$PROGRAM" unmap rbd/vol && return "$rc"
+}
+run_case limits-of-an-image-hold limits_hold
+run_case limits-hold-for-readers-too limits_hold --read-only
+
+limits_from_before_hold() {
+	local rc=0
+	rbd config pool set rbd rbd_qos_read_iops_limit 100
+	serve rbd/vol && slow || rc=1
+	rbd config pool rm rbd rbd_qos_read_iops_limit
+	"$PROGRAM" unmap rbd/vol && return "$rc"
+}
+run_case limits-from-before-hold limits_from_before_hold
+
+# Objects of the clone, of its parent, and of nobody; then all are the clone's.
+flatten_changes_nothing() {
+	local rc=0
+	rbd snap create --no-progress vol@v1
+	rbd clone --rbd-default-clone-format 2 vol@v1 clone
+	rbd bench --io-type write --io-size 64K --io-total 4M --io-pattern rand clone >bench.log
+	serve rbd/clone || return
+	nbdcopy --no-extents "$URI" before
+	rbd snap create --no-progress clone@s && nbdcopy --no-extents "$URI" after && cmp before after || rc=1
+	rbd flatten --no-progress clone && nbdcopy --no-extents "$URI" after && cmp before after || rc=1
+	"$PROGRAM" unmap rbd/clone || rc=1
+	rbd export --no-progress clone exported && cmp before exported && return "$rc"
+}
+run_case flatten-and-snapshots-change-nothing flatten_changes_nothing
+
+# What is cut off and added again is zeros.
+resize_is_followed() {
+	local rc=0
+	serve rbd/clone || return
+	rbd resize --no-progress --allow-shrink --size 9M clone && wait_for 10 has_size $((9 << 20)) &&
+		rbd resize --no-progress --size 32M clone && wait_for 10 has_size $((32 << 20)) || rc=1
+	nbdcopy --no-extents "$URI" after && cmp -n $((9 << 20)) before after &&
+		cmp -n $((23 << 20)) -i $((9 << 20)):0 after /dev/zero || rc=1
+	"$PROGRAM" unmap rbd/clone && return "$rc"
+}
+has_size() { [[ $(nbdinfo --size "$URI") == "$1" ]]; }
+run_case resize-is-followed resize_is_followed
+
+exit $((failures > 0))
