@@ -267,7 +267,9 @@ cluster_osd_start() {
 # Storage that answers nothing for a while, and then everything.
 cluster_osd_pause() {
 	local pids
-	mapfile -t pids < <(_cluster_pids "$(realpath "$1")" osd)
-	[[ ${#pids[@]} -gt 0 ]] && pause "${pids[@]}"
+	# No process substitution: the guest has no /dev/fd.
+	pids=$(_cluster_pids "$(realpath "$1")" osd)
+	# shellcheck disable=SC2086
+	[[ $pids ]] && pause $pids
 }
 cluster_osd_resume() { _cluster_signal CONT "$(realpath "$1")" osd; }
