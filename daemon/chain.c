@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "log.h"
+
 static const char *layer_name(const struct chain_layer *l)
 {
 	return layer_info(l->layer)->spec;
@@ -278,9 +280,55 @@ static bool is_layered(const struct chain_options *o, const struct chain *c)
 	return false;
 }
 
-bool chain_needs_rados(const struct chain_options *o, const struct chain *c)
+/* Whether what layer i shows of the one above it ends inside a sector. */
+static bool ends_in_a_sector(const struct chain *c, unsigned int i)
 {
-	return o->store == STORE_RADOS || is_layered(o, c);
+	const struct luks_info *luks = &c->layers[i].luks;
+	uint64_t raw = layer_info(c->layers[i].layer)->raw_overlap;
+	uint64_t above = layer_info(c->layers[i + 1].layer)->raw_size;
+
+	if (above < raw)
+		raw = above;
+	return raw > luks->data_offset && (raw - luks->data_offset) % luks->sector_size != 0;
+}
+
+/*
+ * Clones that inherit are librbd's to read and to copy up, but for two things: what it copies from
+ * more than one layer away has stored zeros for holes, which other clients decrypt; and a sector of
+ * which it shows a part has zero bytes of ciphertext behind that part.
+ */
+static bool is_misread_by_librbd(const struct chain_options *o, const struct chain *c,
+				 bool is_read_only)
+{
+	if (o->passphrase_files->n == 0 || !c->layers[0].is_encrypted)
+		return false;
+	for (unsigned int i = 0; i + 1 < c->n; i++)
+		if (ends_in_a_sector(c, i))
+			return true;
+	return c->n > 2 && !is_read_only;
+}
+
+/* What rados_writer_open() and its like ask for, and most images have. */
+static bool could_be_rados(const struct chain_options *o, const struct chain *c, bool is_read_only)
+{
+	const struct layer_info *child = layer_info(c->layers[0].layer);
+
+	for (unsigned int i = 0; i < c->n; i++) {
+		const struct layer_info *info = layer_info(c->layers[i].layer);
+
+		if (info->stripe_period != info->object_size)
+			return false;
+	}
+	return is_read_only ||
+	       ((child->features & LAYER_FEATURE_EXCLUSIVE_LOCK || o->is_without_lock) &&
+		c->layers[0].luks.data_offset % child->stripe_period == 0);
+}
+
+bool chain_needs_rados(const struct chain_options *o, const struct chain *c, bool is_read_only)
+{
+	return o->store == STORE_RADOS || is_layered(o, c) ||
+	       (o->store == STORE_AUTO && is_misread_by_librbd(o, c, is_read_only) &&
+		could_be_rados(o, c, is_read_only));
 }
 
 static int check_writer(const struct chain_options *o, const struct chain *c, struct fault *f)
@@ -313,8 +361,9 @@ int chain_check_store(const struct chain_options *o, const struct chain *c, bool
 		fault_hint(f, "leave out --store, or give --store=rados");
 		return chain_note(o, -EINVAL, f);
 	}
-	return is_read_only || info->is_file || !chain_needs_rados(o, c) ? 0
-									 : check_writer(o, c, f);
+	if (is_read_only || info->is_file || !chain_needs_rados(o, c, is_read_only))
+		return 0;
+	return check_writer(o, c, f);
 }
 
 /* The first layer with the same key as layer i, counted from 1; 0 for plaintext. */
@@ -357,8 +406,11 @@ int chain_open_store(const struct chain_options *o, const struct chain *c,
 
 	if (layer_info(layer)->is_file)
 		return store_open_file(layer, so, ret, f);
-	if (chain_needs_rados(o, c))
+	if (chain_needs_rados(o, c, so->is_read_only))
 		return open_rados(c, o->cluster, so, ret, f);
+	if (is_misread_by_librbd(o, c, so->is_read_only))
+		log_notice(layer_info(layer)->spec, "librbd serves it: what was never written, "
+						    "other clients may read as noise");
 	librbd.has_direct_reads = o->store == STORE_AUTO;
 	return store_open_librbd(o->cluster, layer, &librbd, ret, f);
 }

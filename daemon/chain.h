@@ -114,8 +114,11 @@ int chain_check_store(const struct chain_options *o, const struct chain *c, bool
  * encrypted clone", or NULL. Without keys by what the headers say.
  */
 const char *chain_difference(const struct chain *c, unsigned int i);
-/* Whether it will be the rados store. */
-bool chain_needs_rados(const struct chain_options *o, const struct chain *c);
+/*
+ * Whether it will be the rados store: it is asked for, or librbd cannot serve the chain, or not as
+ * well.
+ */
+bool chain_needs_rados(const struct chain_options *o, const struct chain *c, bool is_read_only);
 
 /*
  * The store that this chain needs, or that the options choose; the caller has asked

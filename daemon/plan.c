@@ -63,7 +63,8 @@ void plan_judge(struct plan *p)
 	if (c->n > 0 && layer_info(c->layers[0].layer)->is_file)
 		p->store = "file";
 	else
-		p->store = chain_needs_rados(p->chain_options, c) ? "rados" : "librbd";
+		p->store = chain_needs_rados(p->chain_options, c, p->is_read_only) ? "rados"
+										   : "librbd";
 	p->n_passphrases = 0;
 	/* The last one that is given goes on for those above: they need none of their own. */
 	for (unsigned int i = 0; i < c->n && (c->layers[i].header || c->layers[i].is_damaged); i++)

@@ -9,6 +9,7 @@
 #include "luks_file.h"
 
 #include "../../daemon/chain.h"
+#include "../../rbd/layer.h"
 
 #define SIZE (20u << 20)
 
@@ -62,7 +63,7 @@ static void opens_with_the_key_of_its_header(void **state)
 	assert_int_equal(chain_unlock(&s.o, &c, &f), 0);
 	assert_int_equal(xts_sector_size(c.xts[0]), 4096);
 	luks_file_check_key(xts_key(c.xts[0]), LUKS_FILE_FIRST);
-	assert_false(chain_needs_rados(&s.o, &c));
+	assert_false(chain_needs_rados(&s.o, &c, false));
 	assert_int_equal(c.layers[0].keyslot, 0);
 	chain_done(&c);
 	chain_done(&c);
@@ -157,7 +158,7 @@ static void without_passphrases_the_raw_image_is_meant(void **state)
 	assert_int_equal(chain_data_offset(&c), 0);
 	assert_int_equal(chain_unlock(&s.o, &c, &f), 0);
 	assert_null(c.xts);
-	assert_false(chain_needs_rados(&s.o, &c));
+	assert_false(chain_needs_rados(&s.o, &c, false));
 	chain_done(&c);
 	luks_file_make(SIZE);
 	assert_int_equal(chain_open(&s.o, &c, &f), 0);
@@ -183,6 +184,81 @@ static struct xts *key_of(unsigned char first)
 	key = luks_file_secret(bytes, sizeof(bytes));
 	assert_int_equal(xts_new_take(&key, 4096, &x), 0);
 	return x;
+}
+
+/* n layers with the same key, as an image with 4 MiB objects and its heirs would be. */
+static void make_heirs(struct setup *s, struct chain *c, unsigned int n)
+{
+	struct fault f = { 0 };
+
+	c->layers = calloc(n, sizeof(*c->layers));
+	assert_non_null(c->layers);
+	c->n = n;
+	for (unsigned int i = 0; i < n; i++) {
+		struct chain_layer *l = &c->layers[i];
+
+		assert_int_equal(layer_open(NULL, &s->spec, 0, &l->layer, &f), 0);
+		l->layer->info.raw_size = SIZE;
+		l->layer->info.raw_overlap = i + 1 < n ? SIZE : 0;
+		l->layer->info.object_size = l->layer->info.stripe_period = 4 << 20;
+		l->layer->info.features = LAYER_FEATURE_EXCLUSIVE_LOCK;
+		l->is_encrypted = true;
+		l->luks.data_offset = 4 << 20;
+		l->luks.sector_size = 4096;
+	}
+}
+
+/* Copied up from further than one layer away, holes would be noise to others. */
+static void heirs_of_heirs_are_written_by_ourselves(void **state)
+{
+	struct setup s;
+	struct chain c = { 0 };
+	struct layer_info *child;
+
+	luks_file_make(SIZE);
+	set_up(&s, NEWLINE_AUTO, LUKS_FILE_FIRST, NULL);
+	make_heirs(&s, &c, 3);
+	child = &c.layers[0].layer->info;
+	assert_true(chain_needs_rados(&s.o, &c, false));
+	assert_false(chain_needs_rados(&s.o, &c, true));
+	s.o.store = STORE_LIBRBD;
+	assert_false(chain_needs_rados(&s.o, &c, false));
+	s.o.store = STORE_AUTO;
+	/* But where that would be refused, librbd does it. */
+	child->features = 0;
+	assert_false(chain_needs_rados(&s.o, &c, false));
+	s.o.is_without_lock = true;
+	assert_true(chain_needs_rados(&s.o, &c, false));
+	child->stripe_period *= 2;
+	assert_false(chain_needs_rados(&s.o, &c, false));
+	child->stripe_period = child->object_size;
+	for (unsigned int i = 0; i < 3; i++)
+		c.layers[i].luks.data_offset = 2 << 20;
+	assert_false(chain_needs_rados(&s.o, &c, false));
+	chain_done(&c);
+}
+
+static void a_view_that_ends_in_a_sector_is_read_by_ourselves(void **state)
+{
+	struct setup s;
+	struct chain c = { 0 };
+
+	luks_file_make(SIZE);
+	set_up(&s, NEWLINE_AUTO, LUKS_FILE_FIRST, NULL);
+	make_heirs(&s, &c, 2);
+	assert_false(chain_needs_rados(&s.o, &c, false));
+	c.layers[0].layer->info.raw_overlap = SIZE - 512;
+	assert_true(chain_needs_rados(&s.o, &c, false));
+	assert_true(chain_needs_rados(&s.o, &c, true));
+	c.layers[0].luks.sector_size = c.layers[1].luks.sector_size = 512;
+	assert_false(chain_needs_rados(&s.o, &c, true));
+	/* The parent may be the shorter one. */
+	c.layers[1].layer->info.raw_size = SIZE - 700;
+	assert_true(chain_needs_rados(&s.o, &c, true));
+	/* Nothing but headers is seen. */
+	c.layers[0].layer->info.raw_overlap = 700;
+	assert_false(chain_needs_rados(&s.o, &c, true));
+	chain_done(&c);
 }
 
 /* Clone and parent, each with a key (0: plaintext). */
@@ -244,6 +320,8 @@ int main(int argc, char **argv)
 		TEST(a_final_newline_is_tried_as_the_policy_says),
 		TEST(without_passphrases_the_raw_image_is_meant),
 		TEST(a_clone_that_only_inherits_is_flat),
+		TEST(heirs_of_heirs_are_written_by_ourselves),
+		TEST(a_view_that_ends_in_a_sector_is_read_by_ourselves),
 	};
 
 	luks_unlock_child_main(argc, argv);
