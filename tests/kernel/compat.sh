@@ -5,7 +5,7 @@
 # compat.sh: the program in rbd-nbd's place: the command lines of ceph-csi, word for word, and those
 # of the rbd tool, which runs what lies beside it under its own name plus "-nbd".
 
-# test: heavy time=600
+# test: heavy time=900
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086

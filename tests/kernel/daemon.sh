@@ -9,7 +9,7 @@
 # LONG=1: what waits long, and a hundred restarts and a hundred kills of each kind (an hour and a half). TIMES=N: N of
 # them.
 
-# test: heavy time=600
+# test: heavy time=900
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086

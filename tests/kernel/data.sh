@@ -5,7 +5,7 @@
 # data.sh: what images carry as /dev/nbdX: filesystems, partitions, the bytes that others read, and
 # space that comes back.
 
-# test: heavy time=600
+# test: heavy time=900
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086

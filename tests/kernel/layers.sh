@@ -6,7 +6,7 @@
 # rbd-nbd: both map it in turn, and each reads the files that the other has written, on ext4 and,
 # with LONG=1, on xfs.
 
-# test: heavy time=600
+# test: heavy time=900
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086

@@ -4,7 +4,7 @@
 #
 # manual.sh: the examples of the manual pages, each as a user would paste it.
 
-# test: heavy time=400
+# test: heavy time=900
 
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"

@@ -5,7 +5,7 @@
 # map.sh: images as /dev/nbdX: what appears and when, what is refused, what happens while it is
 # mapped.
 
-# test: heavy time=600
+# test: heavy time=900
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086

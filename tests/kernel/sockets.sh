@@ -5,7 +5,7 @@
 # sockets.sh: what goes wrong between the kernel, the daemon and the store, while every write is
 # stamped and checked (stamp.c): dead sockets, dead daemons, dead storage, forced unmaps.
 
-# test: heavy time=600
+# test: heavy time=900
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086
