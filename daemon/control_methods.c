@@ -30,6 +30,7 @@ struct pending {
 	struct control_call *call; /* NULL: its client has gone */
 	struct host_volume *volume; /* it waits for, or NULL */
 	bool is_start; /* waits until it serves; else until it has ended */
+	enum host_stop how; /* it ends once child has found its keys safe */
 	struct unmap_child *child; /* it waits for, or NULL */
 };
 
@@ -304,7 +305,7 @@ static void on_unmapped(void *arg, const struct fault *f)
 	/* Only its keys were looked at: now it may go. */
 	if (!f && p->volume) {
 		p->child = unmap_child_free(p->child);
-		host_volume_stop(p->volume, HOST_DISCONNECT);
+		host_volume_stop(p->volume, p->how);
 		return;
 	}
 	if (p->call && f)
@@ -322,9 +323,17 @@ static bool is_forced(struct control_call *call)
 	       json_object_get_boolean(value);
 }
 
-/* volume: one without a device, whose keys are looked at before it is stopped; or NULL. */
+/* Whether v ends without a look at its keys. Before and after it serves there are none to lose. */
+static bool is_unasked(struct control_call *call, const struct host_volume *v)
+{
+	return is_forced(call) || host_volume_phase(v) != HOST_SERVING;
+}
+
+/*
+ * volume: one whose keys are looked at before it is stopped, as how says; NULL: the child unmaps.
+ */
 static int start_child(struct methods *m, struct control_call *call, const char *name,
-		       struct host_volume *volume, struct fault *f)
+		       struct host_volume *volume, enum host_stop how, struct fault *f)
 {
 	struct unmap_child_options o = { .loop = m->o.loop,
 					 .run_dir = m->o.run_dir,
@@ -344,6 +353,7 @@ static int start_child(struct methods *m, struct control_call *call, const char 
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
 	o.arg = p;
 	p->volume = volume;
+	p->how = how;
 	r = unmap_child_new(&o, &p->child, f);
 	if (r < 0)
 		forget(p);
@@ -361,9 +371,9 @@ static int unmap(struct methods *m, struct control_call *call, struct fault *f)
 		r = find(m, name, &v, &has_device, f);
 	if (r < 0)
 		return r;
-	if (v && !has_device && (is_forced(call) || host_volume_phase(v) != HOST_SERVING))
+	if (v && !has_device && is_unasked(call, v))
 		return wait_end(m, call, v, HOST_DISCONNECT, f);
-	return start_child(m, call, name, has_device ? NULL : v, f);
+	return start_child(m, call, name, has_device ? NULL : v, HOST_DISCONNECT, f);
 }
 
 static int detach(struct methods *m, struct control_call *call, struct fault *f)
@@ -382,7 +392,9 @@ static int detach(struct methods *m, struct control_call *call, struct fault *f)
 				 name);
 	if (!has_device)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind", name);
-	return wait_end(m, call, v, HOST_DETACH, f);
+	/* With the daemon the key goes, as it does with unmap. */
+	return is_unasked(call, v) ? wait_end(m, call, v, HOST_DETACH, f)
+				   : start_child(m, call, name, v, HOST_DETACH, f);
 }
 
 /* ---- Status, Reload ---- */

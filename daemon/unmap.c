@@ -360,12 +360,14 @@ int detach_run(struct options *o, struct fault *f)
 			      o->operand);
 	else if (r == 0 && (!v || !volume_is_alive(v)))
 		r = fault_set(f, EXIT_NOT_FOUND, -ESRCH, "/dev/nbd%d has no daemon", index);
-	/* With the daemon the key goes, as it does with unmap. */
-	if (r == 0)
+	if (r == 0 && is_asked_for(o, v)) {
+		r = client_stop(o, l.run_dir, v, f);
+	} else if (r == 0) {
+		/* With the daemon the key goes, as it does with unmap. */
 		r = check_keys(o, l.run_dir, v, f);
-	if (r == 0)
-		r = is_asked_for(o, v) ? client_stop(o, l.run_dir, v, f)
-				       : end_owner(o, l.run_dir, v, f);
+		if (r == 0)
+			r = end_owner(o, l.run_dir, v, f);
+	}
 	lookup_done(&l);
 	return r;
 }

@@ -85,6 +85,32 @@ commands_are_done_by_the_daemon() {
 	settled
 }
 
+control() { timeout 60 /usr/bin/python3 "$KERNEL_DIR/../lib/control.py" /run/rbdcrypt-nbd/control "$@"; }
+
+# By the command and by a script of one's own.
+lost_key_keeps_the_device() {
+	local dev
+	daemon_start
+	dev=$(map_by_daemon disk)
+	mv $T/pass $T/away
+	refused 7 "might not open again" nbd detach $dev
+	fails control Detach "{\"name\": \"$dev\"}" >$T/said
+	grep '"status": 7.*might not open again' $T/said
+	refused 7 "might not open again" nbd unmap $dev
+	is_mapped_by $dev $DAEMON
+	control Detach "{\"name\": \"$dev\", \"force\": true}"
+	mv $T/away $T/pass
+	same attach $dev "$(nbd attach -o encryption-passphrase-file=$T/pass --device $dev disk)"
+	control Detach "{\"name\": \"$dev\"}"
+	same attach $dev "$(nbd attach -o encryption-passphrase-file=$T/pass --device $dev disk)"
+	mv $T/pass $T/away
+	nbd detach --force $dev
+	mv $T/away $T/pass
+	nbd unmap $dev
+	daemon_stop
+	settled
+}
+
 killed_daemon_is_succeeded_under_load() {
 	local dev i start
 	daemon_start
@@ -296,6 +322,7 @@ chmod 600 $T/pass $T/other
 quick_image disk 64M || fail "no image"
 
 claim commands-are-done-by-the-daemon
+claim lost-key-keeps-the-device
 claim killed-daemon-is-succeeded-under-load
 claim restarted-daemon-is-succeeded-under-load
 grep 'longest wait' $T/stamp | sed 's/^/# with new sockets: /'
