@@ -444,8 +444,8 @@ static void leave_device(struct mapping *m)
 
 	m->state.status = VOLUME_DETACHED;
 	if (n > 0)
-		log_notice(m->spec, "handed over: %d of %u sockets of /dev/nbd%d", n,
-			   m->state.connections, m->state.device);
+		event_log(EVENT_HANDED_OVER, &about, "handed over: %d of %u sockets of /dev/nbd%d",
+			  n, m->state.connections, m->state.device);
 	else
 		event_log(EVENT_DEVICE_WAITS, &about,
 			  "detached: /dev/nbd%d waits %d seconds for 'rbdcrypt-nbd attach'",

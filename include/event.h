@@ -18,6 +18,7 @@ enum event {
 	EVENT_START_FAILED,
 	EVENT_WAITS, /* a device or socket of a former daemon cannot be served yet */
 	EVENT_DEVICE_WAITS, /* a daemon left its device */
+	EVENT_HANDED_OVER, /* a daemon left its device with the sockets for the next one */
 	EVENT_KEY_LOST, /* a layer might not open again */
 	EVENT_HEADER_CHANGED, /* the same, because its header is another */
 	EVENT_KEYS_BACK,

@@ -311,6 +311,8 @@ restart_and_kill_are_not_seen() {
 	systemctl restart rbdcrypt-nbd@vol.service
 	fails same pid $pid "$(unit MainPID rbdcrypt-nbd@vol.service)"
 	goes_on_with_its_sockets rbdcrypt-nbd@vol.service
+	journalctl -b -o cat MESSAGE_ID=439a195e872e460197c84fad98dfc727 RBDCRYPT_DEVICE="$dev" |
+		grep 'handed over: \([0-9]*\) of \1 sockets'
 	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
 	kill -KILL $pid
 	wait_long 20 is NRestarts rbdcrypt-nbd@vol.service 1

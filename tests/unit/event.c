@@ -181,6 +181,30 @@ static void other_messages_name_their_volume(void **state)
 	assert_null(strstr(entry, "MESSAGE_ID"));
 }
 
+static enum event one;
+
+static void say_one(void)
+{
+	const struct event_about a = { .volume = "rbd/img", .device = 3 };
+
+	event_log(one, &a, "so it is");
+}
+
+/* Without anybody having asked for more than what is logged by itself. */
+static void each_event_is_told_of_a_device(void **state)
+{
+	char id[64];
+
+	for (int i = 0; i < EVENT_COUNT; i++) {
+		one = (enum event)i;
+		(void)caught(say_one);
+		(void)snprintf(id, sizeof(id), "MESSAGE_ID=%s", event_id(one));
+		assert_true(has(id));
+		assert_true(has("RBDCRYPT_DEVICE=/dev/nbd3"));
+		assert_true(has("PRIORITY=3") || has("PRIORITY=4") || has("PRIORITY=5"));
+	}
+}
+
 static void ids_are_well_formed_and_differ(void **state)
 {
 	for (int i = 0; i < EVENT_COUNT; i++) {
@@ -201,6 +225,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_known_is_not_a_field),
 		cmocka_unit_test(fields_that_do_not_fit_are_cut),
 		cmocka_unit_test(other_messages_name_their_volume),
+		cmocka_unit_test(each_event_is_told_of_a_device),
 		cmocka_unit_test(ids_are_well_formed_and_differ),
 	};
 
