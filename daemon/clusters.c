@@ -3,9 +3,10 @@
 
 /*
  * One connection per cluster and user, made by the first volume that wants it and ended by the last
- * that lets it go; both on that volume's thread, outside the mutex, because both can take long. Two
- * wishes are the same when all that Ceph is told is the same, word for word: what the words mean,
- * only Ceph knows.
+ * that lets it go; both on that volume's thread, outside the mutex, because both can take long.
+ * When the first is told to stop meanwhile, one of those who wait for it begins anew. Two wishes
+ * are the same when all that Ceph is told is the same, word for word: what the words mean, only
+ * Ceph knows.
  */
 
 #include "clusters.h"
@@ -16,12 +17,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
+
 struct entry {
 	struct entry *next;
 	struct cluster_options wish; /* with copies of its texts */
 	/* Guarded by the mutex: */
 	unsigned int holds; /* those who wait for it included */
 	bool is_settled; /* connected, or failed */
+	bool is_given_up; /* failed, because who made it was interrupted */
 	struct cluster *cluster; /* NULL: failed */
 	struct fault fault;
 };
@@ -39,7 +43,7 @@ int clusters_new(struct clusters **ret)
 	if (!c)
 		return -ENOMEM;
 	(void)pthread_mutex_init(&c->mutex, NULL);
-	(void)pthread_cond_init(&c->settled, NULL);
+	clock_cond_init(&c->settled);
 	*ret = c;
 	return 0;
 }
@@ -145,7 +149,8 @@ static int check_rest(const struct cluster_options *o, int rest, struct fault *f
 }
 
 /* Ceph takes words out of the array that it is given: a copy. */
-static int open_cluster(const struct entry *e, struct cluster **ret, struct fault *f)
+static int open_cluster(const struct entry *e, const struct interrupt *i, struct cluster **ret,
+			struct fault *f)
 {
 	struct cluster_options o = e->wish;
 	struct cluster *cluster = NULL;
@@ -159,7 +164,7 @@ static int open_cluster(const struct entry *e, struct cluster **ret, struct faul
 	if (r == 0)
 		r = check_rest(&o, rest, f);
 	if (r == 0)
-		r = cluster_connect(cluster, f);
+		r = cluster_connect(cluster, i, f);
 	free(o.argv);
 	if (r < 0) {
 		(void)cluster_free(cluster);
@@ -169,44 +174,65 @@ static int open_cluster(const struct entry *e, struct cluster **ret, struct faul
 	return 0;
 }
 
-/* With the mutex; waits until somebody else has settled it, and answers for it. */
-static int share(struct clusters *c, struct entry *e, struct cluster **ret, struct fault *f)
+/* With the mutex. */
+static void let_go(struct entry *e)
+{
+	if (--e->holds == 0)
+		free_entry(e);
+}
+
+/*
+ * With the mutex; waits until somebody else has settled it, and answers for it. *ret_again: who
+ * made it was interrupted, and we are not.
+ */
+static int share(struct clusters *c, struct entry *e, const struct interrupt *i,
+		 struct cluster **ret, bool *ret_again, struct fault *f)
 {
 	int r;
 
 	e->holds++;
-	while (!e->is_settled)
-		(void)pthread_cond_wait(&c->settled, &c->mutex);
+	while (!e->is_settled && !interrupt_is_raised(i)) {
+		const struct timespec next = clock_at(clock_ms() + INTERRUPT_SLICE_MS);
+
+		if (i)
+			(void)pthread_cond_timedwait(&c->settled, &c->mutex, &next);
+		else
+			(void)pthread_cond_wait(&c->settled, &c->mutex);
+	}
 	if (e->cluster) {
 		*ret = e->cluster;
 		return 0;
 	}
-	r = e->fault.error;
-	if (f)
-		*f = e->fault;
-	if (--e->holds == 0)
-		free_entry(e);
+	if (!e->is_settled) {
+		r = fault_set(f, EXIT_TIMED_OUT, -EINTR, "cluster: interrupted while connecting");
+	} else {
+		*ret_again = e->is_given_up && !interrupt_is_raised(i);
+		r = e->fault.error;
+		if (f && !*ret_again)
+			*f = e->fault;
+	}
+	let_go(e);
 	return r;
 }
 
-static int make(struct clusters *c, struct entry *e, struct cluster **ret, struct fault *f)
+static int make(struct clusters *c, struct entry *e, const struct interrupt *i,
+		struct cluster **ret, struct fault *f)
 {
 	struct cluster *cluster = NULL;
 	struct fault fault = { 0 };
-	int r = open_cluster(e, &cluster, &fault);
-	bool is_last;
+	int r = open_cluster(e, i, &cluster, &fault);
 
 	(void)pthread_mutex_lock(&c->mutex);
 	e->cluster = cluster;
 	e->fault = fault;
 	e->is_settled = true;
-	if (r < 0)
+	e->is_given_up = r == -EINTR && interrupt_is_raised(i);
+	if (r < 0) {
 		unlink_entry(c, e);
-	is_last = r < 0 && --e->holds == 0;
+		let_go(e);
+	}
 	(void)pthread_cond_broadcast(&c->settled);
 	(void)pthread_mutex_unlock(&c->mutex);
-	if (is_last)
-		free_entry(e);
 	if (r == 0)
 		*ret = cluster;
 	else if (f)
@@ -214,18 +240,19 @@ static int make(struct clusters *c, struct entry *e, struct cluster **ret, struc
 	return r;
 }
 
-int clusters_get(struct clusters *c, const struct cluster_options *o, struct cluster **ret,
-		 struct fault *f)
+static int get(struct clusters *c, const struct cluster_options *o, const struct interrupt *i,
+	       struct cluster **ret, bool *ret_again, struct fault *f)
 {
 	struct entry *e;
 	int r;
 
+	*ret_again = false;
 	(void)pthread_mutex_lock(&c->mutex);
 	for (e = c->entries; e; e = e->next)
 		if (is_same_wish(&e->wish, o))
 			break;
 	if (e) {
-		r = share(c, e, ret, f);
+		r = share(c, e, i, ret, ret_again, f);
 		(void)pthread_mutex_unlock(&c->mutex);
 		return r;
 	}
@@ -235,8 +262,20 @@ int clusters_get(struct clusters *c, const struct cluster_options *o, struct clu
 		c->entries = e;
 	}
 	(void)pthread_mutex_unlock(&c->mutex);
-	return e ? make(c, e, ret, f)
+	return e ? make(c, e, i, ret, f)
 		 : fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a connection");
+}
+
+int clusters_get(struct clusters *c, const struct cluster_options *o, const struct interrupt *i,
+		 struct cluster **ret, struct fault *f)
+{
+	bool is_again;
+	int r;
+
+	do
+		r = get(c, o, i, ret, &is_again, f);
+	while (is_again);
+	return r;
 }
 
 struct cluster *clusters_put(struct clusters *c, struct cluster *cluster)

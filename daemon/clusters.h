@@ -6,6 +6,7 @@
 
 #include "fault.h"
 #include "image.h"
+#include "interrupt.h"
 
 /*
  * The connections of a daemon: volumes that ask for the same cluster as the same user with the same
@@ -19,11 +20,12 @@ struct clusters *clusters_free(struct clusters *c);
 
 /*
  * The connection that o asks for, connected; held until clusters_put(). Blocking, bounded by
- * o->timeout_s: who asks for one that another thread is making waits for that. As cluster_new() and
- * cluster_connect(), but that o->argv stays as it is.
+ * o->timeout_s and by i, or NULL: who asks for one that another thread is making waits for that,
+ * and makes one when that thread was interrupted. As cluster_new() and cluster_connect(), but that
+ * o->argv stays as it is.
  */
-int clusters_get(struct clusters *c, const struct cluster_options *o, struct cluster **ret,
-		 struct fault *f);
+int clusters_get(struct clusters *c, const struct cluster_options *o, const struct interrupt *i,
+		 struct cluster **ret, struct fault *f);
 
 /* Blocking when it was the last hold. NULL is fine. Returns NULL. */
 struct cluster *clusters_put(struct clusters *c, struct cluster *cluster);

@@ -164,7 +164,7 @@ void doctor_image(struct doctor *d)
 		d->is_short = true;
 		return;
 	}
-	if (setup_cluster(d->options, clusters, &cluster, &f) < 0) {
+	if (setup_cluster(d->options, clusters, /* i */ NULL, &cluster, &f) < 0) {
 		doctor_fault(d, "cluster", &f);
 	} else {
 		if (cluster)

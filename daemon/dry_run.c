@@ -194,7 +194,7 @@ int dry_run(struct options *o, struct fault *f)
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot keep secrets out of core dumps: %s",
 				 strerror(-r));
-	r = setup_cluster(o, clusters, &cluster, f);
+	r = setup_cluster(o, clusters, /* i */ NULL, &cluster, f);
 	if (r == 0) {
 		/* The run directory may not be there yet, and unlocking needs no turn then. */
 		(void)snprintf(d.turnstile, sizeof(d.turnstile), "%s/unlock.lock", d.run_dir);

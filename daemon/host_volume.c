@@ -108,10 +108,11 @@ static int start(struct host_volume *v, struct fault *f)
 				     .is_interrupted = is_interrupted,
 				     .gone = on_gone,
 				     .arg = v };
+	const struct interrupt stopped = { is_interrupted, v };
 	int r = start_loop(v, f);
 
 	if (r == 0)
-		r = setup_cluster(v->options, v->o.clusters, &v->cluster, f);
+		r = setup_cluster(v->options, v->o.clusters, &stopped, &v->cluster, f);
 	if (r < 0)
 		return r;
 	m.loop = v->loop;

@@ -16,8 +16,8 @@
 #include "log.h"
 #include "text.h"
 
-int setup_cluster(struct options *o, struct clusters *clusters, struct cluster **ret,
-		  struct fault *f)
+int setup_cluster(struct options *o, struct clusters *clusters, const struct interrupt *i,
+		  struct cluster **ret, struct fault *f)
 {
 	struct cluster_options c = { .conf = o->conf,
 				     .cluster = o->cluster,
@@ -33,7 +33,7 @@ int setup_cluster(struct options *o, struct clusters *clusters, struct cluster *
 	*ret = NULL;
 	if (o->spec.is_file)
 		return 0;
-	r = clusters_get(clusters, &c, &cluster, f);
+	r = clusters_get(clusters, &c, i, &cluster, f);
 	if (r < 0)
 		return r;
 	*ret = cluster;

@@ -15,10 +15,10 @@
 /*
  * The connection that the user asks for, to be given back with clusters_put() whatever is
  * returned; NULL for a file, or when there is none. The pool is filled in where the user named
- * none. Blocking. 0 or -errno with the fault filled.
+ * none. Blocking, as clusters_get(). 0 or -errno with the fault filled.
  */
-int setup_cluster(struct options *o, struct clusters *clusters, struct cluster **ret,
-		  struct fault *f);
+int setup_cluster(struct options *o, struct clusters *clusters, const struct interrupt *i,
+		  struct cluster **ret, struct fault *f);
 
 /* The sources of passphrases: those that the user gave, or the default one. */
 struct setup_sources {

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "interrupt.h"
 #include "store.h"
 
 /*
@@ -44,8 +45,12 @@ struct cluster;
  */
 int cluster_new(const struct cluster_options *o, int *ret_argc, struct cluster **ret,
 		struct fault *f);
-/* EXIT_CLUSTER (no monitor answers), EXIT_PASSPHRASE (no keyring, refused key). */
-int cluster_connect(struct cluster *c, struct fault *f);
+/*
+ * EXIT_CLUSTER (no monitor answers), EXIT_PASSPHRASE (no keyring, refused key). -EINTR
+ * (EXIT_TIMED_OUT) soon after i, or NULL, was raised. After a failure the connection is only good
+ * for cluster_free().
+ */
+int cluster_connect(struct cluster *c, const struct interrupt *i, struct fault *f);
 /* A value of Ceph's configuration ("rbd_default_pool"). 0 or -errno. Before connecting is fine. */
 int cluster_conf_get(struct cluster *c, const char *option, char *buf, size_t len);
 /* The configuration file that was read ("" for none), and the user ("client.admin"). */

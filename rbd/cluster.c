@@ -353,7 +353,7 @@ static int explain_connect(struct cluster *c, int error, struct fault *f)
 	return error;
 }
 
-int cluster_connect(struct cluster *c, struct fault *f)
+int cluster_connect(struct cluster *c, const struct interrupt *i, struct fault *f)
 {
 	/* Ceph's own limit should be the first to strike, for it leaves nothing behind. */
 	unsigned int limit_s = c->timeout_s ? c->timeout_s + 2 : 0;
@@ -361,7 +361,9 @@ int cluster_connect(struct cluster *c, struct fault *f)
 	int r;
 
 	(void)cluster_ref(c);
-	r = limit_call(limit_s, connect_call, connect_late, c, &is_late);
+	r = limit_call_unless(i, limit_s, connect_call, connect_late, c, &is_late);
+	if (is_late && r == -EINTR)
+		return fault_set(f, EXIT_TIMED_OUT, r, "cluster: interrupted while connecting");
 	if (!is_late)
 		cluster_unref(c);
 	return r < 0 ? explain_connect(c, r, f) : 0;

@@ -88,37 +88,55 @@ static int start(struct limit *l)
 	return r;
 }
 
-int limit_call(unsigned int timeout_s, int (*call)(void *arg), void (*late)(void *arg), void *arg,
-	       bool *ret_is_late)
+/* Under the lock, until the call is done. end_ms: of clock_ms(), or -1. 0, -ETIMEDOUT, -EINTR. */
+static int wait_done(struct limit *l, int64_t end_ms, const struct interrupt *i)
 {
-	struct timespec end;
+	while (!l->is_done) {
+		int64_t now = clock_ms(), next = i ? now + INTERRUPT_SLICE_MS : end_ms;
+		struct timespec t;
+
+		if (end_ms >= 0 && now >= end_ms)
+			return -ETIMEDOUT;
+		if (interrupt_is_raised(i))
+			return -EINTR;
+		t = clock_at(end_ms >= 0 && end_ms < next ? end_ms : next);
+		(void)pthread_cond_timedwait(&l->changed, &l->lock, &t);
+	}
+	return 0;
+}
+
+int limit_call_unless(const struct interrupt *i, unsigned int timeout_s, int (*call)(void *arg),
+		      void (*late)(void *arg), void *arg, bool *ret_is_late)
+{
+	int64_t end_ms = timeout_s > 0 ? clock_ms() + (int64_t)timeout_s * 1000 : -1;
 	struct limit *l;
-	bool is_done;
-	int r = 0;
+	int r;
 
 	*ret_is_late = false;
-	if (timeout_s == 0)
+	if (timeout_s == 0 && !i)
 		return call(arg);
 	l = limit_new(call, late, arg);
 	if (!l)
 		return -ENOMEM;
-	end = clock_at(clock_ms() + (int64_t)timeout_s * 1000);
 	r = start(l);
 	if (r < 0) {
 		limit_free(l);
 		return -EAGAIN;
 	}
 	(void)pthread_mutex_lock(&l->lock);
-	while (!l->is_done && r != ETIMEDOUT)
-		r = pthread_cond_timedwait(&l->changed, &l->lock, &end);
-	is_done = l->is_done;
-	l->is_abandoned = !is_done;
-	r = l->result;
+	r = wait_done(l, end_ms, i);
+	*ret_is_late = l->is_abandoned = r < 0;
+	if (r == 0)
+		r = l->result;
 	(void)pthread_mutex_unlock(&l->lock);
-	if (!is_done) {
-		*ret_is_late = true;
-		return -ETIMEDOUT;
-	}
-	limit_free(l);
+	/* Else its thread frees it. */
+	if (!*ret_is_late)
+		limit_free(l);
 	return r;
+}
+
+int limit_call(unsigned int timeout_s, int (*call)(void *arg), void (*late)(void *arg), void *arg,
+	       bool *ret_is_late)
+{
+	return limit_call_unless(NULL, timeout_s, call, late, arg, ret_is_late);
 }

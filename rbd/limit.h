@@ -4,6 +4,8 @@
 #ifndef RBD_LIMIT_H
 #define RBD_LIMIT_H
 
+#include "interrupt.h"
+
 /*
  * Runs call(arg) for at most timeout_s seconds (0: for ever, in this thread). Returns what
  * it returned, or
@@ -16,5 +18,12 @@
  */
 int limit_call(unsigned int timeout_s, int (*call)(void *arg), void (*late)(void *arg), void *arg,
 	       _Bool *ret_is_late);
+
+/*
+ * The same, and for no longer than i (or NULL) is not raised: then -EINTR, which means what
+ * -ETIMEDOUT means.
+ */
+int limit_call_unless(const struct interrupt *i, unsigned int timeout_s, int (*call)(void *arg),
+		      void (*late)(void *arg), void *arg, _Bool *ret_is_late);
 
 #endif

@@ -56,7 +56,7 @@ static int target_open(const char *text, const struct options *o, struct target 
 	if (!spec.is_file) {
 		r = cluster_new(&o->cluster, &argc, &t->cluster, f);
 		if (r == 0)
-			r = cluster_connect(t->cluster, f);
+			r = cluster_connect(t->cluster, NULL, f);
 	}
 	if (r == 0)
 		r = layer_open(t->cluster, &spec, o->store.timeout_s, &t->layer, f);
@@ -171,7 +171,7 @@ static int cmd_info(const char *text, const struct options *o, struct fault *f)
 	if (r == 0 && !spec.is_file)
 		r = cluster_new(&o->cluster, &argc, &t.cluster, f);
 	if (r == 0 && !spec.is_file)
-		r = cluster_connect(t.cluster, f);
+		r = cluster_connect(t.cluster, NULL, f);
 	if (r == 0)
 		r = layer_open(t.cluster, &spec, o->store.timeout_s, &t.layer, f);
 	while (r == 0) {
@@ -241,7 +241,7 @@ static int cmd_connect(const char *spec, const struct options *o, struct fault *
 
 	(void)spec;
 	if (r == 0)
-		r = cluster_connect(c, f);
+		r = cluster_connect(c, NULL, f);
 	if (r == 0)
 		r = cluster_fsid(c, text, sizeof(text));
 	if (r == 0)

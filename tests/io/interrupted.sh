@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
-# Whoever is told to stop while it still unlocks, stops, and leaves nothing.
+# Whoever is told to stop while it still unlocks or connects, stops, and leaves nothing.
 
 set -u
 # shellcheck source=tests/lib/functions.sh
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
-requires cryptsetup ps
+requires cryptsetup ps python3
 PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
 [[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+CONTROL=$(realpath "$LIB_DIR/control.py")
 
 tmpdir T
 cd "$T" || fail "no folder"
@@ -36,14 +37,15 @@ left() { # SOCKET...
 	find run -name '*.json*' -o -name '.tmp-*' -o -name control
 }
 
-# SIGNAL STATUS COMMAND...: starts, is interrupted, and is gone within three seconds.
+# SIGNAL STATUS DOING COMMAND...: starts, is interrupted while DOING its process id holds, and is gone
+# within three seconds.
 stopped() {
-	local signal=$1 status=$2 pid child start rc=0
-	shift 2
+	local signal=$1 status=$2 doing=$3 pid child start rc=0
+	shift 3
 	"$PROGRAM" "$@" </dev/null 2>err &
 	pid=$!
 	cleanup_fn end "$pid"
-	wait_for 20 unlocks "$pid" || { cat err; return 1; }
+	wait_for 20 "$doing" "$pid" || { cat err; return 1; }
 	child=$(unlock_child "$pid")
 	start=$EPOCHREALTIME
 	kill -"$signal" "$pid"
@@ -51,23 +53,24 @@ stopped() {
 	start=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
 	cat err
 	echo "ended with $rc after $start ms"
-	[[ $rc == "$status" ]] && ((start < 3000)) && ! alive "$child" && [[ -z $(left s) ]]
+	[[ $rc == "$status" ]] && ((start < 3000)) && { [[ ! $child ]] || ! alive "$child"; } && [[ -z $(left s) ]]
 }
 
 serve=(serve --socket "$T/s" --encryption-passphrase-file key file:slow)
-run_case serve-in-the-background-stops stopped TERM 6 "${serve[@]}"
-run_case serve-in-the-foreground-stops stopped INT 6 "${serve[@]}" --foreground
+run_case serve-in-the-background-stops stopped TERM 6 unlocks "${serve[@]}"
+run_case serve-in-the-foreground-stops stopped INT 6 unlocks "${serve[@]}" --foreground
 
 # A service: its volume is on its way while it is stopped, and its client is told.
 daemon_stops() {
-	local daemon client rc=0 start
+	local doing=$1 daemon client rc=0 start
+	shift
 	"$PROGRAM" daemon 2>err &
 	daemon=$!
 	cleanup_fn end "$daemon"
 	wait_for 20 test -S run/control || return
-	"$PROGRAM" "${serve[@]}" 2>client.err &
+	"$PROGRAM" "$@" 2>client.err &
 	client=$!
-	wait_for 20 unlocks "$daemon" || return
+	wait_for 20 "$doing" "$daemon" || return
 	start=$SECONDS
 	kill -TERM "$daemon"
 	wait "$daemon" || return
@@ -76,6 +79,77 @@ daemon_stops() {
 	echo "the client ended with $rc after $((SECONDS - start)) s"
 	((rc != 0 && SECONDS - start <= 4)) && [[ -z $(left s) ]]
 }
-run_case the-daemon-stops daemon_stops
+run_case the-daemon-stops daemon_stops unlocks "${serve[@]}"
+
+# ---- while it connects ----
+
+if [[ ${SANITIZE:-} == *thread* ]]; then
+	echo "# SKIP connecting: Ceph is not built for ThreadSanitizer"
+	exit $((failures > 0))
+fi
+
+# A monitor that takes every connection and says nothing.
+cat >monitor <<'END'
+import os, socket
+s = socket.create_server(("127.0.0.1", 0))
+with open("port.new", "w") as f:
+    f.write(str(s.getsockname()[1]))
+os.rename("port.new", "port")
+kept = []
+while True:
+    kept.append(s.accept())
+    with open("came", "a") as f:
+        f.write("x")
+END
+python3 monitor &
+cleanup_fn end $!
+wait_for 20 test -s port || fail "no monitor"
+printf '[global]\nmon host = v1:127.0.0.1:%s\nauth client required = none\n' "$(<port)" >ceph.conf
+connects() { [[ -s came ]]; }
+connecting() { # CASE COMMAND...
+	rm -f came
+	"$@"
+}
+serve=(serve --socket "$T/s" --conf "$T/ceph.conf" --open-timeout 60 rbd/image)
+
+run_case a-connect-in-the-background-stops connecting stopped TERM 6 connects "${serve[@]}"
+run_case a-connect-in-the-foreground-stops connecting stopped INT 6 connects "${serve[@]}" --foreground
+# Ceph would wait for ever then.
+run_case a-connect-without-limit-stops connecting stopped TERM 6 connects "${serve[@]}" --open-timeout 0
+run_case the-daemon-stops-while-it-connects connecting daemon_stops connects "${serve[@]}"
+
+exit_of() { # STATUS PID
+	local rc=0
+	wait "$2" || rc=$?
+	[[ $rc == "$1" ]] || { echo "status $rc, not $1"; return 1; }
+}
+# It has no state file yet, but its daemon knows it.
+unmap() { timeout 10 python3 "$CONTROL" "$T/run/control" Unmap "{\"name\": \"$1\"}"; }
+# Of two volumes that wait for the same connection, one goes and the other still waits; so does one
+# that comes later. What they leave behind keeps nobody.
+a_volume_stops_while_it_connects() {
+	local daemon one two start=$SECONDS
+	rm -f came
+	"$PROGRAM" daemon 2>err &
+	daemon=$!
+	cleanup_fn end "$daemon"
+	wait_for 20 test -S run/control || return
+	"$PROGRAM" "${serve[@]}" 2>one.err &
+	one=$!
+	wait_for 20 connects || return
+	"$PROGRAM" serve --socket "$T/other" --conf "$T/ceph.conf" --open-timeout 60 rbd/other 2>two.err &
+	two=$!
+	sleep 0.5
+	rm came
+	unmap rbd/image && exit_of 6 "$one" && alive "$two" && wait_for 20 connects || return
+	"$PROGRAM" "${serve[@]}" 2>one.err &
+	one=$!
+	sleep 0.5
+	unmap rbd/other && exit_of 6 "$two" && alive "$one" || return
+	kill "$daemon"
+	exit_of 0 "$daemon" && ((SECONDS - start < 20)) && [[ -z $(left s other) ]] || return
+	! wait "$one"
+}
+run_case a-volume-stops-while-it-connects a_volume_stops_while_it_connects
 
 exit $((failures > 0))

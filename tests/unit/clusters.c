@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "fake_librbd.h"
 
 #define N 8
@@ -39,7 +40,7 @@ static struct cluster *get(const struct cluster_options *o)
 {
 	struct cluster *c = NULL;
 
-	assert_int_equal(clusters_get(clusters, o, &c, NULL), 0);
+	assert_int_equal(clusters_get(clusters, o, NULL, &c, NULL), 0);
 	return c;
 }
 
@@ -92,7 +93,7 @@ static void a_word_that_ceph_does_not_know_is_refused(void **state)
 	struct fault f = { 0 };
 
 	o.argc = 2;
-	assert_int_equal(clusters_get(clusters, &o, &c, &f), -EINVAL);
+	assert_int_equal(clusters_get(clusters, &o, NULL, &c, &f), -EINVAL);
 	assert_non_null(strstr(f.message, "--some-word"));
 	assert_string_equal(words[1], "--some-word");
 	assert_null(c);
@@ -104,6 +105,7 @@ struct asker {
 	pthread_t thread;
 	struct cluster *cluster;
 	struct fault fault;
+	const struct interrupt *i;
 	int result;
 };
 
@@ -111,7 +113,7 @@ static void *ask(void *arg)
 {
 	struct asker *a = arg;
 
-	a->result = clusters_get(clusters, &admin, &a->cluster, &a->fault);
+	a->result = clusters_get(clusters, &admin, a->i, &a->cluster, &a->fault);
 	return NULL;
 }
 
@@ -159,13 +161,125 @@ static void a_failure_is_everybodys_and_over(void **state)
 	(void)clusters_put(clusters, get(&admin));
 }
 
+/* ---- who is told to stop ---- */
+
+static atomic_bool is_told;
+
+static bool was_told(void *arg)
+{
+	return atomic_load(&is_told);
+}
+
+static const struct interrupt told = { was_told, NULL };
+
+static void begin(struct asker *a, const struct interrupt *i)
+{
+	memset(a, 0, sizeof(*a));
+	a->i = i;
+	assert_int_equal(pthread_create(&a->thread, NULL, ask, a), 0);
+}
+
+static void finish(struct asker *a, int result)
+{
+	(void)pthread_join(a->thread, NULL);
+	assert_int_equal(a->result, result);
+	assert_int_equal(a->cluster != NULL, result == 0);
+	assert_int_equal(a->fault.error, result);
+}
+
+/* Until connections that nobody waits for any more have come back and are gone. */
+static void assert_settles_at(int n)
+{
+	for (int i = 0; i < 1000 && atomic_load(&fake.clusters) != n; i++)
+		(void)usleep(10000);
+	assert_int_equal(atomic_load(&fake.clusters), n);
+}
+
+/* Connecting takes two seconds; nobody who is told to stop waits for that. */
+static void tell(struct asker *maker, const struct interrupt *i)
+{
+	atomic_store(&is_told, false);
+	make_fail("rados_connect", 0, 2);
+	begin(maker, i);
+	(void)usleep(200000);
+}
+
+static void who_makes_it_stops_at_once(void **state)
+{
+	struct asker a;
+	int64_t start;
+
+	tell(&a, &told);
+	start = clock_ms();
+	atomic_store(&is_told, true);
+	finish(&a, -EINTR);
+	assert_true(clock_ms() - start < 1000);
+	make_fail("", 0, 0);
+	/* The next does not trip over it. */
+	(void)clusters_put(clusters, get(&admin));
+	assert_settles_at(0);
+}
+
+static void who_waits_makes_it_himself_then(void **state)
+{
+	struct asker a, b[N];
+
+	tell(&a, &told);
+	for (unsigned int i = 0; i < N; i++)
+		begin(&b[i], NULL);
+	(void)usleep(200000);
+	make_fail("", 0, 0);
+	atomic_store(&is_told, true);
+	finish(&a, -EINTR);
+	for (unsigned int i = 0; i < N; i++) {
+		finish(&b[i], 0);
+		assert_ptr_equal(b[i].cluster, b[0].cluster);
+	}
+	for (unsigned int i = 0; i < N; i++)
+		(void)clusters_put(clusters, b[i].cluster);
+	assert_settles_at(0);
+}
+
+static void who_waits_stops_at_once_too(void **state)
+{
+	struct asker a, b;
+	int64_t start;
+
+	tell(&a, NULL);
+	begin(&b, &told);
+	(void)usleep(100000);
+	start = clock_ms();
+	atomic_store(&is_told, true);
+	finish(&b, -EINTR);
+	assert_true(clock_ms() - start < 1000);
+	finish(&a, 0);
+	(void)clusters_put(clusters, a.cluster);
+	assert_settles_at(0);
+}
+
+static void all_can_be_told(void **state)
+{
+	struct asker a, b[N];
+
+	tell(&a, &told);
+	for (unsigned int i = 0; i < N; i++)
+		begin(&b[i], &told);
+	(void)usleep(100000);
+	atomic_store(&is_told, true);
+	finish(&a, -EINTR);
+	for (unsigned int i = 0; i < N; i++)
+		finish(&b[i], -EINTR);
+	assert_settles_at(0);
+}
+
 /* Holds come and go on many threads; never two connections, never one that was ended. */
 static void *come_and_go(void *arg)
 {
 	for (unsigned int i = 0; i < 2000; i++) {
 		struct cluster *c;
 
-		if (clusters_get(clusters, &admin, &c, NULL) < 0 || atomic_load(&fake.clusters) < 1)
+		if (clusters_get(clusters, &admin, NULL, &c, NULL) < 0 ||
+		    atomic_load(&fake.clusters) < 1)
 			return arg;
 		(void)clusters_put(clusters, c);
 	}
@@ -195,6 +309,10 @@ int main(void)
 		TEST(a_word_that_ceph_does_not_know_is_refused),
 		TEST(who_asks_meanwhile_gets_the_same),
 		TEST(a_failure_is_everybodys_and_over),
+		TEST(who_makes_it_stops_at_once),
+		TEST(who_waits_makes_it_himself_then),
+		TEST(who_waits_stops_at_once_too),
+		TEST(all_can_be_told),
 		TEST(holds_come_and_go_on_many_threads),
 	};
 

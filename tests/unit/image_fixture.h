@@ -32,7 +32,7 @@ static inline int new_cluster(unsigned int timeout_s, struct fault *f)
 	const struct cluster_options o = { .timeout_s = timeout_s };
 	int argc, r = cluster_new(&o, &argc, &fx.cluster, f);
 
-	return r < 0 ? r : cluster_connect(fx.cluster, f);
+	return r < 0 ? r : cluster_connect(fx.cluster, NULL, f);
 }
 
 static inline int setup(void **state)

@@ -92,12 +92,68 @@ static void a_late_call_is_undone_when_it_returns(void **state)
 		;
 }
 
+static bool is_raised(void *arg)
+{
+	unsigned int *looks = arg;
+
+	return ++*looks > 3;
+}
+
+/* With a time limit and without. */
+static void a_call_is_left_when_somebody_interrupts(void **state)
+{
+	static struct subject s;
+	unsigned int looks;
+	const struct interrupt i = { is_raised, &looks };
+	bool is_late;
+
+	(void)state;
+	for (unsigned int timeout_s = 0; timeout_s <= 60; timeout_s += 60) {
+		init(&s, 0, 0);
+		looks = 0;
+		is_late = false;
+		assert_int_equal(limit_call_unless(&i, timeout_s, call, late, &s, &is_late),
+				 -EINTR);
+		assert_true(is_late);
+		assert_int_equal(looks, 4);
+		assert_int_equal(sem_trywait(&s.was_late), -1);
+		sem_post(&s.may_return);
+		while (sem_wait(&s.was_late) < 0)
+			;
+	}
+}
+
+static bool is_never_raised(void *arg)
+{
+	return false;
+}
+
+static void who_is_not_interrupted_gets_the_result(void **state)
+{
+	const struct interrupt i = { is_never_raised, NULL };
+	static struct subject s;
+	bool is_late = true;
+
+	(void)state;
+	init(&s, 1, -EINTR);
+	assert_int_equal(limit_call_unless(&i, 0, call, late, &s, &is_late), -EINTR);
+	assert_false(is_late);
+	init(&s, 0, 0);
+	assert_int_equal(limit_call_unless(&i, 1, call, late, &s, &is_late), -ETIMEDOUT);
+	assert_true(is_late);
+	sem_post(&s.may_return);
+	while (sem_wait(&s.was_late) < 0)
+		;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(results_come_through),
 		cmocka_unit_test(without_a_limit_it_runs_here),
 		cmocka_unit_test(a_late_call_is_undone_when_it_returns),
+		cmocka_unit_test(a_call_is_left_when_somebody_interrupts),
+		cmocka_unit_test(who_is_not_interrupted_gets_the_result),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
