@@ -3,9 +3,11 @@
 
 /*
  * Accepts clients, cuts what they send into messages, and sends the answers. A client can do
- * nothing to us but waste a place: everything it can make us hold is bounded, one that stops in the
- * middle of a message or does not take its answer is cut after some seconds, and when all places
- * are taken, the one that has said nothing for longest makes room.
+ * nothing to us but waste a place: everything it can make us hold is bounded, and for how long: one
+ * whose message is not complete, or whose answer is not taken, some seconds after it began is cut,
+ * however it goes about it. Nothing is held for one that is silent, and of a message that is under
+ * way nothing but what is to be answered. When all places are taken, the one that has said nothing
+ * for longest makes room.
  *
  * Calls of one client are answered in order: the next is looked at when the last has its answer,
  * and until then what it sends stays in the socket.
@@ -15,7 +17,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json_tokener.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 
 #include "acceptor.h"
 #include "clock.h"
+#include "control_message.h"
 #include "log.h"
 #include "peers.h"
 #include "text.h"
@@ -32,10 +34,10 @@
 
 #define CLIENTS_MAX 64
 #define MESSAGE_MAX (256u << 10)
-#define DEPTH_MAX 16
+#define ROOM_MIN 4096u
 #define SWEEP_MS 1000
-/* For the rest of a message, and for taking an answer. */
-#define STALL_MS 10000
+/* From the first byte of a message to its last, and for taking an answer. */
+#define SLOW_MS 10000
 
 struct control_call {
 	struct control_call *next;
@@ -43,18 +45,15 @@ struct control_call {
 	struct watch watch;
 	bool is_trusted;
 	uid_t uid;
-	char *in; /* MESSAGE_MAX bytes */
-	size_t in_len;
-	int fds[CONTROL_FDS_MAX]; /* of the message that is being read, or under way */
+	char *in; /* NULL while in_len is 0 */
+	size_t in_len, in_room;
+	int fds[CONTROL_FDS_MAX]; /* of the message that is being read */
 	unsigned int n_fds;
 	char *out; /* being sent, or NULL */
 	size_t out_len, out_done;
-	int64_t since_ms; /* of the last byte in either direction */
-	/* The call under way: */
-	struct json_object *message; /* NULL: none */
-	struct json_object *parameters; /* inside message, or our own */
-	char method[256];
-	bool is_oneway;
+	int64_t since_ms; /* of the message or answer that is on its way, or of the last one */
+	bool is_under_way; /* a call */
+	struct control_message message; /* held while the call begins */
 	bool is_dead; /* to be freed once nobody of ours is inside */
 };
 
@@ -78,12 +77,17 @@ static void close_fds(struct control_call *c)
 	c->n_fds = 0;
 }
 
-static void end_message(struct control_call *c)
+static void forget_message(struct control_call *c)
 {
-	json_object_put(c->message);
-	c->message = NULL;
-	c->parameters = NULL;
+	control_message_done(&c->message);
 	close_fds(c);
+}
+
+static void forget_input(struct control_call *c)
+{
+	free(c->in);
+	c->in = NULL;
+	c->in_len = c->in_room = 0;
 }
 
 static void drop(struct control_call *c)
@@ -96,95 +100,37 @@ static void drop(struct control_call *c)
 	*link = c->next;
 	control->n--;
 	loop_remove(control->o.loop, &c->watch);
-	if (c->message)
+	if (c->is_under_way)
 		control->o.abandoned(control->o.arg, c);
-	end_message(c);
+	forget_message(c);
+	forget_input(c);
 	(void)close(c->watch.fd);
-	free(c->in);
 	free(c->out);
 	free(c);
 }
 
 /* ---- messages ---- */
 
-static struct json_object *parse(const char *text, size_t len)
-{
-	struct json_tokener *t = json_tokener_new_ex(DEPTH_MAX);
-	struct json_object *o = NULL;
-
-	if (!t)
-		return NULL;
-	json_tokener_set_flags(t, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	/* With the zero byte, so that a number at the end is seen to be whole. */
-	o = json_tokener_parse_ex(t, text, (int)len + 1);
-	if (json_tokener_get_error(t) != json_tokener_success ||
-	    json_tokener_get_parse_end(t) < len) {
-		json_object_put(o);
-		o = NULL;
-	}
-	json_tokener_free(t);
-	return o;
-}
-
-static bool get_bool(struct json_object *o, const char *key)
-{
-	struct json_object *value;
-
-	return json_object_object_get_ex(o, key, &value) && json_object_get_boolean(value);
-}
-
-/* Checks the envelope. -EBADMSG: no method call. */
-static int open_message(struct control_call *c, struct json_object *o)
-{
-	struct json_object *method, *parameters;
-	const char *name;
-	size_t len;
-
-	c->message = o;
-	if (!json_object_is_type(o, json_type_object) ||
-	    !json_object_object_get_ex(o, "method", &method) ||
-	    !json_object_is_type(method, json_type_string))
-		return -EBADMSG;
-	name = json_object_get_string(method);
-	len = (size_t)json_object_get_string_len(method);
-	if (len >= sizeof(c->method) || strlen(name) != len)
-		return -EBADMSG;
-	text_copy(c->method, sizeof(c->method), name);
-	c->is_oneway = get_bool(o, "oneway");
-	if (!json_object_object_get_ex(o, "parameters", &parameters) || !parameters) {
-		parameters = json_object_new_object();
-		if (!parameters || json_object_object_add(o, "parameters", parameters) < 0) {
-			json_object_put(parameters);
-			return -ENOMEM;
-		}
-	}
-	if (!json_object_is_type(parameters, json_type_object) || get_bool(o, "upgrade"))
-		return -EBADMSG;
-	c->parameters = parameters;
-	return 0;
-}
-
 /* Takes the next whole message out of the buffer and has it done. -EAGAIN: there is none. */
 static int next_message(struct control_call *c)
 {
-	const char *end = memchr(c->in, 0, c->in_len);
+	const char *end = c->in ? memchr(c->in, 0, c->in_len) : NULL;
 	size_t len = end ? (size_t)(end - c->in) : 0;
-	struct json_object *o;
 	int r;
 
 	if (!end)
 		return c->in_len < MESSAGE_MAX ? -EAGAIN : -EMSGSIZE;
-	o = parse(c->in, len);
+	r = control_message_open(c->in, len, &c->message);
 	c->in_len -= len + 1;
 	memmove(c->in, end + 1, c->in_len);
-	r = o ? open_message(c, o) : -EBADMSG;
-	if (r < 0) {
-		json_object_put(c->message);
-		c->message = NULL;
-		return r;
+	if (c->in_len == 0)
+		forget_input(c);
+	if (r == 0) {
+		c->is_under_way = true;
+		c->control->o.called(c->control->o.arg, c);
 	}
-	c->control->o.called(c->control->o.arg, c);
-	return 0;
+	forget_message(c);
+	return r;
 }
 
 /* ---- input ---- */
@@ -213,18 +159,34 @@ static int take_fds(struct control_call *c, struct msghdr *m)
 	return r;
 }
 
-/* Bytes read; -EAGAIN; -ECONNRESET at the end. */
-static int receive(struct control_call *c)
+/* Room for more of a message, which is below its limit. */
+static int make_input_room(struct control_call *c)
+{
+	size_t room = c->in_room > 0 ? c->in_room * 2 : ROOM_MIN;
+	char *in;
+
+	if (c->in_len < c->in_room)
+		return 0;
+	in = realloc(c->in, room);
+	if (!in)
+		return -ENOMEM;
+	c->in = in;
+	c->in_room = room;
+	return 0;
+}
+
+static int receive_into(struct control_call *c)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int) * CONTROL_FDS_MAX)];
 	} control;
-	struct iovec iov = { c->in + c->in_len, MESSAGE_MAX - c->in_len };
+	struct iovec iov = { c->in + c->in_len, c->in_room - c->in_len };
 	struct msghdr m = { .msg_iov = &iov,
 			    .msg_iovlen = 1,
 			    .msg_control = &control,
 			    .msg_controllen = sizeof(control) };
+	bool is_first = c->in_len == 0 && c->n_fds == 0;
 	ssize_t n = recvmsg(c->watch.fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	int r;
 
@@ -235,9 +197,22 @@ static int receive(struct control_call *c)
 		return r;
 	if (n == 0)
 		return -ECONNRESET;
+	if (is_first)
+		c->since_ms = clock_ms();
 	c->in_len += (size_t)n;
-	c->since_ms = clock_ms();
 	return (int)n;
+}
+
+/* Bytes read; -EAGAIN; -ECONNRESET at the end. */
+static int receive(struct control_call *c)
+{
+	int r = make_input_room(c);
+
+	if (r == 0)
+		r = receive_into(c);
+	if (c->in_len == 0)
+		forget_input(c);
+	return r;
 }
 
 /* ---- output ---- */
@@ -252,11 +227,12 @@ static int send_some(struct control_call *c)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -errno;
-		c->since_ms = clock_ms();
 		c->out_done += (size_t)n;
 		if (c->out_done == c->out_len) {
 			free(c->out);
 			c->out = NULL;
+			/* What came of the next message meanwhile was not looked at. */
+			c->since_ms = clock_ms();
 		}
 	}
 	return 0;
@@ -277,18 +253,18 @@ static void answer(struct control_call *c, const char *error, struct json_object
 			o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
 	}
 	json_object_put(parameters);
-	if (text && !c->is_oneway)
+	if (text && !c->message.is_oneway)
 		c->out = malloc(len + 1);
 	if (c->out) {
 		/* The zero byte is part of it. */
 		memcpy(c->out, text, len + 1);
 		c->out_len = len + 1;
 		c->out_done = 0;
-	} else if (!c->is_oneway) {
+	} else if (!c->message.is_oneway) {
 		c->is_dead = true;
 	}
 	json_object_put(o);
-	end_message(c);
+	c->is_under_way = false;
 	c->since_ms = clock_ms();
 	/* The rest happens in the loop: whoever answers may be in the middle of other things. */
 	loop_want(c->control->o.loop, &c->watch, false, true);
@@ -311,12 +287,12 @@ static int take_turn(struct control_call *c)
 	int r = c->is_dead ? -ENOMEM : send_some(c);
 
 	/* One whose call is under way is only looked at to see whether it is still there. */
-	if (r == 0 && c->message) {
+	if (r == 0 && c->is_under_way) {
 		struct pollfd p = { .fd = c->watch.fd };
 
 		return poll(&p, 1, 0) > 0 ? -ECONNRESET : 0;
 	}
-	while (r == 0 && !c->out && !c->message && !c->is_dead) {
+	while (r == 0 && !c->out && !c->is_under_way && !c->is_dead) {
 		r = next_message(c);
 		if (r == -EAGAIN) {
 			r = receive(c);
@@ -341,7 +317,7 @@ static void on_client(struct watch *w)
 		drop(c);
 		return;
 	}
-	loop_want(c->control->o.loop, &c->watch, !c->out && !c->message, c->out != NULL);
+	loop_want(c->control->o.loop, &c->watch, !c->out && !c->is_under_way, c->out != NULL);
 }
 
 /* ---- new clients ---- */
@@ -354,7 +330,7 @@ static bool make_room(struct control *control)
 	if (control->n < CLIENTS_MAX)
 		return true;
 	for (struct control_call *c = control->clients; c; c = c->next)
-		if (!c->message && !c->out && (!oldest || c->since_ms < oldest->since_ms))
+		if (!c->is_under_way && !c->out && (!oldest || c->since_ms < oldest->since_ms))
 			oldest = c;
 	if (oldest)
 		drop(oldest);
@@ -374,12 +350,8 @@ static int add_client(struct control *control, int fd)
 	if (!make_room(control))
 		return -EBUSY;
 	c = calloc(1, sizeof(*c));
-	if (c)
-		c->in = malloc(MESSAGE_MAX);
-	if (!c || !c->in) {
-		free(c);
+	if (!c)
 		return -ENOMEM;
-	}
 	c->control = control;
 	c->uid = peer.uid;
 	c->is_trusted = peers_is_trusted(&peer);
@@ -387,7 +359,6 @@ static int add_client(struct control *control, int fd)
 	c->watch.fd = fd;
 	c->watch.ready = on_client;
 	if (loop_add(control->o.loop, &c->watch) < 0) {
-		free(c->in);
 		free(c);
 		return -ENOMEM;
 	}
@@ -411,7 +382,7 @@ static void on_came(struct acceptor *a, int fd)
 	}
 }
 
-/* Cuts those who stopped half-way. */
+/* Cuts those who are half-way for too long. */
 static void on_sweep(struct watch *w)
 {
 	struct control *control = (struct control *)((char *)w - offsetof(struct control, sweep));
@@ -420,9 +391,10 @@ static void on_sweep(struct watch *w)
 	timer_clear(w->fd);
 	for (struct control_call *c = control->clients, *next; c; c = next) {
 		next = c->next;
-		if (!c->message && (c->in_len > 0 || c->out || c->n_fds > 0) &&
-		    now - c->since_ms >= STALL_MS) {
-			log_notice(NULL, "control: a client of user %u stopped half-way: cut",
+		if (!c->is_under_way && (c->in_len > 0 || c->out || c->n_fds > 0) &&
+		    now - c->since_ms >= SLOW_MS) {
+			log_notice(NULL,
+				   "control: a client of user %u is half-way for too long: cut",
 				   (unsigned int)c->uid);
 			drop(c);
 		}
@@ -524,12 +496,12 @@ struct control *control_free(struct control *c)
 
 const char *control_method(const struct control_call *call)
 {
-	return call->method;
+	return call->message.method;
 }
 
 struct json_object *control_parameters(const struct control_call *call)
 {
-	return call->parameters;
+	return call->message.parameters;
 }
 
 bool control_is_trusted(const struct control_call *call)

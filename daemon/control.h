@@ -29,7 +29,10 @@ struct control_options {
 	const char *run_dir;
 	int fd; /* a listening socket that was passed; -1: make one. Taken on success. */
 	gid_t group; /* whose members may speak; (gid_t)-1: none but root and ourselves */
-	/* One was read. control_reply() or control_refuse() must follow, now or later. */
+	/*
+	 * One was read. control_reply() or control_refuse() must follow, now or later; what it says
+	 * and what came with it is gone when this returns.
+	 */
 	void (*called)(void *arg, struct control_call *call);
 	/* Its client has gone before it was answered: forget it. */
 	void (*abandoned)(void *arg, struct control_call *call);
@@ -44,7 +47,7 @@ struct control *control_free(struct control *c);
 
 /* "org.example.Interface.Method" */
 const char *control_method(const struct control_call *call);
-/* An object, perhaps empty; the call's. */
+/* An object, perhaps empty; the call's. Only inside called(), as all that it says. */
 struct json_object *control_parameters(const struct control_call *call);
 /* Root, or who this daemon runs as: may do all that we can. */
 bool control_is_trusted(const struct control_call *call);

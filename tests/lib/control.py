@@ -6,7 +6,8 @@
 # control.py SOCKET --misbehave           clients as nobody wants them; the daemon must not care
 # control.py SOCKET --at-once FILE SOCKET   several calls at once about one volume: each is answered,
 #                                         and what they say fits together
-# control.py SOCKET --stall               clients that stop half-way; exit 0 when they are cut
+# control.py SOCKET --stall               clients that stop half-way or go on in single bytes; exit 0
+#                                         when they are cut
 
 import json
 import os
@@ -14,6 +15,7 @@ import random
 import select
 import socket
 import sys
+import threading
 import time
 
 
@@ -136,10 +138,29 @@ def at_once(path, volume, target):
     assert not os.path.exists(target)
 
 
+def send_bytes(s):
+    try:
+        while True:
+            s.sendall(b"{")
+            time.sleep(1)
+    except OSError:
+        pass
+
+
+# A byte that was not read yet makes it a reset.
+def is_cut(s):
+    try:
+        return s.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def stall(path):
     status = b'{"method":"org.rbdcrypt.Host.Status"}\0'
     half = connect(path)
     half.sendall(status[:10])
+    drip = connect(path)
+    threading.Thread(target=send_bytes, args=(drip,), daemon=True).start()
     deaf = connect(path)
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     deaf.setblocking(False)
@@ -152,6 +173,9 @@ def stall(path):
     idle = connect(path)
     start = time.monotonic()
     assert half.recv(1) == b"", "not cut"
+    waited = time.monotonic() - start
+    assert 5 < waited < 20, waited
+    assert is_cut(drip), "not cut"
     waited = time.monotonic() - start
     assert 5 < waited < 20, waited
     poll = select.poll()
