@@ -1,440 +1,314 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-/*
- * From a call to a volume, with real state files and volumes, clients and unmap processes of this
- * test's own: who is asked before a volume goes, how it goes, and what its client is told when.
- */
+/* The methods: which there are, who may call them, and those that start a volume. */
 
 #include "../../daemon/control_methods.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "fake_host.h"
 
-#include <cmocka.h>
-#include <json-c/json_tokener.h>
+/* ---- which method ---- */
 
-#include "../../daemon/control_request.h"
-#include "../../daemon/unmap_child.h"
-#include "state_dir.h"
-
-struct host_volume {
-	enum host_phase phase;
-	enum host_stop how; /* it was asked to end */
-	struct host_volume_service service;
-	struct fault fault;
-};
-
-struct unmap_child {
-	struct unmap_child_options o;
-	char name[64];
-};
-
-struct control_call {
-	const char *method;
-	struct json_object *parameters, *answer;
-	char error[128];
-	bool is_answered;
-};
-
-static struct {
-	struct methods *methods;
-	struct state *files[2];
-	struct host_volume device, socket; /* those that are served */
-	struct host_volume *started; /* by a call, or NULL */
-	struct unmap_child *child; /* that runs, or NULL */
-	struct control_call calls[4], *call; /* all, the last one */
-	unsigned int n_calls;
-} t;
-
-/* ---- what the methods stand on ---- */
-
-int host_add_take(struct host *h, const struct host_add *add, struct options **options,
-		  struct host_volume **ret)
+static void each_method_that_is_described_is_there(void **state)
 {
-	t.started = calloc(1, sizeof(*t.started));
-	assert_non_null(t.started);
-	assert_int_equal(add->kind, MAPPING_SERVE);
-	assert_non_null(strstr(add->request, "socket="));
-	options_done(*options);
-	free(*options);
-	*options = NULL;
-	*ret = t.started;
-	return 0;
+	static const char *const interfaces[] = { "org.varlink.service", CONTROL_INTERFACE };
+	unsigned int n = 0;
+
+	for (size_t i = 0; i < 2; i++)
+		for (const char *at = describe(interfaces[i]); (at = strstr(at, "\nmethod "));) {
+			char name[64], method[128];
+
+			at += strlen("\nmethod ");
+			(void)snprintf(name, sizeof(name), "%.*s", (int)strcspn(at, "("), at);
+			(void)snprintf(method, sizeof(method), "%s.%s", interfaces[i], name);
+			call(method, "{}");
+			assert_true(!t.call.error[0] || strcmp(t.call.error, CONTROL_FAILED) == 0 ||
+				    strcmp(t.call.error, "org.varlink.service.InvalidParameter") ==
+					    0);
+			n++;
+		}
+	assert_int_equal(n, 9);
 }
 
-void host_for_each(struct host *h, void (*each)(void *arg, struct host_volume *v), void *arg)
+static void a_method_that_is_not_there_is_named(void **state)
 {
-	each(arg, &t.device);
-	each(arg, &t.socket);
-	if (t.started)
-		each(arg, t.started);
-}
+	static const char *const methods[] = { CONTROL_INTERFACE ".Nothing",
+					       CONTROL_INTERFACE ".map", CONTROL_INTERFACE ".",
+					       "org.varlink.service.GetInf",
+					       "org.varlink.service.GetInfos" };
 
-enum host_phase host_volume_phase(const struct host_volume *v)
-{
-	return v->phase;
-}
-
-void host_volume_stop(struct host_volume *v, enum host_stop how)
-{
-	if (v->how == HOST_KEEP)
-		v->how = how;
-}
-
-const char *host_volume_spec(const struct host_volume *v)
-{
-	return "file:/new";
-}
-
-const struct host_volume_service *host_volume_service(const struct host_volume *v)
-{
-	return &v->service;
-}
-
-const struct fault *host_volume_fault(const struct host_volume *v)
-{
-	return v->fault.error ? &v->fault : NULL;
-}
-
-int unmap_child_new(const struct unmap_child_options *o, struct unmap_child **ret,
-		    struct fault *fault)
-{
-	assert_null(t.child);
-	t.child = calloc(1, sizeof(*t.child));
-	assert_non_null(t.child);
-	t.child->o = *o;
-	(void)snprintf(t.child->name, sizeof(t.child->name), "%s", o->name);
-	*ret = t.child;
-	return 0;
-}
-
-struct unmap_child *unmap_child_free(struct unmap_child *c)
-{
-	if (c)
-		t.child = NULL;
-	free(c);
-	return NULL;
-}
-
-const char *control_method(const struct control_call *call)
-{
-	return call->method;
-}
-
-struct json_object *control_parameters(const struct control_call *call)
-{
-	return call->parameters;
-}
-
-bool control_is_trusted(const struct control_call *call)
-{
-	return true;
-}
-
-int control_take_fd(struct control_call *call, unsigned int i)
-{
-	return -EBADF;
-}
-
-void control_reply(struct control_call *call, struct json_object *parameters)
-{
-	control_refuse(call, "", parameters);
-}
-
-void control_refuse(struct control_call *call, const char *error, struct json_object *parameters)
-{
-	assert_false(call->is_answered);
-	call->is_answered = true;
-	call->answer = parameters;
-	(void)snprintf(call->error, sizeof(call->error), "%s", error);
-}
-
-/* ---- around each test ---- */
-
-static struct state *own(const char *key, int device, const char *socket)
-{
-	struct volume_state v;
-	struct state *s;
-
-	volume_state_init(&v);
-	v.device = device;
-	v.is_hosted = true;
-	v.status = device >= 0 ? VOLUME_MAPPED : VOLUME_SERVING;
-	strcpy(v.file, device >= 0 ? "/disk" : "/plain");
-	strcpy(v.socket, socket);
-	s = claim(key, &v);
-	volume_state_done(&v);
-	return s;
-}
-
-static int start(void **state)
-{
-	struct methods_options o = { .run_dir = dir };
-
-	memset(&t, 0, sizeof(t));
-	if (setup(state) < 0 || methods_new(&o, &t.methods) < 0)
-		return -1;
-	t.files[0] = own("device", 7, "");
-	t.files[1] = own("socket", -1, "/s");
-	t.device.phase = t.socket.phase = HOST_SERVING;
-	t.device.service.device = 7;
-	t.socket.service.device = -1;
-	strcpy(t.device.service.key, "device");
-	strcpy(t.socket.service.key, "socket");
-	return 0;
-}
-
-static int stop(void **state)
-{
-	t.methods = methods_free(t.methods);
-	for (unsigned int i = 0; i < t.n_calls; i++) {
-		json_object_put(t.calls[i].parameters);
-		json_object_put(t.calls[i].answer);
+	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+		call(methods[i], "{}");
+		assert_answer("{\"method\":\"%s\"}", methods[i]);
+		assert_string_equal(t.call.error, "org.varlink.service.MethodNotFound");
 	}
-	free(t.started);
-	for (int i = 0; i < 2; i++)
-		(void)state_release(t.files[i], /* is_removed */ true);
-	/* Whoever waited for a process has let go of it. */
-	return t.child ? -1 : teardown(state);
 }
 
-static void call(const char *method, const char *parameters)
+static void an_interface_that_is_not_there_is_no_missing_method(void **state)
 {
-	assert_true(t.n_calls < 4);
-	t.call = &t.calls[t.n_calls++];
-	t.call->method = method;
-	t.call->parameters = json_tokener_parse(parameters);
-	assert_non_null(t.call->parameters);
-	methods_called(t.methods, t.call);
+	static const char *const methods[] = { "",
+					       "Map",
+					       ".Map",
+					       "org.rbdcrypt.Map",
+					       "org.rbdcrypt.Hosts.Map",
+					       CONTROL_INTERFACE ".Map.More",
+					       CONTROL_INTERFACE };
+
+	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+		call(methods[i], "{}");
+		assert_string_equal(t.call.error, "org.varlink.service.InterfaceNotFound");
+	}
 }
 
-#define HOST(method) CONTROL_INTERFACE "." method
-
-static void assert_succeeded(void)
+static void only_interfaces_are_described(void **state)
 {
-	assert_true(t.call->is_answered);
-	assert_string_equal(t.call->error, "");
+	static const char *const bad[] = { "{}", "{\"interface\":null}", "{\"interface\":7}",
+					   "{\"interface\":[\"org.rbdcrypt.Host\"]}" };
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		call("org.varlink.service.GetInterfaceDescription", bad[i]);
+		assert_answer("{\"parameter\":\"interface\"}");
+		assert_string_equal(t.call.error, "org.varlink.service.InvalidParameter");
+	}
+	call("org.varlink.service.GetInterfaceDescription", "{\"interface\":\"org.rbdcrypt\"}");
+	assert_answer("{\"interface\":\"org.rbdcrypt\"}");
+	assert_string_equal(t.call.error, "org.varlink.service.InterfaceNotFound");
+	assert_memory_equal(describe("org.varlink.service"), "interface org.varlink.service\n", 30);
+	assert_string_equal(describe(CONTROL_INTERFACE), control_interface);
 }
 
-static void assert_failed(int status, const char *text)
+static void the_service_says_what_it_is(void **state)
 {
-	struct fault said = { 0 };
-
-	assert_true(t.call->is_answered);
-	assert_string_equal(t.call->error, CONTROL_FAILED);
-	assert_true(control_fault_read(t.call->answer, &said));
-	assert_int_equal(said.status, status);
-	assert_non_null(strstr(said.message, text));
+	call("org.varlink.service.GetInfo", "{}");
+	assert_shape("org.varlink.service", "GetInfo");
+	assert_string_equal(text_of("version"), VERSION);
+	assert_string_equal(
+		json_object_to_json_string_ext(member("interfaces"), JSON_C_TO_STRING_PLAIN),
+		"[\"org.varlink.service\",\"org.rbdcrypt.Host\"]");
 }
 
-/* The child looks at the keys of what is called name, and has not done so yet. */
-static void assert_looks(const char *name, const struct host_volume *v)
-{
-	assert_non_null(t.child);
-	assert_true(t.child->o.is_check);
-	assert_string_equal(t.child->name, name);
-	assert_int_equal(v->how, HOST_KEEP);
-	assert_false(t.call->is_answered);
-}
-
-/* The child has ended. */
-static void child_says(const struct fault *why)
-{
-	t.child->o.done(t.child->o.arg, why);
-}
-
-static const struct fault lost = { .status = EXIT_SAFEGUARD,
-				   .error = -EKEYREJECTED,
-				   .message = "it might not open again" };
-
-/* ---- Detach ---- */
-
-static void detach_ends_a_volume_whose_keys_are_safe(void **state)
-{
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd7\"}");
-	assert_looks("/dev/nbd7", &t.device);
-	child_says(NULL);
-	assert_int_equal(t.device.how, HOST_DETACH);
-	assert_null(t.child);
-	/* And is answered when that is done. */
-	assert_false(t.call->is_answered);
-	assert_true(methods_ended(t.methods, &t.device));
-	assert_succeeded();
-}
-
-static void detach_keeps_a_volume_whose_key_is_lost(void **state)
-{
-	call(HOST("Detach"), "{\"name\":\"file:/disk\",\"force\":false}");
-	assert_looks("file:/disk", &t.device);
-	child_says(&lost);
-	assert_int_equal(t.device.how, HOST_KEEP);
-	assert_failed(EXIT_SAFEGUARD, "might not open again");
-	/* Nobody waits for its end now. */
-	assert_false(methods_ended(t.methods, &t.device));
-}
-
-static void detach_by_force_does_not_look(void **state)
-{
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd7\",\"force\":true}");
-	assert_null(t.child);
-	assert_int_equal(t.device.how, HOST_DETACH);
-	assert_true(methods_ended(t.methods, &t.device));
-	assert_succeeded();
-}
-
-static void a_volume_that_ends_already_is_not_looked_at(void **state)
-{
-	t.device.phase = HOST_STOPPING;
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd7\"}");
-	assert_null(t.child);
-	assert_true(methods_ended(t.methods, &t.device));
-	assert_succeeded();
-}
-
-static void a_volume_that_ends_during_the_look_is_answered_for(void **state)
-{
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd7\"}");
-	assert_looks("/dev/nbd7", &t.device);
-	assert_true(methods_ended(t.methods, &t.device));
-	assert_succeeded();
-	assert_null(t.child);
-}
-
-static void a_client_that_goes_changes_nothing_about_the_end(void **state)
-{
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd7\"}");
-	methods_abandoned(t.methods, t.call);
-	child_says(&lost);
-	assert_int_equal(t.device.how, HOST_KEEP);
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd7\"}");
-	methods_abandoned(t.methods, t.call);
-	child_says(NULL);
-	assert_int_equal(t.device.how, HOST_DETACH);
-	assert_true(methods_ended(t.methods, &t.device));
-	assert_false(t.call->is_answered);
-}
-
-static void detach_needs_a_device_of_ours(void **state)
-{
-	call(HOST("Detach"), "{\"name\":\"/s\"}");
-	assert_failed(EXIT_USAGE, "no device to leave behind");
-	call(HOST("Detach"), "{\"name\":\"/dev/nbd8\"}");
-	assert_failed(EXIT_NOT_FOUND, "not served by this daemon");
-	call(HOST("Detach"), "{}");
-	assert_failed(EXIT_USAGE, "\"name\"");
-	assert_null(t.child);
-	assert_int_equal(t.socket.how, HOST_KEEP);
-}
-
-/* ---- Unmap ---- */
-
-/* The child does it all, because it opens the device. */
-static void unmap_of_a_device_is_a_process(void **state)
-{
-	call(HOST("Unmap"), "{\"name\":\"/dev/nbd7\",\"force\":true,\"timeout\":7}");
-	assert_non_null(t.child);
-	assert_false(t.child->o.is_check);
-	assert_true(t.child->o.is_forced);
-	assert_int_equal(t.child->o.timeout_s, 7);
-	child_says(NULL);
-	assert_int_equal(t.device.how, HOST_KEEP);
-	assert_succeeded();
-}
-
-static void unmap_of_a_socket_looks_at_its_keys(void **state)
-{
-	call(HOST("Unmap"), "{\"name\":\"/s\"}");
-	assert_looks("/s", &t.socket);
-	child_says(&lost);
-	assert_int_equal(t.socket.how, HOST_KEEP);
-	assert_failed(EXIT_SAFEGUARD, "might not open again");
-	call(HOST("Unmap"), "{\"name\":\"/s\"}");
-	assert_looks("/s", &t.socket);
-	child_says(NULL);
-	assert_int_equal(t.socket.how, HOST_DISCONNECT);
-	assert_true(methods_ended(t.methods, &t.socket));
-	assert_succeeded();
-}
-
-/* ---- what starts ---- */
-
-#define NEW "{\"spec\":\"file:/new\",\"options\":[\"socket=/new\"]}"
+/* ---- Map, Attach, Serve ---- */
 
 static void a_start_is_answered_when_it_serves(void **state)
 {
-	call(HOST("Serve"), NEW);
-	assert_false(t.call->is_answered);
-	t.started->service.device = -1;
-	strcpy(t.started->service.socket, "/new");
-	assert_true(methods_serving(t.methods, t.started));
-	assert_succeeded();
-	assert_string_equal(
-		json_object_get_string(json_object_object_get(t.call->answer, "socket")), "/new");
-	assert_false(methods_ended(t.methods, t.started));
+	struct host_volume *v;
+
+	call(MAP, "{\"spec\":\"rbd/vol\",\"is_unknown\":1}");
+	v = assert_added(MAPPING_MAP);
+	assert_int_equal(t.call.n_answers, 0);
+	assert_true(serve(v, 3, ""));
+	assert_shape(CONTROL_INTERFACE, "Map");
+	assert_answer("{\"device\":\"/dev/nbd3\",\"cookie\":\"cookie 3\"}");
+	/* Its end is nobody's affair any more. */
+	assert_false(end(v, EXIT_OK, 0));
+	assert_int_equal(t.call.n_answers, 1);
+
+	call(ATTACH, "{\"spec\":\"rbd/vol\",\"options\":[\"device=/dev/nbd4\"]}");
+	v = assert_added(MAPPING_ATTACH);
+	assert_string_equal(v->options->device, "/dev/nbd4");
+	assert_true(serve(v, 4, ""));
+	assert_shape(CONTROL_INTERFACE, "Attach");
+
+	call(SERVE, "{\"spec\":\"rbd/vol\",\"options\":[\"socket=/s\"]}");
+	v = assert_added(MAPPING_SERVE);
+	assert_true(serve(v, -1, "/s"));
+	assert_shape(CONTROL_INTERFACE, "Serve");
+	assert_answer("{\"socket\":\"/s\"}");
 }
 
-static void a_start_that_fails_is_told_why(void **state)
+static void a_start_that_nobody_asked_for_here_is_nobodys(void **state)
 {
-	call(HOST("Serve"), NEW);
-	t.started->fault = lost;
-	assert_true(methods_ended(t.methods, t.started));
-	assert_failed(EXIT_SAFEGUARD, "might not open again");
+	struct host_volume *v, other = { .spec = "rbd/vol" };
+
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	v = assert_added(MAPPING_MAP);
+	assert_false(methods_serving(t.methods, &other));
+	assert_false(methods_ended(t.methods, &other));
+	assert_int_equal(t.call.n_answers, 0);
+	assert_true(serve(v, 0, ""));
 }
 
-static void a_client_that_goes_takes_its_start_back(void **state)
+/* Every exit status that a command has comes through as it is. */
+static void a_start_that_fails_is_told_as_the_command_would(void **state)
 {
-	call(HOST("Serve"), NEW);
-	methods_abandoned(t.methods, t.call);
-	assert_int_equal(t.started->how, HOST_DISCONNECT);
-	assert_true(methods_ended(t.methods, t.started));
-	assert_false(t.call->is_answered);
+	for (int status = EXIT_USAGE; status <= EXIT_LAYERED; status++) {
+		call(MAP, "{\"spec\":\"rbd/vol\"}");
+		assert_true(end(assert_added(MAPPING_MAP), (enum exit_status)status, -EDOM));
+		assert_shape_of_error();
+		assert_failed((enum exit_status)status, -EDOM, "it fails");
+		assert_string_equal(text_of("hint"), "do something");
+	}
 }
 
-/* It has no name but its image's yet, and nothing to lose. */
-static void what_starts_is_unmapped_unasked(void **state)
+static void a_start_that_ended_unseen_is_no_success(void **state)
 {
-	struct control_call *start;
-
-	call(HOST("Serve"), NEW);
-	start = t.call;
-	call(HOST("Unmap"), "{\"name\":\"file:/new\"}");
-	assert_null(t.child);
-	assert_int_equal(t.started->how, HOST_DISCONNECT);
-	assert_true(methods_ended(t.methods, t.started));
-	assert_succeeded();
-	t.call = start;
-	assert_failed(EXIT_TIMED_OUT, "ended before it could be used");
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	assert_true(end(assert_added(MAPPING_MAP), EXIT_OK, 0));
+	assert_failed(EXIT_TIMED_OUT, -EINTR, "rbd/vol: ended before it could be used");
 }
 
-static void what_is_not_there_is_said_so(void **state)
+static void a_start_is_taken_back_when_its_client_goes(void **state)
 {
-	call(HOST("Nothing"), "{}");
-	assert_string_equal(t.call->error, "org.varlink.service.MethodNotFound");
-	call("a.b.C", "{}");
-	assert_string_equal(t.call->error, "org.varlink.service.InterfaceNotFound");
+	struct host_volume *v;
+
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	v = assert_added(MAPPING_MAP);
+	methods_abandoned(t.methods, &t.call);
+	assert_int_equal(v->n_stops, 1);
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	/* It got there all the same: nobody is told, and it ends. */
+	assert_true(serve(v, 3, ""));
+	assert_int_equal(t.call.n_answers, 0);
+	assert_false(end(v, EXIT_OK, 0));
+
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	v = assert_added(MAPPING_MAP);
+	methods_abandoned(t.methods, &t.call);
+	assert_true(end(v, EXIT_TIMED_OUT, -EINTR));
+	assert_int_equal(t.call.n_answers, 0);
+}
+
+static void what_the_host_cannot_take_is_told(void **state)
+{
+	t.add_error = -EMFILE;
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	assert_failed(EXIT_MEMORY, -EMFILE, "cannot start a volume");
+	assert_null(t.volumes);
+	t.add_error = 0;
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	assert_true(serve(assert_added(MAPPING_MAP), 0, ""));
+}
+
+/* What is written down for a successor says where the key is, never what it is. */
+static void a_start_is_noted_as_it_was_asked(void **state)
+{
+	struct json_object *noted, *want;
+
+	pass(1);
+	call(MAP, "{\"spec\":\"rbd/vol\",\"options\":[\"read-only\"],"
+		  "\"keys\":[{\"source\":\"/etc/vol.key\",\"fd\":0}]}");
+	noted = json_tokener_parse(assert_added(MAPPING_MAP)->request);
+	want = json_tokener_parse("{\"spec\":\"rbd/vol\",\"options\":[\"read-only\"],\"ceph\":[],"
+				  "\"keys\":[{\"source\":\"/etc/vol.key\"}]}");
+	assert_true(json_object_equal(noted, want));
+	json_object_put(noted);
+	json_object_put(want);
+}
+
+static void a_request_that_is_refused_starts_nothing(void **state)
+{
+	static const char *const bad[] = {
+		"{}",
+		"{\"spec\":7}",
+		"{\"spec\":\"\"}",
+		"{\"spec\":\"rbd/vol\",\"options\":{\"read-only\":true}}",
+		"{\"spec\":\"rbd/vol\",\"options\":[\"no-such-thing\"]}",
+		"{\"spec\":\"rbd/vol\",\"options\":[\"block-size=7\"]}",
+		"{\"spec\":\"rbd/vol\",\"ceph\":\"--id x\"}",
+		"{\"spec\":\"rbd/vol\",\"keys\":{\"fd\":0}}",
+		"{\"spec\":\"rbd/vol\",\"keys\":[{\"fd\":\"0\"}]}",
+		"{\"spec\":\"rbd/vol\",\"keys\":[{\"fd\":0},{\"fd\":2}]}",
+		"{\"spec\":\"rbd/vol\",\"keys\":[{\"fd\":0},{\"fd\":0}]}",
+		"{\"spec\":\"rbd/vol@\",\"keys\":[{\"fd\":0},{\"fd\":1}]}",
+	};
+	static const char *const methods[] = { MAP, ATTACH, SERVE };
+
+	for (size_t m = 0; m < 3; m++)
+		for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+			pass(2);
+			call(methods[m], bad[i]);
+			assert_failed(EXIT_USAGE, -EINVAL, "");
+			assert_null(t.volumes);
+		}
+}
+
+/* Descriptors that a call took are closed with it, those it did not take are its client's end's. */
+static void descriptors_are_the_volumes_or_nobodys(void **state)
+{
+	struct host_volume *v;
+	int fd;
+
+	pass(2);
+	fd = t.call.fds[1];
+	call(MAP, "{\"spec\":\"rbd/vol\",\"keys\":[{\"fd\":1}]}");
+	v = assert_added(MAPPING_MAP);
+	assert_int_equal(v->options->n_key_fds, 1);
+	assert_int_equal(v->options->key_fds[0], fd);
+	assert_int_equal(t.call.fds[1], -1);
+	assert_true(t.call.fds[0] >= 0);
+	(void)end(v, EXIT_OK, 0);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	/* Taken, and then refused for another reason. */
+	pass(1);
+	fd = t.call.fds[0];
+	call(SERVE, "{\"spec\":\"rbd/vol\",\"keys\":[{\"fd\":0}]}");
+	assert_failed(EXIT_USAGE, -EINVAL, "socket=PATH");
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
+/* ---- who may ---- */
+
+static void the_group_may_not_do_what_only_root_can(void **state)
+{
+	static const struct {
+		const char *method, *parameters;
+	} calls[] = {
+		{ SERVE, "{\"spec\":\"rbd/vol\",\"keys\":[{\"fd\":0}]}" },
+		{ SERVE, "{\"spec\":\"rbd/vol\",\"options\":[\"socket=/s\"]}" },
+		{ RELOAD, "{}" },
+		{ MAP, "{\"spec\":\"file:/disk\"}" },
+		{ MAP, "{\"spec\":\"rbd/vol\",\"options\":[\"conf=/c\"]}" },
+		{ MAP, "{\"spec\":\"rbd/vol\",\"ceph\":[\"--id=x\"]}" },
+		{ MAP, "{\"spec\":\"rbd/vol\",\"ceph_args\":\"--id x\"}" },
+		{ MAP, "{\"spec\":\"rbd/vol\",\"keys\":[{\"source\":\"/etc/shadow\"}]}" },
+		{ ATTACH, "{\"spec\":\"file:/disk\",\"options\":[\"device=/dev/nbd0\"]}" },
+	};
+
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		t.call.is_from_group = true;
+		pass(1);
+		call(calls[i].method, calls[i].parameters);
+		assert_failed(EXIT_PASSPHRASE, -EPERM, "");
+	}
+	assert_null(t.volumes);
+	assert_int_equal(t.n_reloads, 0);
+	/* The rest they may. */
+	t.call.is_from_group = true;
+	pass(1);
+	call(MAP, "{\"spec\":\"rbd/vol\",\"keys\":[{\"source\":\"/etc/shadow\",\"fd\":0}]}");
+	assert_string_equal(assert_added(MAPPING_MAP)->options->passphrase_files.items[0], "-");
+	t.call.is_from_group = true;
+	call(STATUS, "{}");
+	assert_string_equal(t.call.error, "");
+}
+
+static void a_reload_is_done_once(void **state)
+{
+	call(RELOAD, "{\"is_unknown\":true}");
+	assert_shape(CONTROL_INTERFACE, "Reload");
+	assert_int_equal(t.n_reloads, 1);
 }
 
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
 	const struct CMUnitTest tests[] = {
-		TEST(detach_ends_a_volume_whose_keys_are_safe),
-		TEST(detach_keeps_a_volume_whose_key_is_lost),
-		TEST(detach_by_force_does_not_look),
-		TEST(a_volume_that_ends_already_is_not_looked_at),
-		TEST(a_volume_that_ends_during_the_look_is_answered_for),
-		TEST(a_client_that_goes_changes_nothing_about_the_end),
-		TEST(detach_needs_a_device_of_ours),
-		TEST(unmap_of_a_device_is_a_process),
-		TEST(unmap_of_a_socket_looks_at_its_keys),
+		TEST(each_method_that_is_described_is_there),
+		TEST(a_method_that_is_not_there_is_named),
+		TEST(an_interface_that_is_not_there_is_no_missing_method),
+		TEST(only_interfaces_are_described),
+		TEST(the_service_says_what_it_is),
 		TEST(a_start_is_answered_when_it_serves),
-		TEST(a_start_that_fails_is_told_why),
-		TEST(a_client_that_goes_takes_its_start_back),
-		TEST(what_starts_is_unmapped_unasked),
-		TEST(what_is_not_there_is_said_so),
+		TEST(a_start_that_nobody_asked_for_here_is_nobodys),
+		TEST(a_start_that_fails_is_told_as_the_command_would),
+		TEST(a_start_that_ended_unseen_is_no_success),
+		TEST(a_start_is_taken_back_when_its_client_goes),
+		TEST(what_the_host_cannot_take_is_told),
+		TEST(a_start_is_noted_as_it_was_asked),
+		TEST(a_request_that_is_refused_starts_nothing),
+		TEST(descriptors_are_the_volumes_or_nobodys),
+		TEST(the_group_may_not_do_what_only_root_can),
+		TEST(a_reload_is_done_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

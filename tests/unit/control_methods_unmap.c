@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* The methods that mean a volume which is there: which one, what becomes of it, and what is said.
+ */
+
+#include "../../daemon/control_methods.h"
+
+#include "fake_host.h"
+
+/* A volume of this daemon that serves, and whose state file says so. */
+static struct host_volume *start_serving(const char *image, int device, struct state **ret)
+{
+	struct host_volume *v;
+	struct volume_state state;
+	char parameters[128];
+
+	(void)snprintf(parameters, sizeof(parameters),
+		       "{\"spec\":\"rbd/%s\",\"options\":[\"socket=/%s.s\"]}", image, image);
+	if (device >= 0)
+		(void)snprintf(parameters, sizeof(parameters), "{\"spec\":\"rbd/%s\"}", image);
+	call(device >= 0 ? MAP : SERVE, parameters);
+	v = assert_added(device >= 0 ? MAPPING_MAP : MAPPING_SERVE);
+	volume_state_init(&state);
+	strcpy(state.pool, "rbd");
+	(void)snprintf(state.image, sizeof(state.image), "%s", image);
+	state.device = device;
+	state.status = device >= 0 ? VOLUME_MAPPED : VOLUME_SERVING;
+	if (device < 0)
+		(void)snprintf(state.socket, sizeof(state.socket), "/%s.s", image);
+	*ret = claim(v->spec, &state);
+	assert_true(serve(v, device, state.socket));
+	return v;
+}
+
+static void a_name_that_is_none_is_refused(void **state)
+{
+	static const char *const methods[] = { UNMAP, DETACH, STATUS };
+	static const char *const bad[] = { "{\"name\":7}", "{\"name\":\"\"}", "{\"name\":[\"a\"]}",
+					   "{\"name\":\"/dev/nbd0\\u0000\"}" };
+	char too_long[4100];
+
+	for (size_t m = 0; m < 3; m++)
+		for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+			call(methods[m], bad[i]);
+			assert_failed(EXIT_USAGE, -EINVAL, "\"name\"");
+		}
+	(void)snprintf(too_long, sizeof(too_long), "{\"name\":\"%04001d\"}", 0);
+	for (size_t m = 0; m < 3; m++) {
+		call(methods[m], too_long);
+		assert_failed(EXIT_USAGE, -EINVAL, "too long");
+	}
+	/* They cannot do without one. */
+	for (size_t m = 0; m < 2; m++) {
+		call(methods[m], "{}");
+		assert_failed(EXIT_USAGE, -EINVAL, "must be a text");
+		call(methods[m], "{\"name\":null}");
+		assert_failed(EXIT_USAGE, -EINVAL, "must be a text");
+	}
+	assert_int_equal(t.n_children, 0);
+}
+
+/* The device is opened by a child alone, which says how it went. */
+static void a_device_is_unmapped_by_a_child(void **state)
+{
+	const struct fault why = { .status = EXIT_BUSY, .error = -EBUSY, .message = "in use" };
+	struct state *file;
+	struct host_volume *v = start_serving("vol", 3, &file);
+
+	for (int fails = 1; fails >= 0; fails--) {
+		call(UNMAP, "{\"name\":\"/dev/nbd3\",\"timeout\":7,\"is_unknown\":1}");
+		assert_int_equal(t.call.n_answers, 0);
+		assert_non_null(t.child);
+		assert_string_equal(t.child->name, "/dev/nbd3");
+		assert_int_equal(t.child->o.timeout_s, 7);
+		assert_false(t.child->o.is_check || t.child->o.is_forced);
+		t.child->o.done(t.child->o.arg, fails ? &why : NULL);
+		assert_null(t.child);
+		if (fails)
+			assert_failed(EXIT_BUSY, -EBUSY, "in use");
+	}
+	assert_shape(CONTROL_INTERFACE, "Unmap");
+	call(UNMAP, "{\"name\":\"nbd3\",\"force\":true}");
+	assert_true(t.child->o.is_forced);
+	assert_int_equal(t.child->o.timeout_s, -1);
+	t.child->o.done(t.child->o.arg, NULL);
+	/* It sees itself that its device is gone. */
+	assert_int_equal(v->n_stops, 0);
+	(void)state_release(file, true);
+}
+
+static void what_is_not_ours_is_unmapped_by_a_child_too(void **state)
+{
+	call(UNMAP, "{\"name\":\"another's\",\"force\":false,\"timeout\":null}");
+	assert_string_equal(t.child->name, "another's");
+	assert_false(t.child->o.is_check || t.child->o.is_forced);
+	assert_int_equal(t.child->o.timeout_s, -1);
+	t.child->o.done(t.child->o.arg, NULL);
+	assert_answer("{}");
+	assert_string_equal(t.call.error, "");
+	t.child_error = -EAGAIN;
+	call(UNMAP, "{\"name\":\"another's\"}");
+	assert_failed(EXIT_MEMORY, -EAGAIN, "no child");
+}
+
+static void a_socket_goes_when_its_keys_are_safe(void **state)
+{
+	const struct fault why = { .status = EXIT_SAFEGUARD, .error = -EPERM, .message = "lost" };
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	call(UNMAP, "{\"name\":\"/vol.s\"}");
+	assert_true(t.child->o.is_check);
+	t.child->o.done(t.child->o.arg, &why);
+	assert_failed(EXIT_SAFEGUARD, -EPERM, "lost");
+	assert_int_equal(v->n_stops, 0);
+	call(UNMAP, "{\"name\":\"rbd/vol\"}");
+	t.child->o.done(t.child->o.arg, NULL);
+	assert_null(t.child);
+	assert_int_equal(v->n_stops, 1);
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	/* It is said when it is so. */
+	assert_int_equal(t.call.n_answers, 0);
+	(void)state_release(file, true);
+	assert_true(end(v, EXIT_OK, 0));
+	assert_answer("{}");
+	assert_string_equal(t.call.error, "");
+}
+
+static void by_force_a_socket_goes_at_once(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	call(UNMAP, "{\"name\":\"/vol.s\",\"force\":true}");
+	assert_int_equal(t.n_children, 0);
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	(void)state_release(file, true);
+	assert_true(end(v, EXIT_OK, 0));
+	assert_answer("{}");
+}
+
+static void one_that_ends_while_its_keys_are_looked_at_is_gone_all_the_same(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	call(UNMAP, "{\"name\":\"rbd/vol\"}");
+	assert_non_null(t.child);
+	(void)state_release(file, true);
+	assert_true(end(v, EXIT_OK, 0));
+	assert_answer("{}");
+	assert_null(t.child);
+}
+
+/* Going away does not take it back. */
+static void an_end_goes_on_without_its_client(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	call(UNMAP, "{\"name\":\"rbd/vol\"}");
+	methods_abandoned(t.methods, &t.call);
+	assert_int_equal(v->n_stops, 0);
+	t.child->o.done(t.child->o.arg, NULL);
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	(void)state_release(file, true);
+	assert_true(end(v, EXIT_OK, 0));
+	assert_int_equal(t.call.n_answers, 0);
+}
+
+static void one_that_starts_is_known_by_its_image_and_interrupted(void **state)
+{
+	struct host_volume *v;
+
+	call(MAP, "{\"spec\":\"rbd/vol\"}");
+	v = assert_added(MAPPING_MAP);
+	call(DETACH, "{\"name\":\"rbd/vol\"}");
+	assert_failed(EXIT_USAGE, -EINVAL, "no device to leave behind");
+	/* Its client is not this one: a call of its own answers it. */
+	methods_abandoned(t.methods, &(struct control_call){ 0 });
+	assert_int_equal(v->n_stops, 0);
+	call(UNMAP, "{\"name\":\"rbd/vol\"}");
+	assert_int_equal(t.n_children, 0);
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	assert_int_equal(t.call.n_answers, 0);
+}
+
+/* To whom it was to start it failed, to whom it was to go it went. */
+static void each_who_waits_is_told_what_it_is_to_him(void **state)
+{
+	struct control_call first = { .method = MAP, .fds = { -1, -1 } };
+	struct host_volume *v;
+
+	first.parameters = json_tokener_parse("{\"spec\":\"rbd/vol\"}");
+	methods_called(t.methods, &first);
+	v = assert_added(MAPPING_MAP);
+	call(UNMAP, "{\"name\":\"rbd/vol\"}");
+	assert_true(end(v, EXIT_TIMED_OUT, -EINTR));
+	assert_answer("{}");
+	assert_string_equal(t.call.error, "");
+	assert_int_equal(first.n_answers, 1);
+	assert_string_equal(first.error, CONTROL_FAILED);
+	json_object_put(first.parameters);
+	json_object_put(first.answer);
+}
+
+static void only_a_device_of_ours_is_left_behind(void **state)
+{
+	struct state *files[2];
+	struct host_volume *device = start_serving("vol", 3, &files[0]);
+	struct host_volume *socket = start_serving("other", -1, &files[1]);
+
+	call(DETACH, "{\"name\":\"/dev/nbd4\"}");
+	assert_failed(EXIT_NOT_FOUND, -ENOENT, "not served by this daemon");
+	call(DETACH, "{\"name\":\"/other.s\"}");
+	assert_failed(EXIT_USAGE, -EINVAL, "no device");
+	assert_int_equal(socket->n_stops, 0);
+	call(DETACH, "{\"name\":\"/dev/nbd3\"}");
+	assert_int_equal(device->n_stops, 1);
+	assert_int_equal(device->how, HOST_DETACH);
+	assert_int_equal(t.call.n_answers, 0);
+	(void)state_release(files[0], true);
+	assert_true(end(device, EXIT_OK, 0));
+	assert_shape(CONTROL_INTERFACE, "Detach");
+	(void)state_release(files[1], true);
+}
+
+/* ---- Status ---- */
+
+static unsigned int n_volumes(void)
+{
+	assert_shape(CONTROL_INTERFACE, "Status");
+	return (unsigned int)json_object_array_length(member("volumes"));
+}
+
+static void all_volumes_are_shown_or_the_one_that_is_meant(void **state)
+{
+	struct state *files[2];
+
+	call(STATUS, "{}");
+	assert_int_equal(n_volumes(), 0);
+	(void)start_serving("vol", 3, &files[0]);
+	(void)start_serving("other", -1, &files[1]);
+	call(STATUS, "{\"name\":null}");
+	assert_int_equal(n_volumes(), 2);
+	call(STATUS, "{\"name\":\"/other.s\"}");
+	assert_int_equal(n_volumes(), 1);
+	assert_string_equal(json_object_get_string(json_object_object_get(
+				    json_object_array_get_idx(member("volumes"), 0), "image")),
+			    "other");
+	call(STATUS, "{\"name\":\"nothing\"}");
+	assert_failed(EXIT_NOT_FOUND, -ENOENT, "nothing is not mapped");
+	(void)state_release(files[0], true);
+	(void)state_release(files[1], true);
+}
+
+/* ---- the daemon's end ---- */
+
+static void calls_under_way_are_forgotten_with_the_methods(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", 3, &file);
+
+	call(UNMAP, "{\"name\":\"/dev/nbd3\"}");
+	call(MAP, "{\"spec\":\"rbd/next\"}");
+	t.methods = methods_free(t.methods);
+	assert_null(t.child);
+	assert_int_equal(t.call.n_answers, 0);
+	assert_int_equal(v->n_stops, 0);
+	(void)state_release(file, true);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+	const struct CMUnitTest tests[] = {
+		TEST(a_name_that_is_none_is_refused),
+		TEST(a_device_is_unmapped_by_a_child),
+		TEST(what_is_not_ours_is_unmapped_by_a_child_too),
+		TEST(a_socket_goes_when_its_keys_are_safe),
+		TEST(by_force_a_socket_goes_at_once),
+		TEST(one_that_ends_while_its_keys_are_looked_at_is_gone_all_the_same),
+		TEST(an_end_goes_on_without_its_client),
+		TEST(one_that_starts_is_known_by_its_image_and_interrupted),
+		TEST(each_who_waits_is_told_what_it_is_to_him),
+		TEST(only_a_device_of_ours_is_left_behind),
+		TEST(all_volumes_are_shown_or_the_one_that_is_meant),
+		TEST(calls_under_way_are_forgotten_with_the_methods),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
