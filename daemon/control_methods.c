@@ -315,46 +315,47 @@ static void on_unmapped(void *arg, const struct fault *f)
 	forget(p);
 }
 
-static bool is_forced(struct control_call *call)
+/* The parameters "force" and "timeout". A text is never true: nothing is forced by mistake. */
+static int get_force(struct control_call *call, struct unmap_child_options *ret, struct fault *f)
 {
-	struct json_object *value;
+	struct json_object *force = NULL, *timeout = NULL;
 
-	return json_object_object_get_ex(control_parameters(call), "force", &value) && value &&
-	       json_object_get_boolean(value);
+	(void)json_object_object_get_ex(control_parameters(call), "force", &force);
+	(void)json_object_object_get_ex(control_parameters(call), "timeout", &timeout);
+	if (force && !json_object_is_type(force, json_type_boolean))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"force\" must be true or false");
+	if (timeout &&
+	    (!json_object_is_type(timeout, json_type_int) || json_object_get_int(timeout) < 0))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"timeout\" must be a number of seconds");
+	ret->is_forced = json_object_get_boolean(force);
+	ret->timeout_s = timeout ? json_object_get_int(timeout) : -1;
+	return 0;
 }
 
 /* Whether v ends without a look at its keys. Before and after it serves there are none to lose. */
-static bool is_unasked(struct control_call *call, const struct host_volume *v)
+static bool is_unasked(const struct unmap_child_options *o, const struct host_volume *v)
 {
-	return is_forced(call) || host_volume_phase(v) != HOST_SERVING;
+	return o->is_forced || host_volume_phase(v) != HOST_SERVING;
 }
 
-/*
- * volume: one whose keys are looked at before it is stopped, as how says; NULL: the child unmaps.
+/* volume: one whose keys are looked at before it is stopped, as how says; NULL: the child unmaps.
  */
-static int start_child(struct methods *m, struct control_call *call, const char *name,
+static int start_child(struct methods *m, struct control_call *call, struct unmap_child_options *o,
 		       struct host_volume *volume, enum host_stop how, struct fault *f)
 {
-	struct unmap_child_options o = { .loop = m->o.loop,
-					 .run_dir = m->o.run_dir,
-					 .name = name,
-					 .timeout_s = -1,
-					 .done = on_unmapped };
-	struct json_object *value;
-	struct pending *p;
+	struct pending *p = new_pending(m, call);
 	int r;
 
-	o.is_forced = is_forced(call);
-	o.is_check = volume != NULL;
-	if (json_object_object_get_ex(control_parameters(call), "timeout", &value) && value)
-		o.timeout_s = json_object_get_int(value);
-	p = new_pending(m, call);
 	if (!p)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
-	o.arg = p;
+	o->loop = m->o.loop;
+	o->run_dir = m->o.run_dir;
+	o->is_check = volume != NULL;
+	o->done = on_unmapped;
+	o->arg = p;
 	p->volume = volume;
 	p->how = how;
-	r = unmap_child_new(&o, &p->child, f);
+	r = unmap_child_new(o, &p->child, f);
 	if (r < 0)
 		forget(p);
 	return r;
@@ -362,39 +363,44 @@ static int start_child(struct methods *m, struct control_call *call, const char 
 
 static int unmap(struct methods *m, struct control_call *call, struct fault *f)
 {
+	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
-	const char *name;
 	bool has_device;
-	int r = get_name(call, &name, f);
+	int r = get_name(call, &o.name, f);
 
 	if (r == 0)
-		r = find(m, name, &v, &has_device, f);
+		r = get_force(call, &o, f);
+	if (r == 0)
+		r = find(m, o.name, &v, &has_device, f);
 	if (r < 0)
 		return r;
-	if (v && !has_device && is_unasked(call, v))
+	if (v && !has_device && is_unasked(&o, v))
 		return wait_end(m, call, v, HOST_DISCONNECT, f);
-	return start_child(m, call, name, has_device ? NULL : v, HOST_DISCONNECT, f);
+	return start_child(m, call, &o, has_device ? NULL : v, HOST_DISCONNECT, f);
 }
 
 static int detach(struct methods *m, struct control_call *call, struct fault *f)
 {
+	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
-	const char *name;
 	bool has_device;
-	int r = get_name(call, &name, f);
+	int r = get_name(call, &o.name, f);
 
 	if (r == 0)
-		r = find(m, name, &v, &has_device, f);
+		r = get_force(call, &o, f);
+	if (r == 0)
+		r = find(m, o.name, &v, &has_device, f);
 	if (r < 0)
 		return r;
 	if (!v)
 		return fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not served by this daemon",
-				 name);
+				 o.name);
 	if (!has_device)
-		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind", name);
+		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
+				 o.name);
 	/* With the daemon the key goes, as it does with unmap. */
-	return is_unasked(call, v) ? wait_end(m, call, v, HOST_DETACH, f)
-				   : start_child(m, call, name, v, HOST_DETACH, f);
+	return is_unasked(&o, v) ? wait_end(m, call, v, HOST_DETACH, f)
+				 : start_child(m, call, &o, v, HOST_DETACH, f);
 }
 
 /* ---- Status, Reload ---- */

@@ -89,6 +89,35 @@ static void a_device_is_unmapped_by_a_child(void **state)
 	(void)state_release(file, true);
 }
 
+/* A word is no truth value: "false" would be true. */
+static void what_is_not_clearly_said_forces_nothing(void **state)
+{
+	static const char *const bad[] = { "\"force\":\"false\"", "\"force\":\"true\"",
+					   "\"force\":1",	  "\"force\":[]",
+					   "\"timeout\":\"30\"",  "\"timeout\":true",
+					   "\"timeout\":{}",	  "\"timeout\":1.5",
+					   "\"timeout\":-1" };
+	static const char *const names[] = { "/dev/nbd3", "/other.s", "another's" };
+	struct state *files[2];
+	struct host_volume *socket;
+
+	(void)start_serving("vol", 3, &files[0]);
+	socket = start_serving("other", -1, &files[1]);
+	for (size_t n = 0; n < 3; n++)
+		for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+			char parameters[128];
+
+			(void)snprintf(parameters, sizeof(parameters), "{\"name\":\"%s\",%s}",
+				       names[n], bad[i]);
+			call(UNMAP, parameters);
+			assert_failed(EXIT_USAGE, -EINVAL, "must be");
+		}
+	assert_int_equal(t.n_children, 0);
+	assert_int_equal(socket->n_stops, 0);
+	(void)state_release(files[0], true);
+	(void)state_release(files[1], true);
+}
+
 static void what_is_not_ours_is_unmapped_by_a_child_too(void **state)
 {
 	call(UNMAP, "{\"name\":\"another's\",\"force\":false,\"timeout\":null}");
@@ -277,6 +306,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_name_that_is_none_is_refused),
 		TEST(a_device_is_unmapped_by_a_child),
+		TEST(what_is_not_clearly_said_forces_nothing),
 		TEST(what_is_not_ours_is_unmapped_by_a_child_too),
 		TEST(a_socket_goes_when_its_keys_are_safe),
 		TEST(by_force_a_socket_goes_at_once),
