@@ -257,17 +257,15 @@ static void compare(void *arg, struct host_volume *v)
 
 /*
  * The volume that is meant, if it is ours: one that is starting has no name but its image's yet.
- * *ret_device says whether it has a device. NULL and 0: it is not ours.
+ * NULL and 0: it is not ours.
  */
-static int find(struct methods *m, const char *name, struct host_volume **ret, bool *ret_device,
-		struct fault *f)
+static int find(struct methods *m, const char *name, struct host_volume **ret, struct fault *f)
 {
 	const struct volume_state *state;
 	struct search s = { .spec = name };
 	struct state_list l;
 	int r;
 
-	*ret_device = false;
 	host_for_each(m->o.host, compare, &s);
 	*ret = s.found;
 	if (s.found)
@@ -278,12 +276,16 @@ static int find(struct methods *m, const char *name, struct host_volume **ret, b
 	if (state_find(&l, name, &state, NULL) == 0 && volume_is_alive(state)) {
 		s.spec = NULL;
 		s.key = state->key;
-		*ret_device = state->device >= 0;
 		host_for_each(m->o.host, compare, &s);
 	}
 	state_list_done(&l);
 	*ret = s.found;
 	return 0;
+}
+
+static bool has_device(const struct host_volume *v, enum host_phase phase)
+{
+	return phase != HOST_STARTING && host_volume_service(v)->device >= 0;
 }
 
 static int wait_end(struct methods *m, struct control_call *call, struct host_volume *v,
@@ -332,10 +334,11 @@ static int get_force(struct control_call *call, struct unmap_child_options *ret,
 	return 0;
 }
 
-/* Whether v ends without a look at its keys. Before and after it serves there are none to lose. */
-static bool is_unasked(const struct unmap_child_options *o, const struct host_volume *v)
+/* Whether a volume in this phase ends without a look at its keys. Before and after it serves there
+ * are none to lose. */
+static bool is_unasked(const struct unmap_child_options *o, enum host_phase phase)
 {
-	return o->is_forced || host_volume_phase(v) != HOST_SERVING;
+	return o->is_forced || phase != HOST_SERVING;
 }
 
 /* volume: one whose keys are looked at before it is stopped, as how says; NULL: the child unmaps.
@@ -365,42 +368,47 @@ static int unmap(struct methods *m, struct control_call *call, struct fault *f)
 {
 	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
-	bool has_device;
+	enum host_phase phase;
 	int r = get_name(call, &o.name, f);
 
 	if (r == 0)
 		r = get_force(call, &o, f);
 	if (r == 0)
-		r = find(m, o.name, &v, &has_device, f);
+		r = find(m, o.name, &v, f);
 	if (r < 0)
 		return r;
-	if (v && !has_device && is_unasked(&o, v))
+	/* Asked once: the device of a start that ends meanwhile is looked at before it goes. */
+	phase = v ? host_volume_phase(v) : HOST_ENDED;
+	if (v && has_device(v, phase))
+		v = NULL;
+	if (v && is_unasked(&o, phase))
 		return wait_end(m, call, v, HOST_DISCONNECT, f);
-	return start_child(m, call, &o, has_device ? NULL : v, HOST_DISCONNECT, f);
+	return start_child(m, call, &o, v, HOST_DISCONNECT, f);
 }
 
 static int detach(struct methods *m, struct control_call *call, struct fault *f)
 {
 	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
-	bool has_device;
+	enum host_phase phase;
 	int r = get_name(call, &o.name, f);
 
 	if (r == 0)
 		r = get_force(call, &o, f);
 	if (r == 0)
-		r = find(m, o.name, &v, &has_device, f);
+		r = find(m, o.name, &v, f);
 	if (r < 0)
 		return r;
 	if (!v)
 		return fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not served by this daemon",
 				 o.name);
-	if (!has_device)
+	phase = host_volume_phase(v);
+	if (!has_device(v, phase))
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
 				 o.name);
 	/* With the daemon the key goes, as it does with unmap. */
-	return is_unasked(&o, v) ? wait_end(m, call, v, HOST_DETACH, f)
-				 : start_child(m, call, &o, v, HOST_DETACH, f);
+	return is_unasked(&o, phase) ? wait_end(m, call, v, HOST_DETACH, f)
+				     : start_child(m, call, &o, v, HOST_DETACH, f);
 }
 
 /* ---- Status, Reload ---- */
