@@ -555,6 +555,19 @@ static bool has_interface(const char *method, const char *interface)
 	       !strchr(method + len + 1, '.');
 }
 
+/* The interface is what stands before a method's last dot. */
+static void refuse_interface(struct control_call *call, const char *method)
+{
+	const char *dot = strrchr(method, '.');
+	char *interface = strndup(method, dot ? (size_t)(dot - method) : strlen(method));
+
+	if (interface)
+		refuse_name(call, SERVICE ".InterfaceNotFound", "interface", interface);
+	else
+		control_refuse(call, SERVICE ".InterfaceNotFound", NULL);
+	free(interface);
+}
+
 void methods_called(void *arg, struct control_call *call)
 {
 	struct methods *m = arg;
@@ -571,7 +584,7 @@ void methods_called(void *arg, struct control_call *call)
 	if (has_interface(name, SERVICE) || has_interface(name, CONTROL_INTERFACE))
 		refuse_name(call, SERVICE ".MethodNotFound", "method", name);
 	else
-		refuse_name(call, SERVICE ".InterfaceNotFound", "interface", name);
+		refuse_interface(call, name);
 }
 
 int methods_new(const struct methods_options *o, struct methods **ret)

@@ -44,18 +44,23 @@ static void a_method_that_is_not_there_is_named(void **state)
 	}
 }
 
-static void an_interface_that_is_not_there_is_no_missing_method(void **state)
+static void an_interface_that_is_not_there_is_named(void **state)
 {
-	static const char *const methods[] = { "",
-					       "Map",
-					       ".Map",
-					       "org.rbdcrypt.Map",
-					       "org.rbdcrypt.Hosts.Map",
-					       CONTROL_INTERFACE ".Map.More",
-					       CONTROL_INTERFACE };
+	static const struct {
+		const char *method, *interface;
+	} calls[] = {
+		{ "", "" },
+		{ "Map", "Map" },
+		{ ".Map", "" },
+		{ "org.rbdcrypt.Map", "org.rbdcrypt" },
+		{ "org.rbdcrypt.Hosts.Map", "org.rbdcrypt.Hosts" },
+		{ CONTROL_INTERFACE ".Map.More", CONTROL_INTERFACE ".Map" },
+		{ CONTROL_INTERFACE, "org.rbdcrypt" },
+	};
 
-	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
-		call(methods[i], "{}");
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		call(calls[i].method, "{}");
+		assert_answer("{\"interface\":\"%s\"}", calls[i].interface);
 		assert_string_equal(t.call.error, "org.varlink.service.InterfaceNotFound");
 	}
 }
@@ -295,7 +300,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(each_method_that_is_described_is_there),
 		TEST(a_method_that_is_not_there_is_named),
-		TEST(an_interface_that_is_not_there_is_no_missing_method),
+		TEST(an_interface_that_is_not_there_is_named),
 		TEST(only_interfaces_are_described),
 		TEST(the_service_says_what_it_is),
 		TEST(a_start_is_answered_when_it_serves),
