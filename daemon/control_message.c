@@ -51,17 +51,23 @@ static int parse(const char *text, size_t len, struct json_object **ret)
 	return r;
 }
 
-static bool get_bool(struct json_object *o, const char *key)
+/* -EBADMSG: it is there, and neither true nor false. */
+static int get_bool(struct json_object *o, const char *key, bool *ret)
 {
-	struct json_object *value;
+	struct json_object *value = NULL;
 
-	return json_object_object_get_ex(o, key, &value) && json_object_get_boolean(value);
+	(void)json_object_object_get_ex(o, key, &value);
+	if (value && !json_object_is_type(value, json_type_boolean))
+		return -EBADMSG;
+	*ret = json_object_get_boolean(value);
+	return 0;
 }
 
 /* Checks the envelope of m->json. */
 static int open_envelope(struct control_message *m)
 {
 	struct json_object *method, *parameters;
+	bool is_upgrade;
 	const char *name;
 	size_t len;
 
@@ -74,7 +80,9 @@ static int open_envelope(struct control_message *m)
 	if (len >= sizeof(m->method) || strlen(name) != len)
 		return -EBADMSG;
 	text_copy(m->method, sizeof(m->method), name);
-	m->is_oneway = get_bool(m->json, "oneway");
+	if (get_bool(m->json, "oneway", &m->is_oneway) < 0 ||
+	    get_bool(m->json, "upgrade", &is_upgrade) < 0)
+		return -EBADMSG;
 	if (!json_object_object_get_ex(m->json, "parameters", &parameters) || !parameters) {
 		parameters = json_object_new_object();
 		if (!parameters || json_object_object_add(m->json, "parameters", parameters) < 0) {
@@ -82,7 +90,7 @@ static int open_envelope(struct control_message *m)
 			return -ENOMEM;
 		}
 	}
-	if (!json_object_is_type(parameters, json_type_object) || get_bool(m->json, "upgrade"))
+	if (!json_object_is_type(parameters, json_type_object) || is_upgrade)
 		return -EBADMSG;
 	m->parameters = parameters;
 	return 0;

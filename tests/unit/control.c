@@ -348,6 +348,10 @@ static void what_is_no_call_ends_the_connection(void **state)
 		"{\"method\":\"a.B\",\"parameters\":[]}",
 		"{\"method\":\"a.B\",\"parameters\":7}",
 		"{\"method\":\"a.B\",\"upgrade\":true}",
+		"{\"method\":\"a.B\",\"upgrade\":\"\"}",
+		"{\"method\":\"a.B\",\"oneway\":\"false\"}",
+		"{\"method\":\"a.B\",\"oneway\":1}",
+		"{\"method\":\"a.B\",\"oneway\":{}}",
 		CALL " x",
 		CALL CALL,
 		"{\"method\":\"a.B\",}",
@@ -369,6 +373,26 @@ static void what_is_no_call_ends_the_connection(void **state)
 	assert_hung_up(fd);
 	assert_int_equal(atomic_load(&d.called), 0);
 	assert_serves();
+}
+
+/* That it could be told of progress it may say; there is none to tell. */
+static void a_call_that_wants_more_gets_one_answer(void **state)
+{
+	static const char text[] =
+		"{\"method\":\"a.B\",\"more\":true,\"oneway\":null}\0"
+		"{\"method\":\"a.B\",\"oneway\":false,\"upgrade\":false,\"parameters\":null}";
+	int fd = dial();
+
+	send_text(fd, text, sizeof(text));
+	for (int i = 0; i < 2; i++) {
+		const char *got = answer(fd);
+
+		assert_non_null(strstr(got, "\"fds\":0"));
+		assert_null(strstr(got, "continues"));
+	}
+	(void)shutdown(fd, SHUT_WR);
+	assert_hung_up(fd);
+	assert_int_equal(atomic_load(&d.called), 2);
 }
 
 static void a_call_that_wants_no_answer_gets_none(void **state)
@@ -658,6 +682,7 @@ int main(void)
 		TEST(a_call_under_way_holds_back_the_next),
 		TEST(only_a_message_beyond_the_limit_is_cut),
 		TEST(what_is_no_call_ends_the_connection),
+		TEST(a_call_that_wants_more_gets_one_answer),
 		TEST(a_call_that_wants_no_answer_gets_none),
 		TEST(descriptors_come_with_their_message),
 		TEST(too_many_descriptors_are_closed_with_the_connection),
