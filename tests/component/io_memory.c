@@ -8,6 +8,7 @@
 
 #undef NDEBUG
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,9 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -34,6 +37,18 @@ static const struct rig_options tight = {
 		 .delay_us = 200,
 		 .seed = 1 },
 };
+
+/* The system has no pages for anybody. */
+static atomic_bool is_empty;
+
+int madvise(void *at, size_t len, int advice)
+{
+	if (advice == MADV_POPULATE_WRITE && atomic_load(&is_empty)) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return (int)syscall(SYS_madvise, at, len, advice);
+}
 
 struct client {
 	pthread_t thread;
@@ -172,6 +187,43 @@ static void who_waits_for_memory_can_be_stopped(void **state)
 	free(data);
 }
 
+/* Nobody tells a connection that the system has memory again. */
+static void what_the_system_had_no_memory_for_is_done_later(void **state)
+{
+	unsigned char *data = calloc(1, MIB), byte;
+	struct peer large, small;
+	uint64_t cookie;
+	uint32_t error;
+	struct rig rig;
+
+	assert_non_null(data);
+	rig_start(&tight, &rig);
+	peer_open(&rig, PEER_KERNEL, &large);
+	peer_open(&rig, PEER_CLIENT, &small);
+	atomic_store(&is_empty, true);
+	assert_true(peer_send(&large, WIRE_READ, 0, 1, 0, MIB, NULL));
+	assert_false(peer_has_reply(&large, 300));
+	/* What is small goes on. */
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(peer_do(&small, WIRE_READ, 0, i, 1, &byte), 0);
+	assert_false(peer_has_reply(&large, 0));
+	atomic_store(&is_empty, false);
+	assert_true(peer_has_reply(&large, 10000));
+	assert_true(peer_recv(&large, &cookie, &error));
+	assert_int_equal(error, 0);
+	assert_true(peer_recv_bytes(&large, data, MIB));
+	/* One that waits for it is stopped all the same. */
+	atomic_store(&is_empty, true);
+	assert_true(peer_send(&small, WIRE_READ, 0, 2, 0, BIG, NULL));
+	(void)usleep(20000);
+	conn_stop(small.conn);
+	assert_int_equal(peer_wait_end(&small, 5000), CONN_STOPPED);
+	atomic_store(&is_empty, false);
+	assert_int_equal(peer_close(&large), CONN_CLOSED);
+	rig_stop(&rig);
+	free(data);
+}
+
 /* One takes no answers, one sends half of a write; what they keep, others get after a while. */
 static void who_keeps_memory_from_others_is_cut(void **state)
 {
@@ -267,6 +319,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(four_connections_move_32_mib_each_in_33),
 		cmocka_unit_test(a_large_request_is_not_starved_by_small_ones),
 		cmocka_unit_test(who_waits_for_memory_can_be_stopped),
+		cmocka_unit_test(what_the_system_had_no_memory_for_is_done_later),
 		cmocka_unit_test(who_keeps_memory_from_others_is_cut),
 		cmocka_unit_test(connections_come_and_go),
 	};

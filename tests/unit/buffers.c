@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,6 +21,18 @@
 #include "rig.h"
 
 #define MIB (1u << 20)
+
+/* The system has no pages for anybody. */
+static atomic_bool is_empty;
+
+int madvise(void *at, size_t len, int advice)
+{
+	if (advice == MADV_POPULATE_WRITE && atomic_load(&is_empty)) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return (int)syscall(SYS_madvise, at, len, advice);
+}
 
 struct waiter {
 	struct buffers_waiter w;
@@ -239,6 +252,46 @@ static void who_leaves_the_line_lets_the_next_one_try(void **state)
 
 /* ---- threads that wait for their turn ---- */
 
+/* What is kept goes on going round, and who waits for more is asked again in his turn. */
+static void an_empty_system_stops_only_who_needs_more(void **state)
+{
+	struct waiter large = fresh(), small = fresh(), next = fresh();
+	struct buffers *b = make(BUFFERS_LARGEST);
+	void *a, *c;
+
+	atomic_store(&is_empty, true);
+	assert_null(buffers_get(b, MIB, &large.w));
+	assert_null(buffers_get(b, 4096, &small.w));
+	assert_int_equal(large.woken, 0);
+	assert_null(buffers_get(b, MIB, &large.w));
+	assert_true(small.woken > 0);
+	assert_non_null(a = buffers_get(b, 4096, &small.w));
+	assert_null(buffers_get(b, 4096, &next.w));
+	large.woken = 0;
+	buffers_put(b, a, 4096);
+	assert_int_equal(large.woken, 1);
+	atomic_store(&is_empty, false);
+	assert_non_null(a = buffers_get(b, MIB, &large.w));
+	assert_true(next.woken > 0);
+	assert_non_null(c = buffers_get(b, 4096, &next.w));
+	buffers_put(b, a, MIB);
+	buffers_put(b, c, 4096);
+	/* Nothing is missing from the account. */
+	assert_non_null(a = buffers_get(b, BUFFERS_LARGEST, &large.w));
+	buffers_put(b, a, BUFFERS_LARGEST);
+	buffers_free(b);
+}
+
+static void what_there_was_no_memory_for_leaves_nothing(void **state)
+{
+	struct buffers *b = NULL;
+
+	atomic_store(&is_empty, true);
+	assert_int_equal(buffers_new(BUFFERS_LARGEST, &b), -ENOMEM);
+	assert_null(b);
+	atomic_store(&is_empty, false);
+}
+
 struct sleeper {
 	struct buffers_waiter w;
 	struct buffers *b;
@@ -320,6 +373,8 @@ int main(void)
 		cmocka_unit_test(what_is_kept_is_given_back_for_another_size),
 		cmocka_unit_test(first_come_first_served),
 		cmocka_unit_test(who_leaves_the_line_lets_the_next_one_try),
+		cmocka_unit_test(an_empty_system_stops_only_who_needs_more),
+		cmocka_unit_test(what_there_was_no_memory_for_leaves_nothing),
 		cmocka_unit_test(no_wake_up_is_lost),
 	};
 
