@@ -280,7 +280,7 @@ static void only_a_device_of_ours_is_left_behind(void **state)
 	call(DETACH, "{\"name\":\"/other.s\"}");
 	assert_failed(EXIT_USAGE, -EINVAL, "no device");
 	assert_int_equal(socket->n_stops, 0);
-	call(DETACH, "{\"name\":\"/dev/nbd3\"}");
+	call(DETACH, "{\"name\":\"/dev/nbd3\",\"force\":true}");
 	assert_int_equal(device->n_stops, 1);
 	assert_int_equal(device->how, HOST_DETACH);
 	assert_int_equal(t.call.n_answers, 0);

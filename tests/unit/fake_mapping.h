@@ -112,8 +112,8 @@ struct cluster *clusters_put(struct clusters *c, struct cluster *cluster)
 	return NULL;
 }
 
-int setup_cluster(struct options *o, struct clusters *clusters, struct cluster **ret,
-		  struct fault *f)
+int setup_cluster(struct options *o, struct clusters *clusters, const struct interrupt *interrupt,
+		  struct cluster **ret, struct fault *f)
 {
 	struct image *i = image_of(&o->spec);
 
