@@ -204,27 +204,32 @@ static bool is_client_alive(const struct state_list *l, const char *client)
 	return false;
 }
 
-bool claim_dead_client(const char *run_dir, const struct volume_state *mine, char *buf, size_t len)
+/* Whom a dead owner has left: one that it had not shut out itself, or its own. */
+static const char *client_left(const struct state_list *l, const struct volume_state *v)
+{
+	if (volume_is_alive(v))
+		return "";
+	if (v->dead_client[0])
+		return v->dead_client;
+	/* One that detached has finished and closed. */
+	return v->status == VOLUME_DETACHED || is_client_alive(l, v->client) ? "" : v->client;
+}
+
+void claim_dead_client(const char *run_dir, struct volume_state *mine)
 {
 	struct state_list l;
 	char id[600], other_id[600];
-	bool is_found = false;
 
+	mine->dead_client[0] = '\0';
 	if (mine->is_read_only || state_list(run_dir, &l, NULL) < 0)
-		return false;
+		return;
 	claim_identity(mine, id, sizeof(id));
-	for (unsigned int i = 0; i < l.n && !is_found; i++) {
+	for (unsigned int i = 0; i < l.n && !mine->dead_client[0]; i++) {
 		const struct volume_state *v = &l.volumes[i];
 
 		claim_identity(v, other_id, sizeof(other_id));
-		/* One that detached has finished and closed. */
-		if (strcmp(other_id, id) != 0 || strcmp(v->fsid, mine->fsid) != 0 ||
-		    volume_is_alive(v) || v->status == VOLUME_DETACHED || !v->client[0] ||
-		    is_client_alive(&l, v->client))
-			continue;
-		text_copy(buf, len, v->client);
-		is_found = true;
+		if (strcmp(other_id, id) == 0 && strcmp(v->fsid, mine->fsid) == 0)
+			text_copy(mine->dead_client, sizeof(mine->dead_client), client_left(&l, v));
 	}
 	state_list_done(&l);
-	return is_found;
 }

@@ -41,9 +41,9 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 void claim_forget(const char *run_dir, int index);
 
 /*
- * The address of the client that wrote the same image for an owner that died, as volume_state's
- * client; false: none that is known. buf has at least the room of that field.
+ * Fills in the dead_client of mine: the address of the client that wrote the same image for an
+ * owner that died, and that nobody has shut out yet; "" where none is known.
  */
-bool claim_dead_client(const char *run_dir, const struct volume_state *mine, char *buf, size_t len);
+void claim_dead_client(const char *run_dir, struct volume_state *mine);
 
 #endif

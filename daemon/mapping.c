@@ -166,8 +166,7 @@ static int start_claim(struct mapping *m, struct fault *f)
 	}
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
-		m->has_dead_client = claim_dead_client(m->o.run_dir, &m->state, m->state.client,
-						       sizeof(m->state.client));
+		claim_dead_client(m->o.run_dir, &m->state);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
@@ -183,7 +182,7 @@ static void stop_claim(struct mapping *m)
 	if (m->state_file && (m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m))) &&
 	    m->state.status == VOLUME_STARTING) {
 		/* Without its lock that says: dead, and not to be trusted yet. */
-		m->state.status = m->has_dead_client ? VOLUME_MAPPED : VOLUME_DETACHED;
+		m->state.status = m->state.dead_client[0] ? VOLUME_MAPPED : VOLUME_DETACHED;
 		text_copy(m->state.handed_over, sizeof(m->state.handed_over), m->handed_over);
 		(void)state_update(m->state_file, &m->state);
 		is_kept = true;
@@ -203,19 +202,18 @@ static void fence_dead(struct mapping *m)
 	const struct event_about about = event_about_image(m->spec, m->o.spec, m->state.device);
 	int r;
 
-	if (!m->state.client[0])
+	if (!m->state.dead_client[0])
 		return;
-	r = cluster_fence(m->o.cluster, m->state.client,
+	r = cluster_fence(m->o.cluster, m->state.dead_client,
 			  (unsigned int)m->o.options->open_timeout_s);
 	if (r == 0)
 		event_log(EVENT_CLIENT_FENCED, &about,
-			  "its last daemon died: client %s is blocklisted", m->state.client);
+			  "its last daemon died: client %s is blocklisted", m->state.dead_client);
 	else
 		log_warning(m->spec,
 			    "its last daemon died, and client %s cannot be blocklisted: %s",
-			    m->state.client, strerror(-r));
-	m->state.client[0] = '\0';
-	m->has_dead_client = false;
+			    m->state.dead_client, strerror(-r));
+	m->state.dead_client[0] = '\0';
 }
 
 static int start_store(struct mapping *m, struct fault *f)

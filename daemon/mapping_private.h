@@ -36,7 +36,6 @@ struct mapping {
 	struct store_lock lock_found;
 	bool is_lock_asked_again;
 	struct watch changed, again; /* the image changed; it is time to look once more */
-	bool has_dead_client; /* state.client is that of a dead owner, still to be shut out */
 	char handed_over[HANDOVER_NOTE_BYTES]; /* to us, and not taken yet; or "" */
 	bool is_gone; /* the device was unmapped, the client left */
 	enum mapping_end end; /* DISCONNECT unless mapping_stop() said otherwise */

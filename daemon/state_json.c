@@ -73,6 +73,7 @@ static const struct field volume_fields[] = {
 	V("lock_reason", FIELD_TEXT, lock_reason),
 	V("lock_seen", FIELD_U64, lock_seen),
 	V("client", FIELD_TEXT, client),
+	V("predecessor", FIELD_TEXT, dead_client),
 	V("inline_threshold", FIELD_U64, inline_threshold),
 	V("health", FIELD_TEXT, health),
 	V("handed_over", FIELD_TEXT, handed_over),

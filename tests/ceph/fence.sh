@@ -3,7 +3,8 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # fence.sh: a daemon that was killed is blocklisted by the next one on its host before that writes,
-# which need not wait for the dead one's watch; one that ended in order is not.
+# which need not wait for the dead one's watch; one that ended in order is not. A daemon that had
+# several volumes is blocklisted before any of them is written.
 
 set -u
 # shellcheck source=tests/lib/cluster.sh
@@ -48,4 +49,29 @@ for store in librbd rados; do
 	check "$store: nobody else is blocklisted" test "$(blocked)" -eq $n
 	check "$store: unmapped again" "$PROGRAM" unmap rbd/image
 done
+
+# ---- the daemon of a host: one client for all its volumes, which come back together ----
+
+start_daemon() {
+	"$PROGRAM" daemon >/dev/null 2>"$T/out" &
+	daemon=$!
+	cleanup_fn end "$daemon"
+	wait_for 30 test -S "$T/run/control"
+}
+each_has_fenced() {
+	[[ $(grep -c "rbd/one: .*blocklisted" "$T/out") == 1 && $(grep -c "rbd/two: .*blocklisted" "$T/out") == 1 ]]
+}
+both_are_back() { wait_for 30 test -S "$T/one" && wait_for 30 test -S "$T/two"; }
+
+for image in one two; do rbd create --size 8M --image-feature layering "rbd/$image" || fail "no image"; done
+start_daemon || { cat "$T/out"; fail "no daemon"; }
+for image in one two; do "$PROGRAM" serve --socket "$T/$image" "rbd/$image" >/dev/null || fail "no volume"; done
+kill -9 "$daemon"
+wait "$daemon"
+rm "$T/one" "$T/two" "$T/run/control"
+start_daemon || { cat "$T/out"; fail "no daemon"; }
+check "the host's volumes come back after a kill" both_are_back
+check "each of them has the dead client blocklisted first" each_has_fenced
+kill "$daemon"
+wait "$daemon"
 exit $((failures > 0))
