@@ -177,9 +177,13 @@ static int start_claim(struct mapping *m, struct fault *f)
 static void stop_claim(struct mapping *m)
 {
 	bool is_kept = m->state.status == VOLUME_DETACHED;
+	bool is_awaited = m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m));
 
-	/* A start that failed took over what said that somebody waits, and gives it back. */
-	if (m->state_file && (m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m))) &&
+	/*
+	 * A start that failed took over what said that somebody waits, or whom the next one has to
+	 * shut out, and gives it back.
+	 */
+	if (m->state_file && (is_awaited || (m->state.dead_client[0] && is_alone(m))) &&
 	    m->state.status == VOLUME_STARTING) {
 		/* Without its lock that says: dead, and not to be trusted yet. */
 		m->state.status = m->state.dead_client[0] ? VOLUME_MAPPED : VOLUME_DETACHED;

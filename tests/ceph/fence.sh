@@ -4,12 +4,13 @@
 #
 # fence.sh: a daemon that was killed is blocklisted by the next one on its host before that writes,
 # which need not wait for the dead one's watch; one that ended in order is not. A daemon that had
-# several volumes is blocklisted before any of them is written.
+# several volumes is blocklisted before any of them is written, and a start that fails does not forget
+# whom it found.
 
 set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
-requires rbd ceph-osd qemu-io pgrep
+requires rbd ceph-osd qemu-io pgrep cryptsetup
 ROOT=$(realpath "${BASH_SOURCE[0]%/*}/../..")
 PROGRAM=${RBDCRYPT_NBD:-${O:-$ROOT/build}/rbdcrypt-nbd}
 [[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
@@ -50,6 +51,24 @@ for store in librbd rados; do
 	check "$store: unmapped again" "$PROGRAM" unmap rbd/image
 done
 
+# ---- a start that fails in between; nothing but this list keeps the dead out of such an image ----
+
+truncate -s 24M "$T/luks" && printf secret >"$T/key" && printf wrong >"$T/other" &&
+	chmod 600 "$T/key" "$T/other" &&
+	cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$T/luks" "$T/key" &&
+	rbd import --no-progress --image-feature layering "$T/luks" rbd/luks || fail "no encrypted image"
+serve_luks() { # PASSPHRASE-FILE
+	"$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file "$1" rbd/luks >"$T/out" 2>&1
+}
+fails_with_the_wrong_key() { serve_luks "$T/other"; (($? == 2)); }
+serve_luks "$T/key" || { cat "$T/out"; fail "cannot serve rbd/luks"; }
+kill -9 "$(pgrep -f "serve --socket $T/s")"
+n=$((n + 1))
+check "a start after a kill fails" fails_with_the_wrong_key
+check "and the next one succeeds" serve_luks "$T/key"
+check "the dead client is blocklisted all the same" fenced $n
+check "unmapped after that" "$PROGRAM" unmap rbd/luks
+
 # ---- the daemon of a host: one client for all its volumes, which come back together ----
 
 start_daemon() {
@@ -67,11 +86,11 @@ for image in one two; do rbd create --size 8M --image-feature layering "rbd/$ima
 start_daemon || { cat "$T/out"; fail "no daemon"; }
 for image in one two; do "$PROGRAM" serve --socket "$T/$image" "rbd/$image" >/dev/null || fail "no volume"; done
 kill -9 "$daemon"
-wait "$daemon"
+wait "$daemon" 2>/dev/null
 rm "$T/one" "$T/two" "$T/run/control"
 start_daemon || { cat "$T/out"; fail "no daemon"; }
 check "the host's volumes come back after a kill" both_are_back
 check "each of them has the dead client blocklisted first" each_has_fenced
 kill "$daemon"
-wait "$daemon"
+wait "$daemon" 2>/dev/null
 exit $((failures > 0))
