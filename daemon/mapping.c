@@ -201,23 +201,30 @@ static void stop_claim(struct mapping *m)
  * An owner of this image that died on this host may have left writes on their way to the OSDs; they
  * must not land after ours, and its watch and lock must not keep us waiting for half a minute.
  */
-static void fence_dead(struct mapping *m)
+static int fence_dead(struct mapping *m, struct fault *f)
 {
 	const struct event_about about = event_about_image(m->spec, m->o.spec, m->state.device);
 	int r;
 
 	if (!m->state.dead_client[0])
-		return;
+		return 0;
 	r = cluster_fence(m->o.cluster, m->state.dead_client,
 			  (unsigned int)m->o.options->open_timeout_s);
-	if (r == 0)
-		event_log(EVENT_CLIENT_FENCED, &about,
-			  "its last daemon died: client %s is blocklisted", m->state.dead_client);
-	else
+	/* Where we may not, the image's lock has to do. */
+	if (r == -EACCES || r == -EPERM || r == -EINVAL)
 		log_warning(m->spec,
 			    "its last daemon died, and client %s cannot be blocklisted: %s",
 			    m->state.dead_client, strerror(-r));
+	else if (r < 0)
+		return fault_set(
+			f, r == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_CLUSTER, r,
+			"%s: its last daemon died, and client %s is not blocklisted yet: %s",
+			m->spec, m->state.dead_client, strerror(-r));
+	else
+		event_log(EVENT_CLIENT_FENCED, &about,
+			  "its last daemon died: client %s is blocklisted", m->state.dead_client);
 	m->state.dead_client[0] = '\0';
+	return 0;
 }
 
 static int start_store(struct mapping *m, struct fault *f)
@@ -228,10 +235,17 @@ static int start_store(struct mapping *m, struct fault *f)
 				   .is_encrypted = m->chain.layers[0].is_encrypted,
 				   .data_offset = chain_data_offset(&m->chain),
 				   .timeout_s = (unsigned int)m->o.options->open_timeout_s };
+	int r = fence_dead(m, f);
 
-	fence_dead(m);
+	if (r < 0)
+		return r;
 	if (m->o.cluster && !m->state.is_read_only)
 		(void)cluster_address(m->o.cluster, m->state.client, sizeof(m->state.client));
+	/* Should we die from here on, our client is to be shut out. */
+	r = state_update(m->state_file, &m->state);
+	if (r < 0)
+		return fault_set(f, EXIT_PASSPHRASE, r, "%s: cannot update the state file: %s",
+				 m->spec, strerror(-r));
 	return chain_open_store(&m->chain_options, &m->chain, &s, &m->store, f);
 }
 
@@ -361,12 +375,6 @@ static int start_device(struct mapping *m, struct fault *f)
 	int r;
 
 	if (d.is_attach) {
-		/* Requests come at once, and should we die then, our client is to be shut out. */
-		r = state_update(m->state_file, &m->state);
-		if (r < 0)
-			return fault_set(f, EXIT_PASSPHRASE, r,
-					 "%s: cannot update the state file: %s", m->spec,
-					 strerror(-r));
 		take_sockets(m, d.connections, sockets);
 		d.sockets = sockets;
 	}

@@ -69,6 +69,21 @@ check "and the next one succeeds" serve_luks "$T/key"
 check "the dead client is blocklisted all the same" fenced $n
 check "unmapped after that" "$PROGRAM" unmap rbd/luks
 
+# ---- at the edges: who dies as soon as clients may come, and a cluster that does not blocklist ----
+
+"${CC:-gcc}" -shared -fPIC -D_GNU_SOURCE -o "$T/fence.so" "$ROOT/tests/ceph/preload/fence.c" || fail "no library"
+dies_at_once() { ! DIE_AT_LISTEN=1 LD_PRELOAD=$T/fence.so serve_luks "$T/key"; }
+is_not_served() {
+	NO_BLOCKLIST=1 LD_PRELOAD=$T/fence.so serve_luks "$T/key"
+	(($? == 6)) && grep 'not blocklisted yet' "$T/out"
+}
+check "a daemon dies as soon as it has a socket" dies_at_once
+n=$((n + 1))
+check "without blocklisting its client nobody else serves" is_not_served
+check "with it, one does" serve_luks "$T/key"
+check "and has blocklisted the client" fenced $n
+check "unmapped at the end" "$PROGRAM" unmap rbd/luks
+
 # ---- the daemon of a host: one client for all its volumes, which come back together ----
 
 start_daemon() {
