@@ -189,6 +189,8 @@ static int set_ours(struct cluster *c, struct fault *f)
 	const char *const ours[][2] = {
 		/* The page cache above us is the cache; below us it would hold ciphertext. */
 		{ "rbd_cache", "false" },
+		/* Where an image or a pool insists on it: no answer before the data is stored. */
+		{ "rbd_cache_policy", "writethrough" },
 		/* Our ciphertext buffers are private and stay unchanged until the answer. */
 		{ "rbd_disable_zero_copy_writes", "false" },
 		/* No cache or copy of its own between us and the objects. */

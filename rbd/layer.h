@@ -13,9 +13,11 @@
 struct layer_settings {
 	bool is_copying_on_read, has_cache;
 	bool has_read_policy; /* limits, or a choice of replicas */
-	rbd_config_source_t copy_on_read_source, plugins_source, cache_mode_source;
+	rbd_config_source_t copy_on_read_source, plugins_source, cache_mode_source,
+		cache_policy_source;
 	char plugins[256];
 	char cache_mode[32];
+	char cache_policy[32]; /* counts with has_cache only */
 };
 
 /* One layer: a file, or an image that is open read-only. Not thread-safe. */

@@ -43,6 +43,9 @@ static void note_setting(const rbd_config_option_t *o, struct layer_settings *re
 	} else if (strcmp(o->name, "rbd_persistent_cache_mode") == 0) {
 		(void)snprintf(ret->cache_mode, sizeof(ret->cache_mode), "%s", o->value);
 		ret->cache_mode_source = o->source;
+	} else if (strcmp(o->name, "rbd_cache_policy") == 0) {
+		(void)snprintf(ret->cache_policy, sizeof(ret->cache_policy), "%s", o->value);
+		ret->cache_policy_source = o->source;
 	} else if (strcmp(o->name, "rbd_cache") == 0) {
 		ret->has_cache = strcmp(o->value, "false") != 0;
 	} else if (is_limit(o) || (strcmp(o->name, "rbd_read_from_replica_policy") == 0 &&
@@ -163,9 +166,24 @@ static bool has_persistent_cache(const struct layer *l, struct fault *f)
 	return true;
 }
 
+/* The kernel counts on what was answered, also after a daemon that died. */
+static bool has_volatile_cache(const struct layer *l, struct fault *f)
+{
+	const char *policy = l->settings.cache_policy;
+
+	if (!l->settings.has_cache || !policy[0] || strcmp(policy, "writethrough") == 0)
+		return false;
+	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
+		  "%s: rbd_cache with rbd_cache_policy (%s) keeps written data in the daemon's "
+		  "memory, and loses it when that dies",
+		  l->info.spec, policy);
+	hint_setting(&l->info, "rbd_cache_policy", l->settings.cache_policy_source, f);
+	return true;
+}
+
 static const refusal_fn refusals[] = {
-	is_old_format,	is_journaling, is_migrating,
-	is_cache_dirty, has_plugins,   has_persistent_cache,
+	is_old_format, is_journaling,	     is_migrating,	 is_cache_dirty,
+	has_plugins,   has_persistent_cache, has_volatile_cache,
 };
 
 int layer_refusal(const struct layer *l, unsigned int *at, struct fault *f)

@@ -5,12 +5,12 @@
 # fence.sh: a daemon that was killed is blocklisted by the next one on its host before that writes,
 # which need not wait for the dead one's watch; one that ended in order is not. A daemon that had
 # several volumes is blocklisted before any of them is written, and a start that fails does not forget
-# whom it found.
+# whom it found. Nor does a daemon take with it what it had answered, whatever caches there are.
 
 set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
-requires rbd ceph-osd qemu-io pgrep cryptsetup
+requires rbd ceph-osd qemu-io pgrep cryptsetup nbdsh
 ROOT=$(realpath "${BASH_SOURCE[0]%/*}/../..")
 PROGRAM=${RBDCRYPT_NBD:-${O:-$ROOT/build}/rbdcrypt-nbd}
 [[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
@@ -83,6 +83,52 @@ check "without blocklisting its client nobody else serves" is_not_served
 check "with it, one does" serve_luks "$T/key"
 check "and has blocklisted the client" fenced $n
 check "unmapped at the end" "$PROGRAM" unmap rbd/luks
+
+# ---- with Ceph's cache, which an image can insist on, an answered write is stored all the same ----
+
+rbd create --size 8M rbd/cached && rbd config image set rbd/cached rbd_cache true || fail "no image"
+serve_cached() {
+	CEPH_ARGS="${CEPH_ARGS:-} --rbd_cache_policy=writeback" "$PROGRAM" serve --socket "$T/s" rbd/cached >"$T/out" 2>&1
+}
+is_stored_when_answered() { # the cache writes through until the first flush
+	local client rc
+	timeout 60 /usr/bin/python3 - "$T" <<-'EOF' &
+		import nbd, os, sys, time
+		dir = sys.argv[1]
+		h = nbd.NBD()
+		h.connect_unix(dir + "/s")
+		h.pwrite(b"\x11" * 4096, 0)
+		h.flush()
+		open(dir + "/ready", "w").close()
+		while not os.path.exists(dir + "/paused"):
+		    time.sleep(0.05)
+		answer = h.aio_pwrite(b"\x33" * 65536, 1 << 20)
+		end = time.time() + 3
+		while time.time() < end and not h.aio_command_completed(answer):
+		    h.poll(100)
+		early = time.time() < end
+		os.unlink(dir + "/paused")
+		while not early and not h.aio_command_completed(answer):
+		    h.poll(-1)
+		sys.exit(early)
+	EOF
+	client=$!
+	wait_for 20 test -e "$T/ready" && cluster_osd_pause "$T/cluster" && touch "$T/paused"
+	wait_for 20 test ! -e "$T/paused"
+	cluster_osd_resume "$T/cluster"
+	wait "$client"
+}
+refuses_writeback() {
+	rbd config image set rbd/cached rbd_cache_policy writeback || return
+	serve_cached
+	(($? == 7)) && grep 'rbd config image rm rbd/cached rbd_cache_policy' "$T/out"
+}
+cleanup_fn "$PROGRAM" unmap rbd/cached
+serve_cached || { cat "$T/out"; fail "cannot serve rbd/cached"; }
+check "a write is answered when the cluster has it" is_stored_when_answered
+check "and is there" io 'read -P 0x33 1M 64k' read
+check "the cached one is unmapped" "$PROGRAM" unmap rbd/cached
+check "a cache that answers before it has stored is refused" refuses_writeback
 
 # ---- the daemon of a host: one client for all its volumes, which come back together ----
 

@@ -48,7 +48,7 @@ static struct {
 	bool has_parent;
 	int is_owner;
 	const char *owner; /* of the lock, NULL: nobody */
-	const char *cache, *plugins, *cache_mode, *copy_on_read, *limit, *replica;
+	const char *cache, *cache_policy, *plugins, *cache_mode, *copy_on_read, *limit, *replica;
 	rbd_config_source_t source; /* of all settings */
 	bool has_id; /* the image is there, whether it can be opened or not */
 	bool may_not_write; /* only read-only opens succeed */
@@ -70,6 +70,7 @@ static void fake_reset(void)
 	fake.features = RBD_FEATURES_DEFAULT;
 	fake.stripe_count = 1;
 	fake.cache = "false";
+	fake.cache_policy = "writethrough";
 	fake.plugins = "";
 	fake.cache_mode = "disabled";
 	fake.copy_on_read = "false";
@@ -378,6 +379,7 @@ int rbd_config_image_list(rbd_image_t image, rbd_config_option_t *ret, int *n)
 	const char *const options[][2] = { { "rbd_qos_read_iops_limit", fake.limit },
 					   { "rbd_read_from_replica_policy", fake.replica },
 					   { "rbd_cache", fake.cache },
+					   { "rbd_cache_policy", fake.cache_policy },
 					   { "rbd_plugins", fake.plugins },
 					   { "rbd_persistent_cache_mode", fake.cache_mode },
 					   { "rbd_clone_copy_on_read", fake.copy_on_read } };

@@ -230,6 +230,18 @@ static void settings_are_refused_and_the_hint_says_whose_they_are(void **state)
 	expect_refused("rbd_persistent_cache_mode (rwl)");
 }
 
+static void a_cache_that_answers_too_early_is_refused(void **state)
+{
+	(void)state;
+	fake.cache_policy = "writearound";
+	must_open(&(const struct store_options){ .timeout_s = 60 });
+	store_close(fx.store);
+	fx.store = NULL;
+	fx.layer = layer_close(fx.layer);
+	fake.cache = "true";
+	expect_refused("rbd_cache_policy (writearound)");
+}
+
 static void copy_on_read_is_told_to_who_asks(void **state)
 {
 	struct fault f = { 0 };
@@ -259,11 +271,13 @@ static void every_reason_can_be_asked_for(void **state)
 			RBD_FEATURE_DIRTY_CACHE;
 	fake.plugins = "pwl_cache";
 	fake.cache_mode = "ssd";
+	fake.cache = "true";
+	fake.cache_policy = "writeback";
 	assert_int_equal(image_spec_parse("rbd/img", &spec, &f), 0);
 	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, &fx.layer, &f), 0);
 	for (; layer_refusal(fx.layer, &at, &f) < 0; n++)
 		fault_clear(&f);
-	assert_int_equal(n, 5);
+	assert_int_equal(n, 6);
 	fx.layer = layer_close(fx.layer);
 	/* Of the first format nothing more is asked. */
 	fake.is_old = 1;
@@ -369,6 +383,7 @@ int main(void)
 		TEST(missing_things_are_named),
 		TEST(what_cannot_be_served_is_refused),
 		TEST(settings_are_refused_and_the_hint_says_whose_they_are),
+		TEST(a_cache_that_answers_too_early_is_refused),
 		TEST(copy_on_read_is_told_to_who_asks),
 		TEST(every_reason_can_be_asked_for),
 		TEST(a_cache_means_no_writethrough),
