@@ -274,6 +274,34 @@ static void start(struct successor *r, const struct volume_state *v)
 		note_failure(r, v->key, &f, &about);
 }
 
+static bool is_listed(const struct state_list *l, const char *key)
+{
+	for (unsigned int i = 0; i < l->n; i++)
+		if (strcmp(l->volumes[i].key, key) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * What is still due was not started: it is being started or served already, its file is gone, or
+ * could not be read. Else the timer would come again at once, and again. l: NULL when there is
+ * none.
+ */
+static void put_off(struct successor *r, const struct state_list *l)
+{
+	int64_t now = clock_ms();
+
+	for (struct failed *f = r->failed, *next; f; f = next) {
+		next = f->next;
+		if (f->wait_ms == 0 || f->due_ms > now)
+			continue;
+		if (l && l->n_damaged == 0 && !is_listed(l, f->key))
+			forget(r, f->key);
+		else
+			f->due_ms = now + f->wait_ms;
+	}
+}
+
 static void try(struct successor *r, bool is_due_only)
 {
 	struct state_list l;
@@ -282,6 +310,8 @@ static void try(struct successor *r, bool is_due_only)
 
 	if (state_list(r->o.run_dir, &l, &f) < 0) {
 		log_error(NULL, "cannot see what an earlier daemon left: %s", f.message);
+		put_off(r, NULL);
+		set_timer(r);
 		return;
 	}
 	for (unsigned int i = 0; i < l.n; i++) {
@@ -299,6 +329,7 @@ static void try(struct successor *r, bool is_due_only)
 		start(r, v);
 	}
 	handover_sweep(r->o.handover, is_wanted, &wanted);
+	put_off(r, &l);
 	state_list_done(&l);
 	set_timer(r);
 }

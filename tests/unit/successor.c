@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -33,6 +34,7 @@ static struct {
 	struct host_volume *running;
 	int error; /* that the next ones end with; 0: they run on */
 	unsigned int tries, quit_after;
+	unsigned int runs_from; /* the first one that runs on all the same; 0: none does */
 	long long at_ms[TRIES_MAX];
 } t;
 
@@ -99,7 +101,7 @@ static void on_started(struct watch *w)
 	struct host_volume *v = t.running;
 
 	event_clear(w->fd);
-	if (t.error != 0) {
+	if (t.error != 0 && (t.runs_from == 0 || t.tries < t.runs_from)) {
 		(void)fault_set(&v->fault, EXIT_PASSPHRASE, t.error, "it fails, number %u",
 				t.tries);
 		t.running = NULL;
@@ -171,6 +173,17 @@ static void run_for(unsigned int ms)
 	assert_int_equal(loop_run(t.loop), 0);
 }
 
+/* The loop sleeps: it does not turn for nothing. */
+static void assert_rests(unsigned int ms)
+{
+	struct rusage before, after;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &before), 0);
+	run_for(ms);
+	assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
+	assert_true(after.ru_nvcsw - before.ru_nvcsw < 100);
+}
+
 static void assert_health(const char *text)
 {
 	struct state_list l;
@@ -236,6 +249,43 @@ static void one_that_runs_is_not_tried(void **state)
 	assert_int_equal(t.tries, 1);
 }
 
+static void one_that_runs_at_last_costs_nothing_more(void **state)
+{
+	leave(REQUEST, true);
+	t.error = -EIO;
+	t.runs_from = 2;
+	successor_try(t.successor);
+	assert_rests(2500);
+	assert_int_equal(t.tries, 2);
+	assert_non_null(t.running);
+}
+
+static void fail_once(void)
+{
+	struct host_volume v = { .resumed = "left" };
+
+	leave(REQUEST, true);
+	(void)fault_set(&v.fault, EXIT_CLUSTER, -EIO, "away");
+	successor_ended(t.successor, &v);
+	assert_health("waits: away");
+}
+
+static void one_that_was_unmapped_meanwhile_costs_nothing_more(void **state)
+{
+	fail_once();
+	assert_int_equal(state_remove(dir, "left"), 0);
+	assert_rests(2500);
+	assert_int_equal(t.tries, 0);
+}
+
+static void one_whose_file_is_damaged_costs_nothing_more(void **state)
+{
+	fail_once();
+	make_file("left.json", "{");
+	assert_rests(2500);
+	assert_int_equal(t.tries, 0);
+}
+
 static void one_that_was_told_to_stop_is_not_tried_again(void **state)
 {
 	leave(REQUEST, true);
@@ -297,6 +347,9 @@ int main(void)
 		TEST(a_passphrase_that_does_not_fit_is_not_hammered),
 		TEST(asked_for_it_is_tried_at_once_and_then_again),
 		TEST(one_that_runs_is_not_tried),
+		TEST(one_that_runs_at_last_costs_nothing_more),
+		TEST(one_that_was_unmapped_meanwhile_costs_nothing_more),
+		TEST(one_whose_file_is_damaged_costs_nothing_more),
 		TEST(one_that_was_told_to_stop_is_not_tried_again),
 		TEST(what_was_not_left_is_let_be),
 		TEST(a_damaged_request_is_told_and_starts_nothing),
