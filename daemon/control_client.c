@@ -219,10 +219,8 @@ static bool wants_own_process(const struct options *o)
 		if (row && row->flags & OPTION_OWN_PROCESS && strcmp(row->name, "run-dir") != 0)
 			return true;
 	}
-	/* A key as text would stay in the memory of both. */
-	for (int i = 1; i < o->ceph_argc; i++)
-		if (!strcmp(o->ceph_argv[i], "--key") || !strncmp(o->ceph_argv[i], "--key=", 6))
-			return true;
+	if (control_request_has_key(o))
+		return true;
 	/* Its socket is in our hands. */
 	return o->command == COMMAND_SERVE && sd_listen_fds(0) > 0;
 }

@@ -11,6 +11,7 @@
 
 #include "control_request.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,38 @@
 #define PASSPHRASE_OPTION "encryption-passphrase-file"
 #define KEYS_MAX 64
 #define WORDS_MAX 1024
+#define KEY_AS_TEXT "a key must not travel as text: give --keyring"
+
+/* ---- Ceph's own key ---- */
+
+/* "--key" or "--key=..." among the blanks of text. */
+static bool holds_key(const char *text)
+{
+	static const char key[] = "--key";
+	const size_t len = sizeof(key) - 1;
+
+	for (const char *p = text; (p = strstr(p, key)); p += len)
+		if ((p == text || isspace((unsigned char)p[-1])) &&
+		    (!p[len] || p[len] == '=' || isspace((unsigned char)p[len])))
+			return true;
+	return false;
+}
+
+/* What whoever asks wants Ceph to be told before the command line, or NULL. */
+static const char *ceph_args_of(const struct options *o)
+{
+	return o->ceph_args ? o->ceph_args : getenv("CEPH_ARGS");
+}
+
+bool control_request_has_key(const struct options *o)
+{
+	const char *args = ceph_args_of(o);
+
+	for (int i = 1; i < o->ceph_argc; i++)
+		if (holds_key(o->ceph_argv[i]))
+			return true;
+	return args && holds_key(args);
+}
 
 /* ---- writing ---- */
 
@@ -82,12 +115,13 @@ static int write_options(const struct options *o, struct json_object *to)
 static int write_ceph(const struct options *o, struct json_object *to)
 {
 	struct json_object *array = json_object_new_array();
-	const char *args = o->ceph_args ? o->ceph_args : getenv("CEPH_ARGS");
+	const char *args = ceph_args_of(o);
 	int r = add(to, "ceph", array);
 
 	for (int i = 1; r == 0 && i < o->ceph_argc; i++)
 		r = append(array, json_object_new_string(o->ceph_argv[i]));
-	if (r == 0 && args)
+	/* Our own are there again when it is read; a key must not stand in a file meanwhile. */
+	if (r == 0 && args && !holds_key(args))
 		r = add(to, "ceph_args", json_object_new_string(args));
 	return r;
 }
@@ -234,8 +268,8 @@ static int read_ceph(struct json_object *from, bool is_trusted, struct option_li
 		if (!is_trusted)
 			return fault_set(f, EXIT_PASSPHRASE, -EPERM, "%s: only root may say it",
 					 word);
-		if (!strcmp(word, "--key") || !strncmp(word, "--key=", 6))
-			return invalid(f, "a key must not travel as text: give --keyring");
+		if (holds_key(word))
+			return invalid(f, KEY_AS_TEXT);
 		if (!strcmp(word, "--"))
 			return invalid(f, "\"--\" is no word for Ceph");
 		r = option_list_add(words, word, f);
@@ -256,6 +290,8 @@ static int read_ceph_args(struct json_object *from, bool is_trusted, struct opti
 		return invalid(f, "\"ceph_args\" is no text");
 	if (!is_trusted)
 		return fault_set(f, EXIT_PASSPHRASE, -EPERM, "CEPH_ARGS: only root may set it");
+	if (holds_key(text))
+		return invalid(f, KEY_AS_TEXT);
 	o->ceph_args = strdup(text);
 	return o->ceph_args ? 0 : no_memory(f);
 }

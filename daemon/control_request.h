@@ -25,6 +25,12 @@ struct json_object *control_request_write(const struct options *o, const unsigne
 					  unsigned int n_keys);
 
 /*
+ * Whether Ceph is told its user's key as text, in words or in CEPH_ARGS. That must not travel: it
+ * would stay in the memory of both ends, and in a state file that all can read.
+ */
+bool control_request_has_key(const struct options *o);
+
+/*
  * Options and image of a call of command, as from the command line. take_fd gives the i-th
  * descriptor that came with it, which the options own then. is_trusted: may also name what only
  * root can read or write. The caller has options_done() and free(). -errno with the fault.

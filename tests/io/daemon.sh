@@ -106,7 +106,9 @@ options_about_the_process_get_one() {
 	nbd serve --log-file "$T/own.log" --socket s file:plain || return
 	id=$(nbd list --all --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
 	[[ $id != "$daemon" ]] && nbd unmap file:plain &&
-		nbd serve --no-daemon --socket s file:plain && nbd unmap file:plain
+		nbd serve --no-daemon --socket s file:plain && nbd unmap file:plain &&
+		CEPH_ARGS="--key=AQBaa" nbd serve --socket s file:plain || return
+	! grep -rqF AQBaa run && nbd unmap file:plain
 }
 run_case options-about-the-process-get-one options_about_the_process_get_one
 

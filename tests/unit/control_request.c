@@ -118,6 +118,48 @@ static void a_command_line_comes_through(void **state)
 	options_done(&typed);
 }
 
+static void assert_has_key(bool expected, const char *word, const char *args)
+{
+	const char *argv[] = { "", word };
+	struct options o = { .ceph_argc = word ? 2 : 1, .ceph_argv = argv };
+
+	if (args)
+		assert_int_equal(setenv("CEPH_ARGS", args, 1), 0);
+	if (control_request_has_key(&o) != expected)
+		fail_msg("'%s', CEPH_ARGS '%s'", word ? word : "", args ? args : "");
+	assert_int_equal(unsetenv("CEPH_ARGS"), 0);
+}
+
+static void the_key_of_a_ceph_user_is_seen(void **state)
+{
+	assert_has_key(true, "--key", NULL);
+	assert_has_key(true, "--key=AQ==", NULL);
+	assert_has_key(true, NULL, "--key=AQ==");
+	assert_has_key(true, NULL, "--id x --key AQ==");
+	assert_has_key(true, NULL, "--keyring=/k\t--key=AQ==");
+	assert_has_key(false, NULL, NULL);
+	assert_has_key(false, "--keyring=/k", "--keyring /k --keyfile=/f --id x--key=y");
+}
+
+static void the_key_of_a_ceph_user_is_not_written_down(void **state)
+{
+	char operand[] = "a";
+	struct options o = { .operand = operand };
+	struct json_object *json, *args;
+
+	assert_int_equal(setenv("CEPH_ARGS", "--id x --key=AQ==", 1), 0);
+	json = control_request_write(&o, NULL, 0);
+	assert_non_null(json);
+	assert_null(strstr(json_object_to_json_string(json), "AQ=="));
+	json_object_put(json);
+	assert_int_equal(setenv("CEPH_ARGS", "--id x", 1), 0);
+	json = control_request_write(&o, NULL, 0);
+	assert_true(json_object_object_get_ex(json, "ceph_args", &args));
+	assert_string_equal(json_object_get_string(args), "--id x");
+	json_object_put(json);
+	assert_int_equal(unsetenv("CEPH_ARGS"), 0);
+}
+
 /* ---- refusals ---- */
 
 struct refusal {
@@ -163,6 +205,8 @@ static void what_is_badly_said_is_refused(void **state)
 		  "\"ceph\":[\"--encryption-passphrase-file=/x\"]}",
 		  "words for Ceph" },
 		{ "{\"spec\":\"a\",\"ceph_args\":7}", "no text" },
+		{ "{\"spec\":\"a\",\"ceph_args\":\"--id x --key=AQ==\"}", "as text" },
+		{ "{\"spec\":\"a\",\"ceph_args\":\"--key AQ==\"}", "as text" },
 		{ "{\"spec\":\"a\",\"keys\":[7]}", "no object" },
 		{ "{\"spec\":\"a\",\"keys\":[{\"source\":\"\"}]}", "neither" },
 		{ "{\"spec\":\"a\",\"keys\":[{\"source\":\"-\"}]}", "descriptor" },
@@ -249,8 +293,12 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_teardown(name, leave)
 	const struct CMUnitTest tests[] = {
-		TEST(a_command_line_comes_through),	     TEST(what_is_badly_said_is_refused),
-		TEST(who_is_not_root_names_no_file),	     TEST(a_fault_comes_through),
+		TEST(a_command_line_comes_through),
+		TEST(the_key_of_a_ceph_user_is_seen),
+		TEST(the_key_of_a_ceph_user_is_not_written_down),
+		TEST(what_is_badly_said_is_refused),
+		TEST(who_is_not_root_names_no_file),
+		TEST(a_fault_comes_through),
 		TEST(what_is_no_fault_is_not_taken_for_one),
 	};
 
