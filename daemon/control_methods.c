@@ -246,9 +246,11 @@ struct search {
 static void compare(void *arg, struct host_volume *v)
 {
 	struct search *s = arg;
+	const char *resumed = host_volume_resumed(v);
 
 	if (host_volume_phase(v) == HOST_STARTING) {
-		if (s->spec && strcmp(host_volume_spec(v), s->spec) == 0)
+		if ((s->spec && strcmp(host_volume_spec(v), s->spec) == 0) ||
+		    (s->key && resumed && strcmp(resumed, s->key) == 0))
 			s->found = v;
 	} else if (s->key && strcmp(host_volume_service(v)->key, s->key) == 0) {
 		s->found = v;
@@ -256,8 +258,8 @@ static void compare(void *arg, struct host_volume *v)
 }
 
 /*
- * The volume that is meant, if it is ours: one that is starting has no name but its image's yet.
- * NULL and 0: it is not ours.
+ * The volume that is meant, if it is ours: one that is starting has no name but its image's yet,
+ * unless a predecessor served it. NULL and 0: it is not ours.
  */
 static int find(struct methods *m, const char *name, struct host_volume **ret, struct fault *f)
 {

@@ -25,6 +25,7 @@
 #include "log.h"
 #include "loop.h"
 #include "setup.h"
+#include "state.h"
 #include "text.h"
 
 /* Long enough that who connects again and again does not start a thread each time. */
@@ -174,11 +175,24 @@ static void go_on(struct host_volume *v)
 	finish(v);
 }
 
+/* A socket that was to come back, and is not wanted any more. */
+static void forget_resumed(const struct host_volume *v)
+{
+	int r;
+
+	if (!v->resumed || v->o.kind != MAPPING_SERVE || atomic_load(&v->how) != HOST_DISCONNECT)
+		return;
+	r = state_remove(v->o.run_dir, v->resumed);
+	if (r < 0)
+		log_error(v->spec, "its state file cannot be removed: %s", strerror(-r));
+}
+
 static void *first_main(void *arg)
 {
 	struct host_volume *v = arg;
 
 	if (start(v, &v->fault) < 0) {
+		forget_resumed(v);
 		finish(v);
 		return NULL;
 	}

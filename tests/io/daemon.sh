@@ -279,6 +279,27 @@ successor_does_not_hammer() {
 }
 run_case successor-does-not-hammer successor_does_not_hammer
 
+# One that is on its way back can be taken away, whatever it is called, and stays away.
+is_state() { # NAME
+	nbd status --json | grep '"state"' | grep -qF "\"$1\""
+}
+successor_lets_go_of_what_is_unmapped() {
+	local name
+	printf '#!/bin/sh\n[ ! -e %s/stuck ] || exec sleep 300\nexec cat %s/key\n' "$T" "$T" >helper
+	chmod 755 helper
+	start_daemon || return
+	for name in "$T/s" file:disk; do
+		nbd serve --socket s --encryption-passphrase-file "exec:$T/helper" file:disk || return
+		: >stuck
+		stop_daemon && start_daemon && wait_for 20 is_state starting && nbd unmap "$name" || return
+		rm stuck
+		[[ $(control Status) == '{"volumes":[]}' ]] && control Reload && sleep 1 &&
+			[[ $(control Status) == '{"volumes":[]}' ]] || return
+	done
+	stop_daemon
+}
+run_case successor-lets-go-of-what-is-unmapped successor_lets_go_of_what_is_unmapped
+
 # From inside the run directory, because others cannot walk through the folders above it.
 as_member() { # OPTION METHOD [PARAMETERS]
 	local option=$1

@@ -25,6 +25,7 @@ struct host_volume {
 	enum host_stop how; /* it was asked to end */
 	struct host_volume_service service;
 	struct fault fault;
+	const char *resumed;
 };
 
 struct unmap_child {
@@ -87,6 +88,11 @@ void host_volume_stop(struct host_volume *v, enum host_stop how)
 const char *host_volume_spec(const struct host_volume *v)
 {
 	return "file:/new";
+}
+
+const char *host_volume_resumed(const struct host_volume *v)
+{
+	return v->resumed;
 }
 
 const struct host_volume_service *host_volume_service(const struct host_volume *v)
@@ -409,6 +415,19 @@ static void what_starts_is_unmapped_unasked(void **state)
 	assert_failed(EXIT_TIMED_OUT, "ended before it could be used");
 }
 
+/* One that a predecessor served is known by all of its names. */
+static void what_comes_back_is_unmapped_by_its_socket(void **state)
+{
+	t.socket.phase = HOST_STARTING;
+	t.socket.service.key[0] = '\0';
+	t.socket.resumed = "socket";
+	call(HOST("Unmap"), "{\"name\":\"/s\"}");
+	assert_null(t.child);
+	assert_int_equal(t.socket.how, HOST_DISCONNECT);
+	assert_true(methods_ended(t.methods, &t.socket));
+	assert_succeeded();
+}
+
 static void what_is_not_there_is_said_so(void **state)
 {
 	call(HOST("Nothing"), "{}");
@@ -434,6 +453,7 @@ int main(void)
 		TEST(a_start_that_fails_is_told_why),
 		TEST(a_client_that_goes_takes_its_start_back),
 		TEST(what_starts_is_unmapped_unasked),
+		TEST(what_comes_back_is_unmapped_by_its_socket),
 		TEST(what_is_not_there_is_said_so),
 	};
 

@@ -167,6 +167,12 @@ const char *host_volume_spec(const struct host_volume *v)
 	return v->spec;
 }
 
+/* None of these was another daemon's before. */
+const char *host_volume_resumed(const struct host_volume *v)
+{
+	return NULL;
+}
+
 const struct host_volume_service *host_volume_service(const struct host_volume *v)
 {
 	return &v->service;
