@@ -252,6 +252,21 @@ int chain_check_raw(const struct chain_options *o, const struct chain *c, bool i
 	return -EROFS;
 }
 
+/*
+ * Whether what layer i shows of the one above it ends inside a sector. That part of it is all that
+ * librbd would give us, and copy up; decrypted, it is nothing.
+ */
+static bool ends_in_a_sector(const struct chain *c, unsigned int i)
+{
+	const struct luks_info *luks = &c->layers[i].luks;
+	uint64_t raw = layer_info(c->layers[i].layer)->raw_overlap;
+	uint64_t above = layer_info(c->layers[i + 1].layer)->raw_size;
+
+	if (above < raw)
+		raw = above;
+	return raw > luks->data_offset && (raw - luks->data_offset) % luks->sector_size != 0;
+}
+
 const char *chain_difference(const struct chain *c, unsigned int i)
 {
 	const struct chain_layer *child = &c->layers[i], *parent = &c->layers[i + 1];
@@ -266,46 +281,34 @@ const char *chain_difference(const struct chain *c, unsigned int i)
 	if (child->luks.data_offset != parent->luks.data_offset ||
 	    child->luks.sector_size != parent->luks.sector_size)
 		return "has another data offset or sector size than its clone";
+	if (ends_in_a_sector(c, i))
+		return "ends for its clone inside a sector";
 	return NULL;
+}
+
+static const char *first_difference(const struct chain *c)
+{
+	const char *why = NULL;
+
+	for (unsigned int i = 0; i + 1 < c->n && !why; i++)
+		why = chain_difference(c, i);
+	return why;
 }
 
 static bool is_layered(const struct chain_options *o, const struct chain *c)
 {
 	/* Raw bytes are librbd's to read through to the parents. */
-	if (o->passphrase_files->n == 0)
-		return false;
-	for (unsigned int i = 0; i + 1 < c->n; i++)
-		if (chain_difference(c, i))
-			return true;
-	return false;
-}
-
-/* Whether what layer i shows of the one above it ends inside a sector. */
-static bool ends_in_a_sector(const struct chain *c, unsigned int i)
-{
-	const struct luks_info *luks = &c->layers[i].luks;
-	uint64_t raw = layer_info(c->layers[i].layer)->raw_overlap;
-	uint64_t above = layer_info(c->layers[i + 1].layer)->raw_size;
-
-	if (above < raw)
-		raw = above;
-	return raw > luks->data_offset && (raw - luks->data_offset) % luks->sector_size != 0;
+	return o->passphrase_files->n > 0 && first_difference(c);
 }
 
 /*
- * Clones that inherit are librbd's to read and to copy up, but for two things: what it copies from
- * more than one layer away has stored zeros for holes, which other clients decrypt; and a sector of
- * which it shows a part has zero bytes of ciphertext behind that part.
+ * Clones that inherit are librbd's to read and to copy up, but for one thing: what it copies from
+ * more than one layer away has stored zeros for holes, which other clients decrypt.
  */
-static bool is_misread_by_librbd(const struct chain_options *o, const struct chain *c,
-				 bool is_read_only)
+static bool is_miswritten_by_librbd(const struct chain_options *o, const struct chain *c,
+				    bool is_read_only)
 {
-	if (o->passphrase_files->n == 0 || !c->layers[0].is_encrypted)
-		return false;
-	for (unsigned int i = 0; i + 1 < c->n; i++)
-		if (ends_in_a_sector(c, i))
-			return true;
-	return c->n > 2 && !is_read_only;
+	return o->passphrase_files->n > 0 && c->layers[0].is_encrypted && c->n > 2 && !is_read_only;
 }
 
 /* What rados_writer_open() and its like ask for, and most images have. */
@@ -327,7 +330,7 @@ static bool could_be_rados(const struct chain_options *o, const struct chain *c,
 bool chain_needs_rados(const struct chain_options *o, const struct chain *c, bool is_read_only)
 {
 	return o->store == STORE_RADOS || is_layered(o, c) ||
-	       (o->store == STORE_AUTO && is_misread_by_librbd(o, c, is_read_only) &&
+	       (o->store == STORE_AUTO && is_miswritten_by_librbd(o, c, is_read_only) &&
 		could_be_rados(o, c, is_read_only));
 }
 
@@ -355,9 +358,8 @@ int chain_check_store(const struct chain_options *o, const struct chain *c, bool
 					    info->spec),
 				  f);
 	if (o->store == STORE_LIBRBD && is_layered(o, c)) {
-		(void)fault_set(f, EXIT_USAGE, -EINVAL,
-				"%s: librbd would show its parents' ciphertext: their keys differ",
-				info->spec);
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "%s: librbd cannot read it: a layer %s",
+				info->spec, first_difference(c));
 		fault_hint(f, "leave out --store, or give --store=rados");
 		return chain_note(o, -EINVAL, f);
 	}
@@ -408,7 +410,7 @@ int chain_open_store(const struct chain_options *o, const struct chain *c,
 		return store_open_file(layer, so, ret, f);
 	if (chain_needs_rados(o, c, so->is_read_only))
 		return open_rados(c, o->cluster, so, ret, f);
-	if (is_misread_by_librbd(o, c, so->is_read_only))
+	if (is_miswritten_by_librbd(o, c, so->is_read_only))
 		log_notice(layer_info(layer)->spec, "librbd serves it: what was never written, "
 						    "other clients may read as noise");
 	librbd.has_direct_reads = o->store == STORE_AUTO;

@@ -213,13 +213,21 @@ static int check_sectors(const struct rados_store *rs, const struct rados_layer 
 	return 0;
 }
 
+/* Who has no keys copies up of a parent what the clone sees of it, which is to be whole sectors. */
+static bool ends_inside_sector(const struct rados_layer *l)
+{
+	uint64_t overlap = layer_info(l->layer)->raw_overlap;
+
+	return overlap > l->data_offset && (overlap - l->data_offset) % l->sector != 0;
+}
+
 /* Whether anybody could take these bytes for something else than we do. */
 static bool is_layered(const struct rados_layer *layers, unsigned int n)
 {
 	for (unsigned int i = 1; i < n; i++)
 		if (layers[i].key_id != layers[0].key_id ||
 		    layers[i].data_offset != layers[0].data_offset ||
-		    layers[i].sector != layers[0].sector)
+		    layers[i].sector != layers[0].sector || ends_inside_sector(&layers[i - 1]))
 			return true;
 	return false;
 }

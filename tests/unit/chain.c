@@ -250,6 +250,10 @@ static void a_view_that_ends_in_a_sector_is_read_by_ourselves(void **state)
 	c.layers[0].layer->info.raw_overlap = SIZE - 512;
 	assert_true(chain_needs_rados(&s.o, &c, false));
 	assert_true(chain_needs_rados(&s.o, &c, true));
+	/* Nor does librbd do it where we would refuse: what it reads and writes there is wrong. */
+	c.layers[0].layer->info.features = 0;
+	assert_true(chain_needs_rados(&s.o, &c, false));
+	assert_string_equal(chain_difference(&c, 0), "ends for its clone inside a sector");
 	c.layers[0].luks.sector_size = c.layers[1].luks.sector_size = 512;
 	assert_false(chain_needs_rados(&s.o, &c, true));
 	/* The parent may be the shorter one. */
