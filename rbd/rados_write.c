@@ -39,6 +39,7 @@ struct part {
 	enum action action;
 	bool is_backed; /* the parent shows through where the object does not exist */
 	bool is_missing_fine; /* then there is nothing to do */
+	bool takes_space; /* and waits for it in a full pool */
 	unsigned int rounds;
 	struct map_wait map;
 	struct copyup_wait copyup;
@@ -132,6 +133,12 @@ static void on_operated(rados_completion_t completion, void *arg)
 		r = 0;
 	if (r == -ENOENT && p->is_backed && p->is_missing_fine)
 		r = 0;
+	/* An empty object, or what a snapshot keeps, takes some after all. */
+	if ((r == -ENOSPC || r == -EDQUOT) && !p->takes_space) {
+		p->takes_space = true;
+		part_operate(p);
+		return;
+	}
 	if (r == -ENOENT && p->is_backed && p->rounds++ < ROUNDS_MAX)
 		part_copyup(p);
 	else if (r < 0)
@@ -170,8 +177,9 @@ static void add_steps(const struct part *p, rados_write_op_t op)
 static void part_operate(struct part *p)
 {
 	struct rados_store *rs = p->change->rs;
-	/* What frees space has to work in a full pool. */
-	int flags = p->action == WRITE ? 0 : LIBRADOS_OPERATION_FULL_TRY;
+	/* In a full pool what frees space is to work, or to fail; all else waits inside librados.
+	 */
+	int flags = p->takes_space ? 0 : LIBRADOS_OPERATION_FULL_TRY;
 	rados_completion_t completion;
 	char name[RADOS_NAME_MAX];
 	rados_write_op_t op;
@@ -243,6 +251,7 @@ static void part_start(struct part *p)
 		part_end(p, 0);
 		return;
 	}
+	p->takes_space = p->action == WRITE;
 	p->map = (struct map_wait){ .done = is_none ? on_map_was_none : on_map_known };
 	if (object_map_set(w->map, &p->map, p->object, state, current) == STORE_DONE)
 		part_mapped(p, is_none);
