@@ -289,7 +289,10 @@ static struct map_wait *gather(struct object_map *m, struct range ranges[RANGES_
 static void on_updated(rados_completion_t completion, void *arg);
 static void on_flagged(rados_completion_t completion, void *arg);
 
-/* The operation is released. Its callback gets arg. */
+/*
+ * The operation is released. Its callback gets arg. None takes space, and what is to be freed in a
+ * full pool waits for it.
+ */
 static int submit(struct object_map *m, const char *object, rados_write_op_t op,
 		  rados_callback_t done, struct map_wait *arg)
 {
@@ -297,7 +300,8 @@ static int submit(struct object_map *m, const char *object, rados_write_op_t op,
 	int r = rados_aio_create_completion2(arg, done, &completion);
 
 	if (r == 0) {
-		r = rados_aio_write_op_operate(op, m->io, completion, object, NULL, 0);
+		r = rados_aio_write_op_operate(op, m->io, completion, object, NULL,
+					       LIBRADOS_OPERATION_FULL_TRY);
 		if (r < 0)
 			rados_aio_release(completion);
 	}

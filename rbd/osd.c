@@ -138,7 +138,8 @@ int osd_write(rados_ioctx_t io, const char *object, rados_write_op_t op, const s
 	int r = osd_begin(&call, &completion);
 
 	if (r == 0) {
-		r = rados_aio_write_op_operate(op, io, completion, object, NULL, 0);
+		r = rados_aio_write_op_operate(op, io, completion, object, NULL,
+					       LIBRADOS_OPERATION_FULL_TRY);
 		if (r < 0)
 			osd_forget(call);
 		else

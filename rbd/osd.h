@@ -41,7 +41,10 @@ int osd_begin(struct osd_call **ret, rados_completion_t *ret_completion);
 void osd_forget(struct osd_call *call);
 int osd_wait(struct osd_call *call, const struct patience *p, void *memory, bool *ret_is_late);
 
-/* The usual: op is sent, waited for and released. 0 or more, -errno, -ETIMEDOUT. */
+/*
+ * The usual: op is sent, waited for and released. 0 or more, -errno, -ETIMEDOUT. Does not wait for
+ * space in a full pool: others may want the lock to make some.
+ */
 int osd_write(rados_ioctx_t io, const char *object, rados_write_op_t op, const struct patience *p);
 /* out_buf of its steps lie in memory, which is treated as in osd_wait(). */
 int osd_read(rados_ioctx_t io, const char *object, rados_read_op_t op, const struct patience *p,

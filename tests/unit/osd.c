@@ -75,7 +75,9 @@ static void an_answer_is_waited_for(void **state)
 		pthread_t thread;
 
 		assert_int_equal(osd_begin(&call, &completion), 0);
-		assert_int_equal(rados_aio_write_op_operate(op, NULL, completion, "x", NULL, 0), 0);
+		assert_int_equal(rados_aio_write_op_operate(op, NULL, completion, "x", NULL,
+							    LIBRADOS_OPERATION_FULL_TRY),
+				 0);
 		rados_release_write_op(op);
 		assert_int_equal(pthread_create(&thread, NULL, answer_soon, &delays_us[i]), 0);
 		/* Not malloc'ed, and not freed: it stays ours. */
