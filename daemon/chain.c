@@ -417,6 +417,37 @@ int chain_open_store(const struct chain_options *o, const struct chain *c,
 	return store_open_librbd(o->cluster, layer, &librbd, ret, f);
 }
 
+static int check_header(const struct chain_options *o, const struct chain_layer *l, struct fault *f)
+{
+	struct luks_header *now = NULL;
+	int r = luks_header_load(layer_read, l->layer, layer_info(l->layer)->raw_size, 0,
+				 &o->limits, &now, f);
+	bool is_same = r == 0 && memcmp(luks_header_info(now)->digest, l->luks.digest,
+					sizeof(l->luks.digest)) == 0;
+
+	(void)luks_header_free(now);
+	if (r < 0 && r != -ENODATA)
+		return r;
+	if (is_same)
+		return 0;
+	fault_hint(f, "somebody changed or replaced it just now; if that was meant, try again");
+	return fault_set(f, EXIT_SAFEGUARD, -ESTALE,
+			 "its LUKS header has changed while it was being opened");
+}
+
+int chain_check_headers(const struct chain_options *o, const struct chain *c, struct fault *f)
+{
+	for (unsigned int i = 0; i < c->n; i++) {
+		int r = c->layers[i].header ? check_header(o, &c->layers[i], f) : 0;
+
+		if (r < 0) {
+			fault_prefix(f, "layer %u: %s", i + 1, layer_name(&c->layers[i]));
+			return r;
+		}
+	}
+	return 0;
+}
+
 uint64_t chain_data_offset(const struct chain *c)
 {
 	return c->n > 0 && c->layers[0].is_encrypted ? c->layers[0].luks.data_offset : 0;

@@ -127,6 +127,13 @@ bool chain_needs_rados(const struct chain_options *o, const struct chain *c, boo
 int chain_open_store(const struct chain_options *o, const struct chain *c,
 		     const struct store_options *so, struct store **ret, struct fault *f);
 
+/*
+ * Whether the headers still are what was read, once others can no longer write the image: seconds,
+ * or whoever was asked for a passphrase, were in between. Blocking. EXIT_SAFEGUARD if not: what
+ * would be written has the key of a header that is gone.
+ */
+int chain_check_headers(const struct chain_options *o, const struct chain *c, struct fault *f);
+
 /* The data area's start in the image itself, in bytes. */
 uint64_t chain_data_offset(const struct chain *c);
 

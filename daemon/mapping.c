@@ -246,7 +246,8 @@ static int start_store(struct mapping *m, struct fault *f)
 	if (r < 0)
 		return fault_set(f, EXIT_PASSPHRASE, r, "%s: cannot update the state file: %s",
 				 m->spec, strerror(-r));
-	return chain_open_store(&m->chain_options, &m->chain, &s, &m->store, f);
+	r = chain_open_store(&m->chain_options, &m->chain, &s, &m->store, f);
+	return r < 0 ? r : chain_check_headers(&m->chain_options, &m->chain, f);
 }
 
 static void stop_store(struct mapping *m)

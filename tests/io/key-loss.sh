@@ -147,6 +147,19 @@ what_can_be_read_once_is_said_so() { # -, a substituted process: only the header
 	done
 	return $rc
 }
+a_header_that_is_replaced_meanwhile_is_not_used() {
+	local pid rc
+	mkfifo -m 600 fifo
+	"$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file fifo file:image >out 2>err &
+	pid=$!
+	# When it opens the pipe, it has read the header.
+	timeout 30 bash -c 'exec 9>fifo; cryptsetup luksFormat --type luks2 "$@" image key; cat key.saved >&9' - "${FAST[@]}"
+	wait $pid
+	rc=$?
+	cat image.saved >image
+	cat out err
+	[[ $rc == 7 && ! -e s && ! -s out ]] && grep 'layer 1: file:image: its LUKS header has changed' err
+}
 an_image_without_encryption_has_no_key_to_lose() {
 	up --encryption-passphrase-file none || return
 	exits 0 check-keys && [[ ! -s out ]] && is "l['key']" none && down
@@ -173,6 +186,7 @@ down || fail "cannot stop"
 claim the_timer_finds_it_too
 claim force_does_not_look
 claim what_can_be_read_once_is_said_so
+claim a_header_that_is_replaced_meanwhile_is_not_used
 claim an_image_without_encryption_has_no_key_to_lose
 claim a_daemon_that_is_killed_has_no_key_to_lose
 [[ $failures -eq 0 ]]

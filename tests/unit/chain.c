@@ -171,6 +171,29 @@ static void without_passphrases_the_raw_image_is_meant(void **state)
 	chain_done(&c);
 }
 
+/* Between the reading of a header and its use somebody may think about a passphrase. */
+static void a_header_that_is_another_one_by_now_is_noticed(void **state)
+{
+	struct setup s;
+	struct chain c = { 0 };
+	struct fault f = { 0 };
+
+	(void)state;
+	format_image(LUKS2);
+	set_up(&s, NEWLINE_AUTO, LUKS_FILE_FIRST, NULL);
+	assert_int_equal(chain_open(&s.o, &c, &f), 0);
+	assert_int_equal(chain_check_headers(&s.o, &c, &f), 0);
+	luks_file_run("cryptsetup luksFormat -q " LUKS2 "--key-file " LUKS_FILE_FIRST
+		      " " LUKS_FILE);
+	assert_int_equal(chain_check_headers(&s.o, &c, &f), -ESTALE);
+	assert_int_equal(f.status, EXIT_SAFEGUARD);
+	assert_non_null(strstr(f.message, "layer 1: file:"));
+	fault_clear(&f);
+	luks_file_make(SIZE);
+	assert_int_equal(chain_check_headers(&s.o, &c, &f), -ESTALE);
+	chain_done(&c);
+}
+
 /* ---- layers by hand ---- */
 
 static struct xts *key_of(unsigned char first)
@@ -323,6 +346,7 @@ int main(int argc, char **argv)
 		TEST(what_does_not_fit_is_explained),
 		TEST(a_final_newline_is_tried_as_the_policy_says),
 		TEST(without_passphrases_the_raw_image_is_meant),
+		TEST(a_header_that_is_another_one_by_now_is_noticed),
 		TEST(a_clone_that_only_inherits_is_flat),
 		TEST(heirs_of_heirs_are_written_by_ourselves),
 		TEST(a_view_that_ends_in_a_sector_is_read_by_ourselves),
