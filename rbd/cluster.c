@@ -196,6 +196,8 @@ static int set_ours(struct cluster *c, struct fault *f)
 		/* No cache or copy of its own between us and the objects. */
 		{ "rbd_plugins", "" },
 		{ "rbd_clone_copy_on_read", "false" },
+		/* What is given up may still happen: after the lock was handed over, too. */
+		{ "rados_osd_op_timeout", "0" },
 		{ "client_mount_timeout", seconds },
 	};
 
