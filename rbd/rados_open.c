@@ -147,6 +147,11 @@ static int check_facts(struct rados_store *rs, const struct image_facts *f, char
 		return refuse(
 			why, len,
 			"its exclusive-lock feature was disabled; enable it and map it again");
+	/* Whoever has the lock keeps the map, without looking at what we write. */
+	if (!w->has_lock && (f->features & RBD_FEATURE_OBJECT_MAP))
+		return refuse(why, len,
+			      "its object-map feature was enabled, which only the owner of the "
+			      "exclusive lock can keep; unmap it and map it again");
 	if (1ull << f->order != rs->layers[0].layout.object_size)
 		return refuse(why, len, "its object size is another one now");
 	if (f->has_parent &&
