@@ -32,15 +32,32 @@ static int op_flush(struct store *s, struct store_io *io)
 
 /* ---- size and overlap ---- */
 
-static int get_overlap(struct handle *h, void *data)
-{
-	uint64_t *overlap = data;
-	int r = rbd_get_overlap(h->image, overlap);
+struct parent_facts {
+	uint64_t overlap; /* bytes, raw */
+	bool has_parent;
+	struct rados_parent parent;
+};
 
+static int get_parent(struct handle *h, void *data)
+{
+	struct parent_facts *facts = data;
+	rbd_linked_image_spec_t image;
+	rbd_snap_spec_t snap;
+	int r = rbd_get_overlap(h->image, &facts->overlap);
+
+	if (r == 0)
+		r = rbd_get_parent(h->image, &image, &snap);
 	/* Flattened since: all that was the parent's is the child's now. */
 	if (r == -ENOENT)
-		*overlap = 0;
-	return r == -ENOENT ? 0 : r;
+		facts->overlap = 0;
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	facts->has_parent = true;
+	facts->parent = (struct rados_parent){ .pool = image.pool_id, .snap = snap.id };
+	(void)snprintf(facts->parent.id, sizeof(facts->parent.id), "%s", image.image_id);
+	rbd_linked_image_spec_cleanup(&image);
+	rbd_snap_spec_cleanup(&snap);
+	return 0;
 }
 
 static void set_overlap(struct rados_store *rs, unsigned int i, uint64_t raw_overlap)
@@ -55,7 +72,8 @@ static void set_overlap(struct rados_store *rs, unsigned int i, uint64_t raw_ove
 static int op_raw_size(struct store *s, uint64_t *ret)
 {
 	struct rados_store *rs = rados_of(s);
-	uint64_t size, overlap = 0;
+	struct parent_facts facts = { .overlap = 0 };
+	uint64_t size;
 	int r;
 
 	/* Then the owner has read it, and planned for it. */
@@ -65,11 +83,12 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	}
 	r = rs->image->ops->raw_size(rs->image, &size);
 	if (r == 0)
-		r = handle_call(librbd_of(rs->image)->handle, rs->timeout_s, get_overlap, &overlap,
-				sizeof(overlap));
+		r = handle_call(librbd_of(rs->image)->handle, rs->timeout_s, get_parent, &facts,
+				sizeof(facts));
 	if (r < 0)
 		return r;
-	set_overlap(rs, 0, overlap);
+	atomic_store(&rs->is_parent_lost, facts.has_parent && !rados_is_parent(rs, &facts.parent));
+	set_overlap(rs, 0, facts.overlap);
 	atomic_store(&rs->raw_size, size);
 	*ret = size;
 	return 0;
@@ -92,6 +111,10 @@ static void op_health(struct store *s, char *buf, size_t len)
 	buf[0] = '\0';
 	if (rs->writer)
 		owner_health(rs->writer->owner, buf, len);
+	else if (atomic_load(&rs->is_parent_lost))
+		(void)snprintf(buf, len,
+			       "it has another parent now, and the old one's bytes cannot be read; "
+			       "unmap it and map it again");
 }
 
 static void on_change(void *arg)
@@ -276,6 +299,15 @@ static int open_steps(struct rados_store *rs, struct cluster *c, const struct ra
 		r = check_sectors(rs, layers, f);
 	if (r < 0)
 		return r;
+	/* Not as it is when the lock is ours: it may have been flattened since the chain was read.
+	 */
+	if (rs->n > 1) {
+		const struct layer_info *parent = layer_info(layers[1].layer);
+
+		rs->parent.pool = parent->pool_id;
+		rs->parent.snap = parent->snap_id;
+		(void)snprintf(rs->parent.id, sizeof(rs->parent.id), "%s", parent->image_id);
+	}
 	for (unsigned int i = 0; i < rs->n; i++)
 		set_overlap(rs, i, layer_info(layers[i].layer)->raw_overlap);
 	atomic_store(&rs->raw_size, rs->layers[0].raw_size);

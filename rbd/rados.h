@@ -52,10 +52,7 @@ struct rados_writer {
 	struct rados_plan plan;
 	bool is_planned;
 	/* What the image was when it was opened; the rest may change. */
-	uint64_t parent_snap;
-	int64_t parent_pool;
-	char parent_id[64];
-	bool had_parent, has_lock, has_identity;
+	bool has_lock, has_identity;
 	unsigned char identity[256]; /* the beginning of the header */
 	/* Copy-ups under way, by object, and those that wait for memory. */
 	pthread_mutex_t lock;
@@ -70,6 +67,13 @@ struct rados_writer {
 	} ending;
 };
 
+/* The snapshot that the child was cloned from. */
+struct rados_parent {
+	int64_t pool;
+	uint64_t snap;
+	char id[64];
+};
+
 struct rados_store {
 	struct store base;
 	struct store *image; /* owned; read-only stores: knows size and changes of the child */
@@ -80,6 +84,9 @@ struct rados_store {
 	bool is_layered; /* others may see these bytes otherwise than we do */
 	uint32_t sector_max; /* bytes: the largest of the layers */
 	atomic_uint_fast64_t raw_size; /* bytes of the child, as last asked for */
+	struct rados_parent parent; /* when it was opened; of a child without one: nothing */
+	/* By now it has another: then nobody keeps what the old one has, and it cannot be read. */
+	atomic_bool is_parent_lost;
 	unsigned int n;
 	struct rados_objects layers[];
 };
@@ -88,6 +95,9 @@ static inline struct rados_store *rados_of(struct store *s)
 {
 	return (struct rados_store *)s;
 }
+
+/* Whether the child still has the parent that it was opened with. */
+bool rados_is_parent(const struct rados_store *rs, const struct rados_parent *p);
 
 /* rados_io.c */
 int rados_store_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len);

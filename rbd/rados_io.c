@@ -45,6 +45,12 @@ void rados_object_name(const struct rados_objects *l, uint64_t object, char name
 	(void)snprintf(name, RADOS_NAME_MAX, "%s.%016" PRIx64, l->prefix, object);
 }
 
+bool rados_is_parent(const struct rados_store *rs, const struct rados_parent *p)
+{
+	return rs->n > 1 && p->pool == rs->parent.pool && p->snap == rs->parent.snap &&
+	       strcmp(p->id, rs->parent.id) == 0;
+}
+
 static unsigned char *bytes_of(const struct piece *p)
 {
 	const struct store_io *io = p->read->io;
@@ -187,6 +193,10 @@ static void go_up(struct piece *p)
 
 	if (overlap < p->limit)
 		p->limit = overlap;
+	if (p->layer == 0 && p->dev_off < p->limit && atomic_load(&rs->is_parent_lost)) {
+		piece_end(p, -EIO);
+		return;
+	}
 	if (p->layer + 1u == rs->n)
 		p->limit = p->dev_off;
 	else

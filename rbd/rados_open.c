@@ -104,7 +104,7 @@ static int check_identity(struct rados_store *rs, const struct image_facts *f,
 			       "know who wrote it: what was written here needs the old header");
 		return -ECANCELED;
 	}
-	if (w->had_parent && !f->has_parent && memcmp(now, "RBDL", 4) == 0) {
+	if (rs->n > 1 && !f->has_parent && memcmp(now, "RBDL", 4) == 0) {
 		(void)snprintf(why, len,
 			       "it was flattened by a client that had not loaded its encryption: "
 			       "parts that were never written hold bytes of its parent under the "
@@ -136,6 +136,14 @@ static int refuse(char *why, size_t len, const char *text)
 	return -ECANCELED;
 }
 
+static bool is_parent(const struct rados_store *rs, const struct image_facts *f)
+{
+	struct rados_parent now = { .pool = f->parent_pool, .snap = f->parent_snap };
+
+	(void)snprintf(now.id, sizeof(now.id), "%s", f->parent_id);
+	return rados_is_parent(rs, &now);
+}
+
 static int check_facts(struct rados_store *rs, const struct image_facts *f, char *why, size_t len)
 {
 	const struct rados_writer *w = rs->writer;
@@ -154,10 +162,10 @@ static int check_facts(struct rados_store *rs, const struct image_facts *f, char
 			      "exclusive lock can keep; unmap it and map it again");
 	if (1ull << f->order != rs->layers[0].layout.object_size)
 		return refuse(why, len, "its object size is another one now");
-	if (f->has_parent &&
-	    (!w->had_parent || f->parent_pool != w->parent_pool ||
-	     f->parent_snap != w->parent_snap || strcmp(f->parent_id, w->parent_id) != 0))
+	if (f->has_parent && !is_parent(rs, f)) {
+		atomic_store(&rs->is_parent_lost, true);
 		return refuse(why, len, "it has another parent now; unmap it and map it again");
+	}
 	if (f->size <= rs->base.data_offset)
 		return refuse(why, len, "it has become too small to hold anything");
 	return 0;
@@ -290,16 +298,6 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 		w->max_running = 1;
 	w->has_lock = info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
 	rs->writer = w;
-	/* Not as it is when the lock is ours: it may have been flattened since the chain was read.
-	 */
-	if (rs->n > 1) {
-		const struct layer_info *parent = layer_info(layers[1].layer);
-
-		w->had_parent = true;
-		w->parent_pool = parent->pool_id;
-		w->parent_snap = parent->snap_id;
-		(void)snprintf(w->parent_id, sizeof(w->parent_id), "%s", parent->image_id);
-	}
 	r = cluster_ioctx(c, info->pool_id, info->nspace, &w->metadata);
 	if (r == 0)
 		r = cluster_ioctx(c, rs->layers[0].pool_id, rs->nspace, &w->copyup);

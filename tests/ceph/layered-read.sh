@@ -119,6 +119,18 @@ flatten_changes_nothing() {
 		nbdcopy --no-extents "$URI" "$T/ours" && cmp "$T/before" "$T/ours" || rc=1
 	ours_stop rbd/z2 && return $rc
 }
+# A parent that is being moved away keeps nothing for us, and what is gone would look like zeros.
+parent_that_moves_is_not_read() {
+	local rc=0
+	ours rbd/x luks x --read-only || return 1
+	rbd migration prepare plain moved || rc=1
+	wait_for 10 says_so || rc=1
+	nbdcopy --no-extents "$URI" "$T/ours" && rc=1
+	rbd --no-progress migration abort moved || rc=1
+	wait_for 10 nbdcopy --no-extents "$URI" "$T/ours" || rc=1
+	ours_stop rbd/x && return $rc
+}
+says_so() { "$PROGRAM" status rbd/x | grep 'health .*another parent'; }
 has_size() { [[ $(nbdinfo --size "$URI") -eq $1 ]]; }
 
 [[ $# -gt 0 ]] || set -- load overlap random
@@ -128,6 +140,7 @@ for part; do
 		cases_of load
 		check "a resize of the head is followed" resize_is_followed
 		check "a flatten by Reef changes nothing" flatten_changes_nothing
+		check "a parent that moves is not read" parent_that_moves_is_not_read
 		;;
 	random)
 		seed=${SEED:-$((SRANDOM % 1000000))}

@@ -106,8 +106,8 @@ static void open_image(bool has_lock)
 {
 	/* Only asked for a handle, which nobody here looks at. */
 	static uint64_t cluster[64];
-	static struct layer child, parent;
-	struct rados_layer layers[2] = { { .layer = &child }, { .layer = &parent } };
+	static struct layer child;
+	struct rados_layer layers[1] = { { .layer = &child } };
 	struct store_options o = { .is_without_lock = !has_lock };
 	struct fault f = { 0 };
 
@@ -115,10 +115,10 @@ static void open_image(bool has_lock)
 	osd.answer = answer_header;
 	child.info = (struct layer_info){ .spec = "rbd/child", .image_id = "10", .pool_id = 3 };
 	child.info.features = has_lock ? RBD_FEATURE_EXCLUSIVE_LOCK : 0;
-	parent.info = (struct layer_info){ .image_id = "20", .pool_id = 3, .snap_id = 4 };
 	rs = calloc(1, sizeof(*rs) + 2 * sizeof(rs->layers[0]));
 	assert_non_null(rs);
 	rs->n = 2;
+	rs->parent = (struct rados_parent){ .pool = 3, .snap = 4, .id = "20" };
 	rs->cluster = (struct cluster *)cluster;
 	rs->base.is_encrypted = true;
 	rs->base.data_offset = 2 * MIB;
@@ -235,6 +235,7 @@ static void an_image_that_is_another_one_is_not_written(void **state)
 	f = facts_of();
 	f.size = 2 * MIB;
 	expect_refusal(&f, "too small");
+	assert_false(atomic_load(&rs->is_parent_lost));
 	f = facts_of();
 	f.parent_snap = 5;
 	expect_refusal(&f, "another parent");
@@ -244,6 +245,8 @@ static void an_image_that_is_another_one_is_not_written(void **state)
 	f = facts_of();
 	(void)snprintf(f.parent_id, sizeof(f.parent_id), "21");
 	expect_refusal(&f, "another parent");
+	/* Nobody keeps for us what the old one has. */
+	assert_true(atomic_load(&rs->is_parent_lost));
 	/* What was planned before is still what is planned. */
 	assert_int_equal(rs->writer->plan.raw_size, 16 * MIB);
 	close_image();

@@ -295,6 +295,21 @@ static void what_a_clone_does_not_see_is_not_asked_for(void **state)
 	expect_piece(fx, 0, 3 * OBJECT, OBJECT, STORE_LAYER_ZERO);
 }
 
+/* Its bytes may be gone by now, which looks like zeros. */
+static void a_parent_that_is_lost_is_not_read(void **state)
+{
+	struct fixture *fx = *state;
+
+	fakes[0].bytes[2] = OBJECT;
+	fakes[1].bytes[3] = OBJECT;
+	atomic_store(&fx->rs->layers[0].overlap, 4 * OBJECT);
+	atomic_store(&fx->rs->is_parent_lost, true);
+	assert_int_equal(read_range(fx, 2 * OBJECT, OBJECT), 0);
+	assert_int_equal(read_range(fx, 2 * OBJECT, 2 * OBJECT), -EIO);
+	/* What the clone never saw of it is zeros all the same. */
+	assert_int_equal(read_range(fx, 4 * OBJECT, OBJECT), 0);
+}
+
 static void errors_of_any_object_fail_the_read_once(void **state)
 {
 	struct fixture *fx = *state;
@@ -348,6 +363,7 @@ int main(void)
 		test(the_overlap_ends_a_piece_inside_a_sector),
 		test(the_smallest_overlap_on_the_way_up_counts),
 		test(what_a_clone_does_not_see_is_not_asked_for),
+		test(a_parent_that_is_lost_is_not_read),
 		test(errors_of_any_object_fail_the_read_once),
 		test(calls_that_cannot_be_made_fail_the_read_once),
 		test(beyond_the_end_is_an_error),
