@@ -7,7 +7,7 @@
  *
  *	rbdcrypt-nbd@NAME.service.d/50-rbdcrypttab.conf   the volume
  *	rbdcrypt.target.requires|wants/...                started at boot
- *	DEVICE.device.wants/...                           started when a mount asks for it
+ *	DEVICE.device.wants/, rbdcrypt-wanted@NAME.service.d/...  started when a mount asks for it
  *	rbdcrypt-keys@NAME.path.d/..., MOUNT.mount.wants/ started when its key comes
  *
  * No file system but the root's may be there yet, and nothing may be asked of systemd. A wrong
@@ -231,10 +231,31 @@ static int write_wait(struct generator *g, const struct tab_entry *e, const char
 	return add_link(g, folder, unit, "rbdcrypt-nbd@.service");
 }
 
+/* Whoever asks for the device, at path, starts the volume, if the device is not there. */
+static int write_wanted(struct generator *g, const struct tab_entry *e, const char *path,
+			const char *device)
+{
+	char unit[256], folder[4200];
+	FILE *out;
+	int r;
+
+	(void)snprintf(unit, sizeof(unit), "rbdcrypt-wanted@%s.service", e->name);
+	out = open_drop_in(g, unit);
+	if (!out)
+		return -EIO;
+	fputs("[Unit]\nConditionPathExists=!", out);
+	unit_put_value(out, path);
+	fputc('\n', out);
+	r = close_drop_in(g, out, unit);
+	if (r < 0)
+		return r;
+	(void)snprintf(folder, sizeof(folder), "%s.device.wants", device);
+	return add_link(g, folder, unit, "rbdcrypt-wanted@.service");
+}
+
 static int write_volume(struct generator *g, const struct tab_entry *e)
 {
 	char unit[256], link[2048], path[sizeof(DEV) + sizeof(link)], device[4096] = "";
-	char folder[4200];
 	int r = 0;
 
 	(void)snprintf(unit, sizeof(unit), "rbdcrypt-nbd@%s.service", e->name);
@@ -253,10 +274,8 @@ static int write_volume(struct generator *g, const struct tab_entry *e)
 		return r;
 	if (e->is_waiting)
 		return write_wait(g, e, unit);
-	if (device[0]) {
-		(void)snprintf(folder, sizeof(folder), "%s.device.wants", device);
-		r = add_link(g, folder, unit, "rbdcrypt-nbd@.service");
-	}
+	if (device[0])
+		r = write_wanted(g, e, path, device);
 	if (r < 0 || e->is_manual)
 		return r;
 	return add_link(g, e->is_optional ? "rbdcrypt.target.wants" : "rbdcrypt.target.requires",

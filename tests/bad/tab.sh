@@ -37,6 +37,9 @@ said() { [[ $(<"$dir/err") == *"$1"* ]]; }
 has() { [[ -e $out/$1 || -L $out/$1 ]]; }
 line() { grep -qxF -- "$2" "$out/rbdcrypt-nbd@$1.service.d/50-rbdcrypttab.conf"; }
 
+# Started when its device is asked for, and not when somebody else mapped it.
+if_absent() { grep -qxF -- "ConditionPathExists=!$2" "$out/rbdcrypt-wanted@$1.service.d/50-rbdcrypttab.conf"; }
+
 all_of() { # "CMD ARG" ...
 	local each
 	for each; do
@@ -51,7 +54,8 @@ generate <<<'db rbd/db /keys/a,/keys/b read-only,id=vm'
 check volume-is-wanted-and-ordered all_of '((rc == 0))' '[[ ! -s $dir/err ]]' \
 	'has rbdcrypt.target.requires/rbdcrypt-nbd@db.service' \
 	'has remote-fs.target.wants/rbdcrypt.target' \
-	'has dev-rbdcrypt-rbd-db.device.wants/rbdcrypt-nbd@db.service' \
+	'has dev-rbdcrypt-rbd-db.device.wants/rbdcrypt-wanted@db.service' \
+	'if_absent db "/dev/rbdcrypt/rbd/db"' \
 	'line db "Before=blockdev@dev-rbdcrypt-rbd-db.target"' \
 	'line db "Wants=blockdev@dev-rbdcrypt-rbd-db.target"' \
 	'line db "RequiresMountsFor=\"/keys/b\""' 'line db "Before=rbdcrypt.target"' \
@@ -63,7 +67,9 @@ c rbd/c /m/k key-wait,key-mount=/m
 d rbd/d keyring:x -'
 check options-choose-who-starts-it all_of '((rc == 1))' \
 	'! has rbdcrypt.target.requires/rbdcrypt-nbd@a.service' \
-	'has dev-rbdcrypt-rbd-a.device.wants/rbdcrypt-nbd@a.service' \
+	'has dev-rbdcrypt-rbd-a.device.wants/rbdcrypt-wanted@a.service' \
+	'if_absent a "/dev/rbdcrypt/rbd/a"' '! has rbdcrypt-wanted@c.service.d' \
+	'[[ ! $(find "$out" -path "*.device.wants/rbdcrypt-nbd@*") ]]' \
 	'has rbdcrypt.target.wants/rbdcrypt-nbd@b.service' '! line b "Before=rbdcrypt.target"' \
 	'! has rbdcrypt.target.requires/rbdcrypt-nbd@c.service' \
 	'has rbdcrypt.target.wants/rbdcrypt-keys@c.path' \
@@ -79,12 +85,15 @@ y rbd/$HOME/"b\040%n /a"b'
 check odd-names-stay-themselves all_of '((rc == 1))' 'said ":1: key file"' \
 	'grep -qF -- "\"/a\\\"b\" -- \"rbd/\$\$HOME/\\\"b %%n\"" "$out"/*y*/*'
 
+generate <<<'p rbd/n/a%b@s\040t -'
+check condition-has-the-name-that-udev-makes if_absent p '/dev/rbdcrypt/rbd/n/a\x25b@s\x20t'
+
 generate <<<'one rbd/one
 two rbd/two -
 two rbd/three -
 four rbd/two -'
 check others-start all_of '((rc == 1))' 'has rbdcrypt.target.requires/rbdcrypt-nbd@two.service' \
-	'[[ $(find "$out" -name "*.conf" | wc -l) == 1 ]]' \
+	'[[ $(find "$out" -name "*.conf" | wc -l) == 2 ]]' 'has rbdcrypt-wanted@two.service.d' \
 	'said "$RBDCRYPTTAB:1: too few fields; expected: NAME"' \
 	'said "$RBDCRYPTTAB:3: the same name as in $RBDCRYPTTAB:2"' \
 	'said "$RBDCRYPTTAB:4: the same image as in $RBDCRYPTTAB:2"'

@@ -474,6 +474,26 @@ noauto_volume_starts_with_its_mount() {
 	systemctl stop rbdcrypt-nbd@part.service
 }
 
+# The device is there then, and the volume's own unit has nothing to do with it, nor fails.
+noauto_volume_is_mapped_by_others() {
+	local service=rbdcrypt-nbd@part.service
+	nbd_host_map part
+	udevadm settle
+	wait_long 10 is ActiveState dev-rbdcrypt-rbd-part.device active
+	systemctl start srv-part.mount
+	mountpoint -q /srv/part
+	sleep 2
+	same service inactive "$(unit ActiveState $service)"
+	same starts 0 "$(unit NRestarts $service)"
+	systemctl stop srv-part.mount
+	nbd unmap rbd/part
+	wait_for 5 gone_link /dev/rbdcrypt/rbd/part
+	systemctl start srv-part.mount
+	same service active "$(unit ActiveState $service)"
+	systemctl stop srv-part.mount
+	systemctl stop $service
+}
+
 volume_starts_when_its_key_appears() {
 	same before inactive "$(unit ActiveState rbdcrypt-nbd@later.service)"
 	mkdir -p /run/keys
@@ -579,6 +599,7 @@ first() {
 	claim volume-starts-when-its-key-appears
 	claim volume-starts-when-its-keys-are-mounted
 	claim noauto-volume-starts-with-its-mount
+	claim noauto-volume-is-mapped-by-others
 	claim partitions-have-names-and-nothing-is-left
 	claim daemon-of-the-host-serves
 	claim credential-is-a-key-source
