@@ -53,7 +53,8 @@ void librbd_direct_look(struct librbd_store *ls)
 {
 	struct layer_settings s = { 0 };
 
-	if (!ls->direct.io)
+	/* A cache stays until the image is closed, whatever is configured since. */
+	if (!ls->direct.io || !ls->base.is_writethrough)
 		return;
 	/* In doubt librbd knows. */
 	atomic_store(&ls->direct.is_on,

@@ -195,6 +195,17 @@ static void what_librbd_has_to_see_to_it_reads(void **state)
 	expect_read(0, 512, 0);
 }
 
+/* librbd makes its cache when it opens the image, and has it until it closes that. */
+static void a_cache_that_was_there_first_is_not_read_past(void **state)
+{
+	(void)state;
+	fake.cache = "true";
+	must_open_direct();
+	expect_read(0, 512, 0);
+	set_and_look(&fake.cache, "false");
+	expect_read(0, 512, 0);
+}
+
 static void nobody_reads_there_who_was_not_told_to(void **state)
 {
 	const struct store_options o = { .timeout_s = 60 };
@@ -224,6 +235,7 @@ int main(void)
 		TEST(errors_of_objects_are_the_readers),
 		TEST(what_the_image_lost_is_not_read),
 		TEST(what_librbd_has_to_see_to_it_reads),
+		TEST(a_cache_that_was_there_first_is_not_read_past),
 		TEST(nobody_reads_there_who_was_not_told_to),
 		TEST(where_the_objects_are_unknown_librbd_reads),
 	};
