@@ -15,18 +15,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Whether somebody listens there. */
-static bool is_alive(const struct sockaddr_un *a)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool yes = fd >= 0 &&
-		   (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN);
-
-	if (fd >= 0)
-		(void)close(fd);
-	return yes;
-}
-
 /* A service may be forbidden to ask, even for nothing. */
 static bool is_given_away(const struct unix_socket_access *access)
 {
@@ -77,6 +65,37 @@ static int bind_at(int fd, const struct sockaddr_un *a, const struct unix_socket
 	return r;
 }
 
+/*
+ * 0 when nobody listens there any more, which is so only if the kernel says it: who may not ask, or
+ * has no descriptor left to ask with, would take the name away from a living server. -EADDRINUSE
+ * when somebody does.
+ */
+static int look_for_dead(const struct sockaddr_un *a)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
+
+	if (fd < 0)
+		return -errno;
+	r = connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 ? -errno : 0;
+	(void)close(fd);
+	if (r == -ECONNREFUSED || r == -ENOENT)
+		return 0;
+	/* Its queue is full, or it is of another type. */
+	return r == 0 || r == -EAGAIN || r == -EPROTOTYPE ? -EADDRINUSE : r;
+}
+
+/* What one that was killed left behind. */
+static int replace(int fd, const struct sockaddr_un *a, const struct unix_socket_access *access,
+		   int backlog)
+{
+	int r = look_for_dead(a);
+
+	/* It may have ended, and removed it, in the meantime. */
+	if (r == 0 && unlink(a->sun_path) < 0 && errno != ENOENT)
+		r = -errno;
+	return r < 0 ? r : bind_at(fd, a, access, backlog);
+}
+
 int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -92,9 +111,8 @@ int unix_socket_listen(const char *path, const struct unix_socket_access *access
 	r = bind_at(fd, &a, access, backlog);
 	if (r == -EADDRINUSE && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
 		r = -EEXIST;
-	/* Left behind by one that was killed. */
-	if (r == -EADDRINUSE && !is_alive(&a) && unlink(path) == 0)
-		r = bind_at(fd, &a, access, backlog);
+	if (r == -EADDRINUSE)
+		r = replace(fd, &a, access, backlog);
 	if (r < 0) {
 		(void)close(fd);
 		return r;

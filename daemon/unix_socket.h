@@ -17,8 +17,8 @@ struct unix_socket_access {
 /*
  * A stream socket that listens at path, at no time open to more than access says. What a dead
  * server left there is replaced. The descriptor (non-blocking, closed by exec), or -EADDRINUSE when
- * a server listens there, -EEXIST when something else is in the way, -ENAMETOOLONG, -errno. Any
- * thread.
+ * a server listens there, -EEXIST when something else is in the way, -ENAMETOOLONG, -errno; then
+ * what is there stays, also when there was no asking whether its server lives. Any thread.
  */
 int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog);
 
