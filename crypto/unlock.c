@@ -465,7 +465,7 @@ static int start_fault(struct fault *f, int error)
 		error = -EACCES;
 	if (error == -ENOENT || error == -EACCES)
 		fault_hint(f, "/proc must be mounted, and /dev/null must be there");
-	return fault_set(f, error == -ENOMEM ? EXIT_MEMORY : EXIT_HEADER, error,
+	return fault_set(f, fault_status(error, EXIT_HEADER), error,
 			 "cannot start the unlock process: %s", strerror(-error));
 }
 

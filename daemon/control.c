@@ -421,8 +421,8 @@ static int open_socket(struct control *c, struct fault *f)
 	if (fd == -EADDRINUSE)
 		return fault_set(f, EXIT_BUSY, fd, "another daemon listens on %s", path);
 	if (fd < 0)
-		return fault_set(f, EXIT_NOT_FOUND, fd, "cannot listen on %s: %s", path,
-				 strerror(-fd));
+		return fault_set(f, fault_status(fd, EXIT_NOT_FOUND), fd, "cannot listen on %s: %s",
+				 path, strerror(-fd));
 	text_copy(c->path, sizeof(c->path), path);
 	return fd;
 }

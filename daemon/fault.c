@@ -23,6 +23,22 @@ static void make_one_line(char *s)
 			*s = '?';
 }
 
+enum exit_status fault_status(int error, enum exit_status otherwise)
+{
+	switch (-error) {
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return EXIT_PASSPHRASE;
+	case ENOMEM:
+	case EMFILE:
+	case ENFILE:
+		return EXIT_MEMORY;
+	default:
+		return otherwise;
+	}
+}
+
 int fault_set(struct fault *f, enum exit_status status, int error, const char *fmt, ...)
 {
 	va_list ap;

@@ -300,8 +300,8 @@ static int explain(const struct kind *kind, const struct key_request *q, int r, 
 	case -EINTR:
 		return fault_set(f, EXIT_TIMED_OUT, r, "%s %s: interrupted", noun, q->source);
 	default:
-		return fault_set(f, EXIT_PASSPHRASE, r, "cannot read %s %s: %s", noun, q->source,
-				 strerror(-r));
+		return fault_set(f, fault_status(r, EXIT_PASSPHRASE), r, "cannot read %s %s: %s",
+				 noun, q->source, strerror(-r));
 	}
 }
 

@@ -195,7 +195,7 @@ static int open_path(struct listener *l, struct fault *f)
 				 "socket %s: this process may not give it that owner or group",
 				 path);
 	if (fd < 0) {
-		(void)fault_set(f, fd == -EEXIST ? EXIT_BUSY : EXIT_NOT_FOUND, fd,
+		(void)fault_set(f, fd == -EEXIST ? EXIT_BUSY : fault_status(fd, EXIT_NOT_FOUND), fd,
 				"cannot listen on %s: %s", path, strerror(-fd));
 		if (fd == -EEXIST)
 			fault_hint(f, "a file that is no socket is in the way");

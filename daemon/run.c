@@ -241,8 +241,8 @@ static int settle(struct run *r, struct fault *f)
 	if (e < 0)
 		return fault_set(f, EXIT_MEMORY, e, "cannot start the daemon: %s", strerror(-e));
 	if (r->log_file && (e = log_open_file(r->log_file)) < 0)
-		return fault_set(f, EXIT_USAGE, e, "cannot write log file %s: %s", r->log_file,
-				 strerror(-e));
+		return fault_set(f, fault_status(e, EXIT_USAGE), e, "cannot write log file %s: %s",
+				 r->log_file, strerror(-e));
 	if (r->kind != MAPPING_SERVE && process_set_io_flusher() < 0)
 		log_debug(NULL, "not an IO flusher: no privilege");
 	e = secret_protect_process();

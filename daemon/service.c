@@ -210,8 +210,8 @@ static int settle(struct service *s, struct fault *f)
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot start the daemon: %s", strerror(-r));
 	if (o->log_file && (r = log_open_file(o->log_file)) < 0)
-		return fault_set(f, EXIT_USAGE, r, "cannot write log file %s: %s", o->log_file,
-				 strerror(-r));
+		return fault_set(f, fault_status(r, EXIT_USAGE), r, "cannot write log file %s: %s",
+				 o->log_file, strerror(-r));
 	if (process_set_io_flusher() < 0)
 		log_debug(NULL, "not an IO flusher: no privilege");
 	r = secret_protect_process();

@@ -132,25 +132,28 @@ int state_run_dir(const char *given, char *buf, size_t len, struct fault *f)
 
 static int directory_fault(const char *run_dir, int error, struct fault *f)
 {
-	enum exit_status status = error == -EACCES || error == -EPERM || error == -EROFS
-					  ? EXIT_PASSPHRASE
-					  : EXIT_NOT_FOUND;
+	enum exit_status status = fault_status(error, EXIT_NOT_FOUND);
 
 	(void)fault_set(f, status, error, "%s: cannot use it as run directory: %s", run_dir,
 			strerror(-error));
-	fault_hint(f, "run as root, or name another directory with --run-dir");
+	if (status != EXIT_MEMORY)
+		fault_hint(f, "run as root, or name another directory with --run-dir");
 	return error;
 }
 
 /* For owners: made if missing, and nobody else may put files of his own under our names. */
 static int open_own_dir(const char *run_dir, int *ret_fd, struct fault *f)
 {
-	bool is_new = mkdir(run_dir, 0755) == 0;
+	int error = mkdir(run_dir, 0755) < 0 ? -errno : 0;
+	const bool is_new = error == 0;
 	cleanup_fd int fd = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 
-	if (fd < 0)
-		return directory_fault(run_dir, -errno, f);
+	if (fd < 0) {
+		/* Why it is not there was said when it was to be made. */
+		error = errno == ENOENT && error < 0 && error != -EEXIST ? error : -errno;
+		return directory_fault(run_dir, error, f);
+	}
 	if ((is_new && fchmod(fd, 0755) < 0) || fstat(fd, &st) < 0)
 		return directory_fault(run_dir, -errno, f);
 	if ((st.st_uid != geteuid() && st.st_uid != 0) || st.st_mode & 022) {

@@ -16,7 +16,7 @@ enum exit_status {
 	EXIT_OK = 0,
 	EXIT_USAGE = 1,
 	EXIT_PASSPHRASE = 2, /* wrong passphrase, or no permission */
-	EXIT_MEMORY = 3,
+	EXIT_MEMORY = 3, /* or no descriptor */
 	EXIT_NOT_FOUND = 4, /* image, snapshot or device wrong or missing */
 	EXIT_BUSY = 5, /* already mapped, or in use */
 	EXIT_TIMED_OUT = 6,
@@ -34,6 +34,12 @@ struct fault {
 	char message[1024]; /* one line, subject first, no final dot or newline */
 	char hint[512]; /* what to do, or empty */
 };
+
+/*
+ * What a negative errno says by itself, whatever was tried: a permission is missing, memory or
+ * descriptors have run out. Else otherwise.
+ */
+enum exit_status fault_status(int error, enum exit_status otherwise);
 
 /*
  * Records the explanation and returns error, so that a leaf can write

@@ -26,7 +26,7 @@
 
 static int explain_open(const char *path, int error, bool is_writer, struct fault *f)
 {
-	enum exit_status status = EXIT_NOT_FOUND;
+	enum exit_status status = fault_status(error, EXIT_NOT_FOUND);
 
 	if (error == -EBUSY) {
 		fault_set(f, EXIT_BUSY, error, "%s: in use: mounted, or held by another program",
@@ -34,10 +34,6 @@ static int explain_open(const char *path, int error, bool is_writer, struct faul
 		fault_hint(f, "free it, or use --read-only");
 		return error;
 	}
-	if (error == -EACCES || error == -EPERM || error == -EROFS)
-		status = EXIT_PASSPHRASE;
-	else if (error == -ENOMEM || error == -EMFILE || error == -ENFILE)
-		status = EXIT_MEMORY;
 	fault_set(f, status, error, "%s: cannot open it%s: %s", path,
 		  is_writer ? " for writing" : "", strerror(-error));
 	if (status == EXIT_PASSPHRASE && is_writer)

@@ -198,6 +198,30 @@ END
 PROGRAM=$T/passed refuse "a list for a TCP socket" 1 'descriptor 3.*no unix socket' serve --allow-user root rbd/plain
 refuse "a file in the socket's place" 5 "$T/s.file" serve --socket "$T/s.file" rbd/plain
 refuse "no folder for the socket" 4 "$T/nodir/s" serve --socket "$T/nodir/s" rbd/plain
+refuse "no folder for the log" 1 "log file $T/nodir/log: No such file" "${S[@]}" --log-file "$T/nodir/log" rbd/plain
+
+# ---- what the system does not give ----
+# with_few N: a program that may open no more than N files
+with_few() {
+	printf '#!/bin/bash\nulimit -n %d && exec "%s" "$@"\n' "$1" "$PROGRAM" >"$T/few"
+	chmod +x "$T/few"
+}
+# It fails in three places.
+for n in 8 10 14; do
+	with_few $n
+	PROGRAM=$T/few refuse "$n open files are not enough" 3 'Too many open files' "${S[@]}" $P "$T/key" "file:$T/luks2"
+done
+# Root's own folder, and no root who may write to it all the same.
+mkdir -m 0555 "$T/ours"
+printf '#!/bin/bash\n%s "%s" "$@"\n' "$([[ $EUID -ne 0 ]] || echo setpriv --bounding-set -dac_override,-dac_read_search)" \
+	"$PROGRAM" >"$T/meek"
+chmod +x "$T/meek"
+PROGRAM=$T/meek refuse "no permission for the socket's folder" 2 "$T/ours/s: Permission denied" \
+	serve --socket "$T/ours/s" rbd/plain
+PROGRAM=$T/meek refuse "no permission for the log's folder" 2 "$T/ours/log: Permission denied" \
+	"${S[@]}" --log-file "$T/ours/log" rbd/plain
+PROGRAM=$T/meek refuse "no permission for the run directory" 2 "$T/ours/run: .*Permission denied" \
+	"${S[@]}" --run-dir "$T/ours/run" rbd/plain
 refuse "unmap of what is not mapped" 4 'rbd/plain is not mapped' unmap rbd/plain
 refuse "detach of what is not mapped" 4 'is not mapped' detach rbd/plain
 if [[ ! -e /sys/module/nbd ]]; then

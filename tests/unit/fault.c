@@ -117,6 +117,18 @@ static void the_systems_words_are_added_where_they_say_more(void **state)
 	assert_printed(&f, "rbdcrypt-nbd: rbd/a: wrong passphrase\n");
 }
 
+static void what_an_errno_says_by_itself_decides_the_status(void **state)
+{
+	assert_int_equal(fault_status(-EACCES, EXIT_NOT_FOUND), EXIT_PASSPHRASE);
+	assert_int_equal(fault_status(-EPERM, EXIT_NOT_FOUND), EXIT_PASSPHRASE);
+	assert_int_equal(fault_status(-EROFS, EXIT_USAGE), EXIT_PASSPHRASE);
+	assert_int_equal(fault_status(-ENOMEM, EXIT_HEADER), EXIT_MEMORY);
+	assert_int_equal(fault_status(-EMFILE, EXIT_HEADER), EXIT_MEMORY);
+	assert_int_equal(fault_status(-ENFILE, EXIT_NOT_FOUND), EXIT_MEMORY);
+	assert_int_equal(fault_status(-ENOENT, EXIT_NOT_FOUND), EXIT_NOT_FOUND);
+	assert_int_equal(fault_status(-EIO, EXIT_CLUSTER), EXIT_CLUSTER);
+}
+
 static void a_failure_without_explanation_still_says_something(void **state)
 {
 	struct fault f = { .error = -ENOMEM };
@@ -149,6 +161,7 @@ int main(void)
 		cmocka_unit_test(control_characters_do_not_reach_the_terminal),
 		cmocka_unit_test(clear_makes_room_for_another),
 		cmocka_unit_test(the_systems_words_are_added_where_they_say_more),
+		cmocka_unit_test(what_an_errno_says_by_itself_decides_the_status),
 		cmocka_unit_test(a_failure_without_explanation_still_says_something),
 		cmocka_unit_test(a_program_called_rbd_nbd_says_so),
 	};
