@@ -303,12 +303,19 @@ int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepti
 	if (r < 0 && r != -EKEYREJECTED && state_wait_gone(run_dir, v, 0) == 0)
 		return 0;
 	volume_state_spec(v, spec, sizeof(spec));
-	if (r < 0 && r != -EKEYREJECTED) {
+	if (r == -EACCES) {
+		/* Who may not ask may not end it either: no word of --force. */
+		(void)fault_set(f, EXIT_PASSPHRASE, r,
+				"%s: its daemon (process %d) may not be asked whether it could be "
+				"opened again: %s",
+				spec, v->pid, strerror(-r));
+		fault_hint(f, "be root, or the user that the daemon runs as");
+	} else if (r < 0 && r != -EKEYREJECTED) {
 		(void)fault_set(f, EXIT_SAFEGUARD, r,
 				"%s: its daemon (process %d) does not say whether it could be "
 				"opened again: %s",
 				spec, v->pid, strerror(-r));
-		fault_hint(f, "--force does not look");
+		fault_hint(f, "unmap --force does not look");
 	}
 	return r;
 }

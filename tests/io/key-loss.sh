@@ -160,6 +160,17 @@ a_header_that_is_replaced_meanwhile_is_not_used() {
 	cat out err
 	[[ $rc == 7 && ! -e s && ! -s out ]] && grep 'layer 1: file:image: its LUKS header has changed' err
 }
+who_may_not_ask_is_told_so() {
+	local meek=() rc=0 c
+	[[ $EUID -ne 0 ]] || meek=(setpriv --bounding-set "-dac_override,-dac_read_search")
+	up --encryption-passphrase-file key && chmod 0 run/*.keys || return
+	for c in check-keys unmap; do
+		"${meek[@]}" "$PROGRAM" "$c" "$T/s" >out 2>err
+		[[ $? == 2 ]] && grep 'may not be asked .*: Permission denied' err && ! grep force err || { cat err; rc=1; }
+	done
+	chmod 600 run/*.keys
+	down && return $rc
+}
 an_image_without_encryption_has_no_key_to_lose() {
 	up --encryption-passphrase-file none || return
 	exits 0 check-keys && [[ ! -s out ]] && is "l['key']" none && down
@@ -187,6 +198,7 @@ claim the_timer_finds_it_too
 claim force_does_not_look
 claim what_can_be_read_once_is_said_so
 claim a_header_that_is_replaced_meanwhile_is_not_used
+claim who_may_not_ask_is_told_so
 claim an_image_without_encryption_has_no_key_to_lose
 claim a_daemon_that_is_killed_has_no_key_to_lose
 [[ $failures -eq 0 ]]
