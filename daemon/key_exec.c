@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,10 +97,16 @@ static void limit(pid_t pid, unsigned int seconds)
 {
 	const struct rlimit core = { 0, 0 }, size = { STDERR_MAX, STDERR_MAX };
 	const struct rlimit cpu = { seconds, seconds };
+	struct rlimit files;
 
 	(void)prlimit(pid, RLIMIT_CORE, &core, NULL);
 	(void)prlimit(pid, RLIMIT_FSIZE, &size, NULL);
 	(void)prlimit(pid, RLIMIT_CPU, &cpu, NULL);
+	/* We raised ours; it may be one that calls select(). */
+	if (prlimit(pid, RLIMIT_NOFILE, NULL, &files) == 0 && files.rlim_cur > FD_SETSIZE) {
+		files.rlim_cur = FD_SETSIZE;
+		(void)prlimit(pid, RLIMIT_NOFILE, &files, NULL);
+	}
 }
 
 /* ---- what it said ---- */

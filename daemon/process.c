@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,12 +25,31 @@
 
 #include "fault.h"
 
+/* For some thousands of volumes. Not all that the system would give: libraries make tables of it.
+ */
+#define FILES_ENOUGH 65536u
+
 static void ours(sigset_t *set)
 {
 	(void)sigemptyset(set);
 	(void)sigaddset(set, SIGTERM);
 	(void)sigaddset(set, SIGINT);
 	(void)sigaddset(set, SIGHUP);
+}
+
+/*
+ * What programs get by default is for those that call select(). A volume takes about fifteen
+ * descriptors, so that would do for seventy, and librados ends the process when it is refused one.
+ */
+static void allow_files(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= FILES_ENOUGH)
+		return;
+	l.rlim_cur = l.rlim_max < FILES_ENOUGH ? l.rlim_max : FILES_ENOUGH;
+	/* Else it stays as it was, and the first volume too many says so. */
+	(void)setrlimit(RLIMIT_NOFILE, &l);
 }
 
 int process_setup(void)
@@ -45,6 +65,7 @@ int process_setup(void)
 	 * get one of its own, and leave some hundreds of kilobytes in it for good.
 	 */
 	(void)mallopt(M_ARENA_MAX, get_nprocs());
+	allow_files();
 	return 0;
 }
 

@@ -25,7 +25,8 @@ int process_ready(int ready_fd);
 
 /*
  * Before any thread: SIGTERM, SIGINT and SIGHUP are held back for process_signal_fd(), SIGPIPE is
- * ignored, and the allocator's waste is bounded for hundreds of volumes.
+ * ignored, the allocator's waste is bounded for hundreds of volumes, and descriptors are allowed
+ * for as many, where the system lets it.
  */
 int process_setup(void);
 /* A descriptor that is readable when one of them came; -errno. */

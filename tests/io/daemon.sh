@@ -338,6 +338,28 @@ reused_pid_is_left_alone() {
 }
 run_case reused-pid-is-left-alone reused_pid_is_left_alone
 
+# As many volumes as a shell's limit on open files has no room for; it holds for helpers, though.
+many_volumes_need_many_files() {
+	local i rc=0 hard
+	hard=$(ulimit -H -n)
+	[[ $hard == unlimited || $hard -ge 1100 ]] || { echo "# SKIP no more than $hard open files"; return 0; }
+	ulimit -S -n 64
+	start_daemon
+	ulimit -S -n "$hard"
+	for i in {1..8}; do
+		truncate -s 4M "many$i"
+		nbd serve --socket "m$i" "file:many$i" || rc=1
+	done
+	io m8 || rc=1
+	nbd serve --socket s --encryption-passphrase-file \
+		'exec:/bin/sh -c "sleep 1; [ $(ulimit -S -n) -le 1024 ] && cat '"$T/key"'"' file:disk &&
+		nbd unmap s || rc=1
+	for i in {1..8}; do nbd unmap "m$i" || rc=1; done
+	stop_daemon || rc=1
+	return $rc
+}
+run_case many-volumes-need-many-files many_volumes_need_many_files
+
 small_daemon() {
 	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
 	daemon=$!
