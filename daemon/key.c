@@ -150,8 +150,9 @@ int key_make_absolute(char **source)
 	char *path, *whole;
 	int r;
 
-	if (!kind->is_path || (*source)[n] == '/' || strcmp(*source, default_source) == 0 ||
-	    key_is_none(*source))
+	/* Without a path it is badly written, and no folder's name may hide that. */
+	if (!kind->is_path || (*source)[n] == '/' || !(*source)[n] ||
+	    strcmp(*source, default_source) == 0 || key_is_none(*source))
 		return 0;
 	path = strdup(*source + n);
 	if (!path)

@@ -85,12 +85,16 @@ int key_file_read(const struct key_request *q, struct secret **ret, struct fault
 {
 	/* Not to wait in open() for a fifo's writer: the deadline counts from key_wait() on. */
 	int fd = open(q->text, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
 	int r;
 
-	if (fd < 0 && errno == ENXIO)
-		return key_socket_read(q, ret, f);
-	if (fd < 0)
-		return -errno;
+	if (fd < 0) {
+		r = -errno;
+		/* So is what has no device behind it. */
+		if (r == -ENXIO && stat(q->text, &st) == 0 && S_ISSOCK(st.st_mode))
+			return key_socket_read(q, ret, f);
+		return r;
+	}
 	r = check_mode(q, fd, f);
 	if (r == 0)
 		r = key_read_fd(q, fd, ret);

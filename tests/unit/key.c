@@ -139,7 +139,7 @@ static void words_of_a_command_stay_apart_whatever_is_put_into_them(void **state
 static void paths_become_absolute_and_nothing_else_does(void **state)
 {
 	static const char *const same[] = { "-",	 "/key",    "fd:3",	"cred:a", "ask:a",
-					    "exec:/a b", "unix:/a", "default:", "none" };
+					    "exec:/a b", "unix:/a", "default:", "none",	  "unix:" };
 	char expected[128], *source;
 
 	for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {

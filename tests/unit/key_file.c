@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -295,6 +296,29 @@ static void a_fifo_that_nobody_writes_does_not_keep_us(void **state)
 	assert_int_equal(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
 }
 
+/* As a socket does; but this is none. */
+static void a_device_that_is_not_there_is_said_to_be(void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct secret *s = NULL;
+		struct fault f = { 0 };
+
+		/* Without a terminal of its own. */
+		if (setsid() < 0)
+			_exit(2);
+		_exit(read_key("/dev/tty", &s, &f) == -ENXIO &&
+				      strstr(f.message, "/dev/tty: No such device")
+			      ? 0
+			      : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void a_descriptor_is_read_once_and_has_to_be_passed(void **state)
 {
 	struct secret *s = NULL;
@@ -337,6 +361,7 @@ int main(void)
 		cmocka_unit_test(what_others_can_read_is_refused_unless_allowed),
 		cmocka_unit_test(a_closed_folder_protects_what_is_in_it),
 		cmocka_unit_test(a_fifo_that_nobody_writes_does_not_keep_us),
+		cmocka_unit_test(a_device_that_is_not_there_is_said_to_be),
 		cmocka_unit_test(a_descriptor_is_read_once_and_has_to_be_passed),
 	};
 
