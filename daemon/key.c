@@ -30,23 +30,26 @@ struct kind {
 	const char *prefix;
 	int (*read)(const struct key_request *q, struct secret **ret, struct fault *f);
 	int (*expand)(const char *text, const struct key_place *place, char **ret, struct fault *f);
+	/* Whether it could be read, by permissions and names alone; NULL: that cannot be said. */
+	int (*check)(const struct key_request *q, struct fault *f);
 	enum key_repeat repeat;
 	bool is_path; /* what follows the prefix */
 	bool is_whole; /* it has no parts */
 };
 
 static const struct kind kinds[] = {
-	{ "fd:", key_fd_read, key_expand, KEY_ONCE, false },
-	{ "cred:", key_cred_read, key_expand, KEY_REPEATS, false },
-	{ "ask:", key_ask_read, key_expand, KEY_ASKS, .is_whole = true },
-	{ "exec:", key_exec_read, key_words_expand, KEY_REPEATS, false },
-	{ "unix:", key_socket_read, key_expand, KEY_REPEATS, true },
+	{ "fd:", key_fd_read, key_expand, .repeat = KEY_ONCE },
+	{ "cred:", key_cred_read, key_expand, .repeat = KEY_REPEATS },
+	{ "ask:", key_ask_read, key_expand, .repeat = KEY_ASKS, .is_whole = true },
+	{ "exec:", key_exec_read, key_words_expand, key_exec_check, .repeat = KEY_REPEATS },
+	{ "unix:", key_socket_read, key_expand, key_socket_check, KEY_REPEATS, .is_path = true },
 	/* As cryptsetup writes it; the percent sign is no specifier. */
-	{ "keyring:%user:", key_ring_read, key_expand, KEY_REPEATS, .is_whole = true },
-	{ "keyring:", key_ring_read, key_expand, KEY_REPEATS, .is_whole = true },
+	{ "keyring:%user:", key_ring_read, key_expand, .repeat = KEY_REPEATS, .is_whole = true },
+	{ "keyring:", key_ring_read, key_expand, .repeat = KEY_REPEATS, .is_whole = true },
 };
-static const struct kind from_stdin = { "-", key_stdin_read, key_expand, KEY_ONCE, false };
-static const struct kind from_path = { "", key_file_read, key_expand, KEY_REPEATS, true };
+static const struct kind from_stdin = { "-", key_stdin_read, key_expand, .repeat = KEY_ONCE };
+static const struct kind from_path = { "",	    key_file_read,  key_expand, key_file_check,
+				       KEY_REPEATS, .is_path = true };
 
 static const char default_source[] = "default:", no_source[] = "none";
 
@@ -106,17 +109,6 @@ int key_resolve(const char *source, const struct key_place *place, char **ret, s
 		return no_memory(f);
 	*ret = whole;
 	return 0;
-}
-
-int key_check(const char *resolved, struct fault *f)
-{
-	int r;
-
-	if (kind_of(resolved) != &from_path || access(resolved, R_OK) == 0)
-		return 0;
-	r = -errno;
-	return fault_set(f, EXIT_PASSPHRASE, r, "cannot read passphrase file %s: %s", resolved,
-			 strerror(-r));
 }
 
 /* A path that leads to a pipe, or to whatever a descriptor of ours is. */
@@ -304,6 +296,16 @@ static int explain(const struct kind *kind, const struct key_request *q, int r, 
 		return fault_set(f, fault_status(r, EXIT_PASSPHRASE), r, "cannot read %s %s: %s",
 				 noun, q->source, strerror(-r));
 	}
+}
+
+int key_check(const char *resolved, struct fault *f)
+{
+	const struct kind *kind = kind_of(resolved);
+	const struct key_request q = { .source = resolved,
+				       .text = resolved + strlen(kind->prefix) };
+	int r = kind->check ? kind->check(&q, f) : 0;
+
+	return r < 0 ? explain(kind, &q, r, f) : 0;
 }
 
 int key_read(const char *resolved, const struct key_place *place, const struct key_options *o,

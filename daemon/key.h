@@ -66,8 +66,8 @@ int key_read_passed(int fd, const char *resolved, const struct key_place *place,
 		    const struct key_options *o, struct secret **ret, struct fault *f);
 
 /*
- * What can be said of a resolved source without reading it: that its file is missing or may not be
- * read. As key_read(); 0 for other sources.
+ * What can be said of a resolved source without reading it: that its file, socket or program is
+ * missing or may not be used. As key_read(); 0 for other sources.
  */
 int key_check(const char *resolved, struct fault *f);
 

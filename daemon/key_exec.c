@@ -127,6 +127,12 @@ static void read_said(int fd, char said[SAID_MAX])
 			*p = ' ';
 }
 
+static int explain_start(const struct key_request *q, const char *program, int r, struct fault *f)
+{
+	return fault_set(f, fault_status(r, EXIT_PASSPHRASE), r, "%s: cannot run %s: %s", q->source,
+			 program, strerror(-r));
+}
+
 static int explain_exit(const struct key_request *q, const char *program, int status,
 			const char *said, struct fault *f)
 {
@@ -168,11 +174,8 @@ static int run(const struct key_request *q, char *const *argv, const int out[2],
 
 	r = spawn(argv, out[1], err, &pid);
 	(void)close(out[1]);
-	if (r < 0) {
-		(void)fault_set(f, EXIT_PASSPHRASE, r, "%s: cannot run %s: %s", q->source, argv[0],
-				strerror(-r));
-		return r;
-	}
+	if (r < 0)
+		return explain_start(q, argv[0], r, f);
 	limit(pid, q->o->timeout_s ? q->o->timeout_s : CPU_SECONDS_DEFAULT);
 	r = key_read_fd(q, out[0], ret);
 	ended = reap(q, pid, r < 0 && r != -ENODATA, &status);
@@ -212,16 +215,36 @@ int key_run(const struct key_request *q, char *const *argv, struct secret **ret,
 	return r;
 }
 
+static int split(const struct key_request *q, char ***ret, struct fault *f)
+{
+	int r = key_words_split(q->text, ret, f);
+
+	if (r < 0)
+		fault_prefix(f, "%s", q->source);
+	return r;
+}
+
 int key_exec_read(const struct key_request *q, struct secret **ret, struct fault *f)
 {
 	char **words;
-	int r = key_words_split(q->text, &words, f);
+	int r = split(q, &words, f);
 
-	if (r < 0) {
-		fault_prefix(f, "%s", q->source);
+	if (r < 0)
 		return r;
-	}
 	r = key_run(q, words, ret, f);
+	(void)key_words_free(words);
+	return r;
+}
+
+int key_exec_check(const struct key_request *q, struct fault *f)
+{
+	char **words;
+	int r = split(q, &words, f);
+
+	if (r < 0)
+		return r;
+	if (access(words[0], X_OK) < 0)
+		r = explain_start(q, words[0], -errno, f);
 	(void)key_words_free(words);
 	return r;
 }

@@ -81,6 +81,12 @@ static int check_mode(const struct key_request *q, int fd, struct fault *f)
 	return -EPERM;
 }
 
+int key_file_check(const struct key_request *q, struct fault *f)
+{
+	(void)f;
+	return access(q->text, R_OK) < 0 ? -errno : 0;
+}
+
 int key_file_read(const struct key_request *q, struct secret **ret, struct fault *f)
 {
 	/* Not to wait in open() for a fifo's writer: the deadline counts from key_wait() on. */

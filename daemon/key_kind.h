@@ -29,6 +29,11 @@ int key_exec_read(const struct key_request *q, struct secret **ret, struct fault
 int key_socket_read(const struct key_request *q, struct secret **ret, struct fault *f);
 int key_ring_read(const struct key_request *q, struct secret **ret, struct fault *f);
 
+/* Whether the file is there and may be read, the socket connected to, the program run. -errno. */
+int key_file_check(const struct key_request *q, struct fault *f);
+int key_socket_check(const struct key_request *q, struct fault *f);
+int key_exec_check(const struct key_request *q, struct fault *f);
+
 /* text with its specifiers replaced. As key_resolve(). */
 int key_expand(const char *text, const struct key_place *place, char **ret, struct fault *f);
 

@@ -85,3 +85,9 @@ int key_socket_read(const struct key_request *q, struct secret **ret, struct fau
 	(void)close(fd);
 	return r;
 }
+
+int key_socket_check(const struct key_request *q, struct fault *f)
+{
+	(void)f;
+	return access(q->text, W_OK) < 0 ? -errno : 0;
+}

@@ -80,10 +80,14 @@ a_key_in_memory_is_warned_of() {
 }
 a_key_that_is_typed_is_warned_of() { doctor 0 $P ask: file:luks2 && says warn key-1 'ask: can be had only once, or from a person'; }
 a_missing_key_fails() { doctor 1 $P none.key file:luks2 && grep -E "^fail +key-1 .*No such file" out; }
+a_missing_program_or_socket_fails() {
+	doctor 1 $P exec:/none/such file:luks2 && grep -E "^fail +key-1 .*cannot run /none/such: No such file" out &&
+		doctor 1 $P unix:/none/such file:luks2 && grep -E "^fail +key-1 .*No such file" out
+}
 a_missing_file_fails() { doctor 1 file:nowhere && grep -E '^fail +image .*nowhere' out; }
 no_monitors_fail() { doctor 1 --conf /dev/null rbd/luks2 && says fail cluster 'no monitors'; }
 for c in a_file_needs_no_cluster json_says_the_same a_key_for_everybody_fails a_key_in_memory_is_warned_of \
-	a_key_that_is_typed_is_warned_of a_missing_key_fails a_missing_file_fails no_monitors_fail; do
+	a_key_that_is_typed_is_warned_of a_missing_key_fails a_missing_program_or_socket_fails a_missing_file_fails no_monitors_fail; do
 	claim $c
 done
 

@@ -176,6 +176,30 @@ static void some_sources_can_be_read_only_once(void **state)
 	assert_int_equal(unlink("fifo"), 0);
 }
 
+static void expect_checked(const char *source, int error, const char *words)
+{
+	struct fault f = { 0 };
+
+	assert_int_equal(key_check(source, &f), error);
+	assert_int_equal(f.status, error ? EXIT_PASSPHRASE : EXIT_OK);
+	if (!strstr(f.message, words))
+		fail_msg("%s: %s", source, f.message);
+}
+
+static void what_leads_nowhere_is_seen_without_reading(void **state)
+{
+	static const char *const fine[] = { "/dev/null", "exec:/bin/false", "-",	   "fd:99",
+					    "ask:",	 "cred:none",	    "keyring:none" };
+
+	expect_checked("/none/such", -ENOENT, "passphrase file /none/such: No such file");
+	expect_checked("unix:/none/such", -ENOENT, "source unix:/none/such: No such file");
+	expect_checked("exec:/none/such %p", -ENOENT, "cannot run /none/such: No such file");
+	expect_checked("exec:/etc/passwd", -EACCES, "cannot run /etc/passwd: Permission denied");
+	/* Nothing is said of what only reading can tell. */
+	for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
+		expect_checked(fine[i], 0, "");
+}
+
 /* ---- reading ---- */
 
 static int read_within(const char *source, unsigned int timeout_s, struct secret **ret,
@@ -442,6 +466,7 @@ int main(void)
 		TEST(words_of_a_command_stay_apart_whatever_is_put_into_them),
 		TEST(paths_become_absolute_and_nothing_else_does),
 		TEST(some_sources_can_be_read_only_once),
+		TEST(what_leads_nowhere_is_seen_without_reading),
 		TEST(a_program_is_run_without_a_shell),
 		TEST(a_program_that_fails_is_quoted),
 		TEST(a_program_that_hangs_is_ended_with_its_children),
