@@ -143,7 +143,7 @@ static int close_drop_in(struct generator *g, FILE *out, const char *unit)
 
 static void put_command(FILE *out, const struct tab_entry *e)
 {
-	fputs("ExecStart=\nExecStart=" BINDIR "/rbdcrypt-nbd map " MAP_OPTIONS, out);
+	fputs("ExecStart=" BINDIR "/rbdcrypt-nbd map " MAP_OPTIONS, out);
 	for (unsigned int i = 0; i < e->n_keys; i++) {
 		fputs(" --encryption-passphrase-file ", out);
 		unit_put_argument(out, e->keys[i]);
@@ -165,7 +165,11 @@ static int write_service(struct generator *g, const struct tab_entry *e, const c
 
 	if (!out)
 		return -EIO;
-	fputs("[Unit]\nDescription=Volume ", out);
+	/*
+	 * First of all: of a file that it cannot read to its end, systemd keeps the beginning, and
+	 * the template's command is for an image that has the unit's name.
+	 */
+	fputs("[Service]\nExecStart=\n\n[Unit]\nDescription=Volume ", out);
 	unit_put_value(out, e->name);
 	fputs(" (", out);
 	unit_put_value(out, e->spec);

@@ -21,6 +21,7 @@
 #include "../daemon/link_name.h"
 #include "nbdctl.h"
 #include "../daemon/option_table.h"
+#include "unit_text.h"
 
 #define FIELDS 4
 #define NAME_MAX_LEN 100
@@ -59,15 +60,6 @@ static void decode_octal(char *field)
 		*to++ = c > 0 ? (char)c : *p;
 	}
 	*to = 0;
-}
-
-/* A unit's line cannot hold them, and no name that people use does. */
-static bool has_control(const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < ' ' || *text == 127)
-			return true;
-	return false;
 }
 
 /* Cuts line into fields, in place. How many there are, one more than FIELDS at most. */
@@ -214,6 +206,11 @@ static int take_path(char **to, const char *key, const char *value, struct fault
 	if (!value || value[0] != '/')
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s; expected %s=/ABSOLUTE/PATH", key,
 				 key);
+	if (!unit_can_end(value))
+		return fault_set(f, EXIT_USAGE, -EINVAL,
+				 "%s; expected a path that ends with neither a blank nor a "
+				 "backslash",
+				 key);
 	return set_text(to, value, f);
 }
 
@@ -340,9 +337,11 @@ static int parse_line(struct tab_entry *e, char *line, struct fault *f)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s fields; " EXPECTED,
 				 n > FIELDS ? "too many" : "too few");
 	for (unsigned int i = 0; i < n; i++)
-		if (has_control(fields[i]))
+		if (!unit_can_hold(fields[i]))
 			return fault_set(f, EXIT_USAGE, -EINVAL,
-					 "a control character in field %u; expected text", i + 1);
+					 "a control character in field %u, or what is not UTF-8; "
+					 "expected text",
+					 i + 1);
 	r = take_name(e, fields[0], f);
 	if (r == 0)
 		r = take_spec(e, fields[1], f);
@@ -350,10 +349,12 @@ static int parse_line(struct tab_entry *e, char *line, struct fault *f)
 		r = take_keys(e, fields[2], f);
 	if (r == 0)
 		r = take_options(e, fields[3] ? fields[3] : "", f);
-	if (r < 0 || !e->is_waiting || (e->n_keys > 0 && e->keys[0][0] == '/'))
+	if (r < 0 || !e->is_waiting ||
+	    (e->n_keys > 0 && e->keys[0][0] == '/' && unit_can_end(e->keys[0])))
 		return r;
 	return fault_set(f, EXIT_USAGE, -EINVAL,
-			 "key-wait; expected a path in the third field, to wait for");
+			 "key-wait; expected a path in the third field, to wait for, that ends "
+			 "with neither a blank nor a backslash");
 }
 
 /* ---- the tab ---- */

@@ -4,10 +4,23 @@
 #ifndef SYSTEMD_UNIT_TEXT_H
 #define SYSTEMD_UNIT_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
 /* How text becomes part of a unit file or a unit's name. Pure, any thread. */
+
+/*
+ * Whether a unit file can hold text: systemd ignores lines that are not valid UTF-8, and a control
+ * character may end one. The functions below are for text that can be held.
+ */
+bool unit_can_hold(const char *text);
+
+/*
+ * Whether text can also be the end of a line: a blank would be lost there, and a backslash make the
+ * next line part of this one. For unit_put_value().
+ */
+bool unit_can_end(const char *text);
 
 /* text as one word of an Exec line (systemd.service(5), COMMAND LINES). */
 void unit_put_argument(FILE *out, const char *text);

@@ -109,6 +109,10 @@ static void wrong_line_is_told_and_others_are_taken(void **state)
 		{ "a rbd/a - key-wait", "key-wait" },
 		{ "a rbd/a cred:x key-wait", "key-wait" },
 		{ "a rbd/a /k\\012x", "control character" },
+		{ "a rbd/a\\303 /k", "not UTF-8" },
+		{ "a rbd/a /k key-mount=/m\\134", "key-mount" },
+		{ "a rbd/a /k\\134 key-wait", "key-wait" },
+		{ "a rbd/a /k\\040 key-wait", "key-wait" },
 		{ "first rbd/a -", "same name as in tab:1" },
 		{ "a rbd/first -", "same image as in tab:1" },
 		{ "a first -", "same image as in tab:1" },
@@ -191,6 +195,45 @@ static void expect_text(void (*put)(FILE *out, const char *text), const char *te
 	assert_string_equal(buf, wanted);
 }
 
+static void units_hold_text_only(void **state)
+{
+	static const char *const held[] = { "",
+					    "a\\ $%\"'",
+					    "\xc3\xa9",
+					    "\xe2\x82\xac",
+					    "\xed\x9f\xbf",
+					    "\xf0\x9f\x92\xbe",
+					    "\xf4\x8f\xbf\xbd" };
+	static const char *const refused[] = {
+		"a\nb",
+		"\x1f",
+		"\x7f",
+		"\x80",
+		"\xc3",
+		"\xc3x",
+		"\xc0\xaf",
+		"\xe0\x80\xaf",
+		"\xe2\x82",
+		"\xed\xa0\x80",
+		"\xef\xbf\xbe",
+		"\xef\xb7\x90",
+		"\xf0\x80\x80\xaf",
+		"\xf4\x90\x80\x80",
+		"\xf8\x88\x80\x80\x80",
+	};
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(held) / sizeof(held[0]); i++)
+		if (!unit_can_hold(held[i]))
+			fail_msg("%u is refused", i);
+	for (unsigned int i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		if (unit_can_hold(refused[i]))
+			fail_msg("%u is held", i);
+	assert_true(unit_can_end("/a b"));
+	assert_false(unit_can_end("/a "));
+	assert_false(unit_can_end("/a\\"));
+}
+
 static void text_is_what_systemd_reads_back(void **state)
 {
 	(void)state;
@@ -227,6 +270,7 @@ int main(void)
 		cmocka_unit_test(wrong_line_is_told_and_others_are_taken),
 		cmocka_unit_test(nul_byte_is_refused),
 		cmocka_unit_test(links_are_escaped_and_never_alike),
+		cmocka_unit_test(units_hold_text_only),
 		cmocka_unit_test(text_is_what_systemd_reads_back),
 		cmocka_unit_test(paths_become_names_of_units),
 	};
