@@ -257,6 +257,29 @@ static int write_wanted(struct generator *g, const struct tab_entry *e, const ch
 	return add_link(g, folder, unit, "rbdcrypt-wanted@.service");
 }
 
+/*
+ * The service of a line that is left out may be running. Without its drop-in it would still have
+ * the template's command, and a restart would leave the device to a process that cannot serve it.
+ * A unit without a command is neither started nor restarted; it can be stopped.
+ */
+static void write_refusal(struct generator *g, const struct tab_refusal *refusal)
+{
+	char unit[256];
+	FILE *out;
+
+	(void)snprintf(unit, sizeof(unit), "rbdcrypt-nbd@%s.service", refusal->name);
+	out = open_drop_in(g, unit);
+	if (!out)
+		return;
+	fputs("[Service]\nExecStart=\n\n[Unit]\nSourcePath=", out);
+	unit_put_value(out, refusal->file);
+	/* The last line, as it holds anything that stood in the table. */
+	fputs("\nDescription=", out);
+	unit_put_value(out, refusal->message);
+	fputc('\n', out);
+	(void)close_drop_in(g, out, unit);
+}
+
 static int write_volume(struct generator *g, const struct tab_entry *e)
 {
 	char unit[256], link[2048], path[sizeof(DEV) + sizeof(link)], device[4096] = "";
@@ -348,6 +371,9 @@ static void write_all(struct generator *g)
 {
 	bool is_started = false;
 
+	/* Before the volumes: one of the same name takes its place. */
+	for (unsigned int i = 0; i < g->tab.n_refusals; i++)
+		write_refusal(g, &g->tab.refusals[i]);
 	for (unsigned int i = 0; i < g->tab.n; i++) {
 		const struct tab_entry *e = &g->tab.entries[i];
 

@@ -118,7 +118,7 @@ static int set_text(char **to, const char *text, struct fault *f)
 
 /* ---- fields ---- */
 
-static int take_name(struct tab_entry *e, const char *field, struct fault *f)
+static int check_name(const char *field, struct fault *f)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 				    "0123456789_-.:";
@@ -132,7 +132,7 @@ static int take_name(struct tab_entry *e, const char *field, struct fault *f)
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "the name is too long; expected at most %d characters",
 				 NAME_MAX_LEN);
-	return set_text(&e->name, field, f);
+	return 0;
 }
 
 static int take_spec(struct tab_entry *e, const char *field, struct fault *f)
@@ -333,6 +333,9 @@ static int parse_line(struct tab_entry *e, char *line, struct fault *f)
 	unsigned int n = split_fields(line, fields);
 	int r;
 
+	/* A line that is wrong otherwise says whose it is all the same. */
+	if (n > 0 && check_name(fields[0], NULL) == 0 && set_text(&e->name, fields[0], f) < 0)
+		return -ENOMEM;
 	if (n < FIELDS - 1 || n > FIELDS)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s fields; " EXPECTED,
 				 n > FIELDS ? "too many" : "too few");
@@ -342,7 +345,7 @@ static int parse_line(struct tab_entry *e, char *line, struct fault *f)
 					 "a control character in field %u, or what is not UTF-8; "
 					 "expected text",
 					 i + 1);
-	r = take_name(e, fields[0], f);
+	r = check_name(fields[0], f);
 	if (r == 0)
 		r = take_spec(e, fields[1], f);
 	if (r == 0)
@@ -416,6 +419,28 @@ static int add_entry(struct tab *t, struct tab_entry *e, struct fault *f)
 	return 0;
 }
 
+/* Takes the name, if the line has one. */
+static int add_refusal(struct tab *t, struct tab_entry *e, const char *message)
+{
+	struct tab_refusal *refusals, *new;
+
+	if (!e->name)
+		return 0;
+	refusals = realloc(t->refusals, (t->n_refusals + 1) * sizeof(*refusals));
+	if (!refusals)
+		return -ENOMEM;
+	t->refusals = refusals;
+	new = &refusals[t->n_refusals];
+	new->message = strdup(message);
+	if (!new->message)
+		return -ENOMEM;
+	new->name = e->name;
+	new->file = e->file;
+	e->name = NULL;
+	t->n_refusals++;
+	return 0;
+}
+
 static bool is_comment(const char *line)
 {
 	line += strspn(line, " \t\r\n");
@@ -444,13 +469,16 @@ int tab_read(struct tab *t, FILE *in, const char *file, tab_told_fn told, void *
 			r = add_entry(t, &e, &f);
 		if (r == 0)
 			continue;
-		entry_done(&e);
-		if (r == -ENOMEM)
-			return r;
 		(void)snprintf(message, sizeof(message), "%.200s:%u: %.900s%s%.200s", file, number,
 			       f.message, f.hint[0] ? "; expected: " : "", f.hint);
-		told(arg, message);
-		t->n_refused++;
+		if (r != -ENOMEM) {
+			told(arg, message);
+			t->n_refused++;
+			r = add_refusal(t, &e, message);
+		}
+		entry_done(&e);
+		if (r < 0)
+			return r;
 	}
 	return ferror(in) ? -EIO : 0;
 }
@@ -460,5 +488,10 @@ void tab_done(struct tab *t)
 	for (unsigned int i = 0; i < t->n; i++)
 		entry_done(&t->entries[i]);
 	free(t->entries);
+	for (unsigned int i = 0; i < t->n_refusals; i++) {
+		free(t->refusals[i].name);
+		free(t->refusals[i].message);
+	}
+	free(t->refusals);
 	*t = (struct tab){ 0 };
 }

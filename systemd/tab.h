@@ -31,9 +31,18 @@ struct tab_entry {
 	unsigned int line;
 };
 
+/* A line that is left out. Another line may have the same name and be an entry. */
+struct tab_refusal {
+	char *name; /* a valid one */
+	char *message; /* what was told */
+	const char *file; /* where it stands: the caller's text */
+};
+
 struct tab {
 	struct tab_entry *entries;
 	unsigned int n;
+	struct tab_refusal *refusals; /* of the lines that have a name */
+	unsigned int n_refusals;
 	unsigned int n_refused; /* lines that told was called for */
 };
 

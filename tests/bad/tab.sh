@@ -35,6 +35,8 @@ generate() {
 
 said() { [[ $(<"$dir/err") == *"$1"* ]]; }
 has() { [[ -e $out/$1 || -L $out/$1 ]]; }
+# starts NAME: its unit can be started.
+starts() { grep -qs "^ExecStart=." "$out/rbdcrypt-nbd@$1.service.d"/*; }
 line() { grep -qxF -- "$2" "$out/rbdcrypt-nbd@$1.service.d/50-rbdcrypttab.conf"; }
 
 # Started when its device is asked for, and not when somebody else mapped it.
@@ -81,7 +83,7 @@ check options-choose-who-starts-it all_of '((rc == 1))' \
 	'has rbdcrypt.target.wants/rbdcrypt-keys@c.path' \
 	'has m.mount.wants/rbdcrypt-nbd@c.service' 'line c AssertPathIsMountPoint=/m' \
 	'grep -qx PathExists=/m/k "$out"/rbdcrypt-keys@c.path.d/*' \
-	'said ":4: option -"' '! has rbdcrypt-nbd@d.service.d'
+	'said ":4: option -"' '! starts d'
 
 generate <<<'d rbd/d keyring:x'
 check keyring-is-shared-where-it-is-used all_of 'line d KeyringMode=shared' '((rc == 0))'
@@ -99,10 +101,21 @@ two rbd/two -
 two rbd/three -
 four rbd/two -'
 check others-start all_of '((rc == 1))' 'has rbdcrypt.target.requires/rbdcrypt-nbd@two.service' \
-	'[[ $(find "$out" -name "*.conf" | wc -l) == 2 ]]' 'has rbdcrypt-wanted@two.service.d' \
+	'has rbdcrypt-wanted@two.service.d' \
+	'starts two' '! starts one' '! starts four' '! has rbdcrypt-nbd@three.service.d' \
+	'[[ $(find "$out" -type l -name "*@*" | grep -vc "@two") == 0 ]]' \
 	'said "$RBDCRYPTTAB:1: too few fields; expected: NAME"' \
 	'said "$RBDCRYPTTAB:3: the same name as in $RBDCRYPTTAB:2"' \
 	'said "$RBDCRYPTTAB:4: the same image as in $RBDCRYPTTAB:2"'
+
+check refused-line-keeps-its-unit-from-starting all_of \
+	'line one ExecStart=' 'line four ExecStart=' \
+	'[[ $(tail -n 1 "$out"/*@one*/*) == "Description=$RBDCRYPTTAB:1: too few fields; "* ]]'
+
+generate <<<'a rbd/a
+a rbd/a -'
+check line-that-is-right-counts all_of '((rc == 1))' \
+	'has rbdcrypt.target.requires/rbdcrypt-nbd@a.service' 'starts a'
 
 mkdir "$dir/tab.d"
 echo 'b rbd/b -' >"$dir/tab.d/2"
@@ -112,7 +125,7 @@ echo 'd rbd/d -' >"$dir/tab.d/x.dpkg-dist"
 mkdir "$dir/tab.d/folder"
 generate <<<'z rbd/z -'
 check folder-is-read-in-order all_of '((rc == 1))' 'has rbdcrypt-nbd@z.service.d' \
-	'has rbdcrypt-nbd@a.service.d' '! has rbdcrypt-nbd@b.service.d' \
+	'has rbdcrypt-nbd@a.service.d' '! starts b' \
 	'! has rbdcrypt-nbd@c.service.d' '! has rbdcrypt-nbd@d.service.d' \
 	'said "$dir/tab.d/2:1: the same image as in $dir/tab.d/10:1"' 'said "$dir/tab.d/folder: "'
 rm -r "$dir/tab.d"

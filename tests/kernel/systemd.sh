@@ -423,6 +423,23 @@ isolating_a_target_leaves_volumes() {
 	nbd unmap rbd/host
 }
 
+wrong_line_leaves_what_runs() {
+	local pid unit=rbdcrypt-nbd@vol.service
+	pid=$(unit MainPID $unit)
+	cp /etc/rbdcrypt/rbdcrypttab $T/tab
+	sed -i 's/^vol .*/vol rbd\/vol/' /etc/rbdcrypt/rbdcrypttab
+	systemctl daemon-reload
+	fails systemctl restart $unit
+	same pid $pid "$(unit MainPID $unit)"
+	systemctl status $unit | grep 'rbdcrypttab:1: too few fields'
+	sync -f /srv/vol/file
+	cp $T/tab /etc/rbdcrypt/rbdcrypttab
+	systemctl daemon-reload
+	systemctl restart $unit
+	fails same pid $pid "$(unit MainPID $unit)"
+	same file "$(<"$RESULT/sum")" "$(sha256sum </srv/vol/file)"
+}
+
 upgrade_leaves_volumes_alone() {
 	local pid
 	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
@@ -604,6 +621,7 @@ first() {
 	claim daemon-of-the-host-serves
 	claim credential-is-a-key-source
 	claim restart-and-kill-are-not-seen
+	claim wrong-line-leaves-what-runs
 	claim upgrade-leaves-volumes-alone
 	claim mount-elsewhere-keeps-the-device
 	claim isolating-a-target-leaves-volumes
