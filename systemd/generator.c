@@ -157,6 +157,23 @@ static void put_command(FILE *out, const struct tab_entry *e)
 	fputc('\n', out);
 }
 
+/* The file system that a key is on. What a specifier stands for is known later, its folder now. */
+static void put_mount_of(FILE *out, const char *key)
+{
+	char folder[PATH_MAX];
+	const char *specifier = strchr(key, '%');
+	size_t n = specifier ? (size_t)(specifier - key) : strlen(key);
+
+	while (specifier && key[n - 1] != '/')
+		n--;
+	if (n >= sizeof(folder))
+		return;
+	(void)snprintf(folder, sizeof(folder), "%.*s", (int)n, key);
+	fputs("RequiresMountsFor=", out);
+	unit_put_word(out, folder);
+	fputc('\n', out);
+}
+
 /* device: its unit's name without the suffix, or "" when it has none. */
 static int write_service(struct generator *g, const struct tab_entry *e, const char *unit,
 			 const char *device)
@@ -177,11 +194,8 @@ static int write_service(struct generator *g, const struct tab_entry *e, const c
 	unit_put_value(out, e->file);
 	fputc('\n', out);
 	for (unsigned int i = 0; i < e->n_keys; i++) {
-		if (e->keys[i][0] != '/')
-			continue;
-		fputs("RequiresMountsFor=", out);
-		unit_put_word(out, e->keys[i]);
-		fputc('\n', out);
+		if (e->keys[i][0] == '/')
+			put_mount_of(out, e->keys[i]);
 	}
 	if (e->key_mount) {
 		fputs("AssertPathIsMountPoint=", out);
@@ -220,7 +234,7 @@ static int write_wait(struct generator *g, const struct tab_entry *e, const char
 	if (!out)
 		return -EIO;
 	fputs("[Path]\nPathExists=", out);
-	unit_put_value(out, e->keys[0]);
+	unit_put_value(out, e->awaited);
 	fputc('\n', out);
 	r = close_drop_in(g, out, path_unit);
 	if (r == 0 && !e->is_manual)

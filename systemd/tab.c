@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../daemon/key_kind.h"
 #include "../daemon/link_name.h"
 #include "nbdctl.h"
 #include "../daemon/option_table.h"
@@ -323,8 +324,49 @@ static void entry_done(struct tab_entry *e)
 	free(e->keys);
 	free(e->options);
 	free(e->device);
+	free(e->awaited);
 	free(e->key_mount);
 	free(e->start_timeout);
+}
+
+/* Values that only the cluster knows: cookie and fsid. */
+static bool needs_cluster(const char *key)
+{
+	for (const char *p = strchr(key, '%'); p; p = p[1] ? strchr(p + 2, '%') : NULL)
+		if (p[1] == 'c' || p[1] == 'f')
+			return true;
+	return false;
+}
+
+/* systemd waits for a file, so its name is needed now. */
+static int take_awaited(struct tab_entry *e, struct fault *f)
+{
+	const struct image_spec *i = &e->image;
+	const struct key_place place = { .pool = i->pool ? i->pool : "",
+					 .nspace = i->nspace ? i->nspace : "",
+					 .image = i->image,
+					 .snap = i->snap ? i->snap : "",
+					 .cookie = "",
+					 .fsid = "",
+					 .layer = 1 };
+	int r;
+
+	if (e->n_keys == 0 || e->keys[0][0] != '/' || needs_cluster(e->keys[0]))
+		return fault_set(f, EXIT_USAGE, -EINVAL,
+				 "key-wait; expected a path in the third field, to wait for, "
+				 "without %%c and %%f");
+	r = key_expand(e->keys[0], &place, &e->awaited, f);
+	if (r == -ENOMEM)
+		return no_memory(f);
+	if (r < 0) {
+		fault_prefix(f, "key-wait: %s", e->keys[0]);
+		return r;
+	}
+	return unit_can_end(e->awaited)
+		       ? 0
+		       : fault_set(f, EXIT_USAGE, -EINVAL,
+				   "key-wait; expected a path that ends with neither a blank nor "
+				   "a backslash");
 }
 
 static int parse_line(struct tab_entry *e, char *line, struct fault *f)
@@ -352,12 +394,7 @@ static int parse_line(struct tab_entry *e, char *line, struct fault *f)
 		r = take_keys(e, fields[2], f);
 	if (r == 0)
 		r = take_options(e, fields[3] ? fields[3] : "", f);
-	if (r < 0 || !e->is_waiting ||
-	    (e->n_keys > 0 && e->keys[0][0] == '/' && unit_can_end(e->keys[0])))
-		return r;
-	return fault_set(f, EXIT_USAGE, -EINVAL,
-			 "key-wait; expected a path in the third field, to wait for, that ends "
-			 "with neither a blank nor a backslash");
+	return r == 0 && e->is_waiting ? take_awaited(e, f) : r;
 }
 
 /* ---- the tab ---- */

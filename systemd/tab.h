@@ -22,6 +22,7 @@ struct tab_entry {
 	unsigned int n_keys;
 	char *options; /* for -o, still escaped; "" if none */
 	char *device; /* "/dev/nbd3" from the options, or NULL */
+	char *awaited; /* the first key's file, without specifiers; NULL unless is_waiting */
 	char *key_mount; /* a folder that must be a mount point, or NULL */
 	char *start_timeout; /* as in systemd.time(7), or NULL */
 	bool is_manual; /* noauto */

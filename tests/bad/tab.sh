@@ -88,6 +88,14 @@ check options-choose-who-starts-it all_of '((rc == 1))' \
 generate <<<'d rbd/d keyring:x'
 check keyring-is-shared-where-it-is-used all_of 'line d KeyringMode=shared' '((rc == 0))'
 
+generate <<<'a rbd/a /keys/x%p/%i.key,/other/k nofail
+b rbd/b /k/%i key-wait,noauto,key-mount=/k'
+check specifiers-are-known-where-systemd-needs-them all_of '((rc == 0))' \
+	'line a "RequiresMountsFor=\"/keys/\""' 'line a "RequiresMountsFor=\"/other/k\""' \
+	'grep -q -- "--encryption-passphrase-file \"/keys/x%%p/%%i.key\"" "$out"/*@a.*/*' \
+	'grep -qx PathExists=/k/b "$out"/rbdcrypt-keys@b.path.d/*' \
+	'! has rbdcrypt.target.wants/rbdcrypt-keys@b.path'
+
 generate <<<'x rbd/a;b %k
 y rbd/$HOME/"b\040%n /a"b'
 check odd-names-stay-themselves all_of '((rc == 1))' 'said ":1: key file"' \

@@ -71,6 +71,23 @@ static void every_field_is_read(void **state)
 	tab_done(&t);
 }
 
+static void file_to_wait_for_has_a_name(void **state)
+{
+	struct tab t;
+
+	(void)state;
+	read_text(&t, "a rbd/ns/x@s /k/%p/%n/%i/%s/%l%%c key-wait\n"
+		      "b vol /k/%p-%n%i,/%c key-wait\n"
+		      "c file:/d/img /k/%i key-wait\n"
+		      "d rbd/d /%c\n");
+	assert_int_equal(t.n, 4);
+	assert_string_equal(t.entries[0].awaited, "/k/rbd/ns/x/s/1%c");
+	assert_string_equal(t.entries[1].awaited, "/k/rbd-vol");
+	assert_string_equal(t.entries[2].awaited, "/k/img");
+	assert_null(t.entries[3].awaited);
+	tab_done(&t);
+}
+
 static void short_line_has_defaults(void **state)
 {
 	struct tab t;
@@ -108,6 +125,11 @@ static void wrong_line_is_told_and_others_are_taken(void **state)
 		{ "a rbd/a - start-timeout=a;b", "start-timeout" },
 		{ "a rbd/a - key-wait", "key-wait" },
 		{ "a rbd/a cred:x key-wait", "key-wait" },
+		{ "a rbd/a /%c key-wait", "without %c" },
+		{ "a rbd/a /%%%f key-wait", "without %c" },
+		{ "a rbd/a /%x key-wait", "%x is no specifier" },
+		{ "a rbd/a /% key-wait", "percent sign" },
+		{ "a rbd/a\\040 /%i key-wait", "neither a blank" },
 		{ "a rbd/a /k\\012x", "control character" },
 		{ "a rbd/a\\303 /k", "not UTF-8" },
 		{ "a rbd/a /k key-mount=/m\\134", "key-mount" },
@@ -266,6 +288,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_field_is_read),
+		cmocka_unit_test(file_to_wait_for_has_a_name),
 		cmocka_unit_test(short_line_has_defaults),
 		cmocka_unit_test(wrong_line_is_told_and_others_are_taken),
 		cmocka_unit_test(nul_byte_is_refused),
