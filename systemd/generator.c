@@ -222,7 +222,7 @@ static int write_service(struct generator *g, const struct tab_entry *e, const c
 	return close_drop_in(g, out, unit);
 }
 
-/* Nothing but its key starts it: the file, or the mount that the file is on. */
+/* Nothing but its key starts it: the file, or the mount that the file is on. noauto: nothing. */
 static int write_wait(struct generator *g, const struct tab_entry *e, const char *unit)
 {
 	char path_unit[256], mount[PATH_MAX], folder[PATH_MAX];
@@ -239,7 +239,7 @@ static int write_wait(struct generator *g, const struct tab_entry *e, const char
 	r = close_drop_in(g, out, path_unit);
 	if (r == 0 && !e->is_manual)
 		r = add_link(g, "rbdcrypt.target.wants", path_unit, "rbdcrypt-keys@.path");
-	if (r < 0 || !e->key_mount)
+	if (r < 0 || e->is_manual || !e->key_mount)
 		return r;
 	/* A path unit does not see that something is mounted over the folder it looks into. */
 	r = unit_escape_path(e->key_mount, mount, sizeof(mount) - 16);

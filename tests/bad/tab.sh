@@ -94,7 +94,7 @@ check specifiers-are-known-where-systemd-needs-them all_of '((rc == 0))' \
 	'line a "RequiresMountsFor=\"/keys/\""' 'line a "RequiresMountsFor=\"/other/k\""' \
 	'grep -q -- "--encryption-passphrase-file \"/keys/x%%p/%%i.key\"" "$out"/*@a.*/*' \
 	'grep -qx PathExists=/k/b "$out"/rbdcrypt-keys@b.path.d/*' \
-	'! has rbdcrypt.target.wants/rbdcrypt-keys@b.path'
+	'! has k.mount.wants' '! has rbdcrypt.target.wants/rbdcrypt-keys@b.path'
 
 generate <<<'x rbd/a;b %k
 y rbd/$HOME/"b\040%n /a"b'
