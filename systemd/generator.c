@@ -152,7 +152,8 @@ static void put_command(FILE *out, const struct tab_entry *e)
 		fputs(" -o ", out);
 		unit_put_argument(out, e->options);
 	}
-	fputs(" -- ", out);
+	/* As in the template; the last one counts where an option is given twice. */
+	fputs(" $RBDCRYPT_OPTIONS -- ", out);
 	unit_put_argument(out, e->spec);
 	fputc('\n', out);
 }

@@ -61,7 +61,7 @@ check volume-is-wanted-and-ordered all_of '((rc == 0))' '[[ ! -s $dir/err ]]' \
 	'line db "Before=blockdev@dev-rbdcrypt-rbd-db.target"' \
 	'line db "Wants=blockdev@dev-rbdcrypt-rbd-db.target"' \
 	'line db "RequiresMountsFor=\"/keys/b\""' 'line db "Before=rbdcrypt.target"' \
-	'grep -q -- "-o \"read-only,id=vm\" -- \"rbd/db\"$" "$out"/*db*/*'
+	'grep -q -- "-o \"read-only,id=vm\" [\$]RBDCRYPT_OPTIONS -- \"rbd/db\"$" "$out"/*db*/*'
 
 # A line of its own that systemd could not read would leave the template's command in force.
 check no-other-command-is-left all_of \
@@ -99,7 +99,7 @@ check specifiers-are-known-where-systemd-needs-them all_of '((rc == 0))' \
 generate <<<'x rbd/a;b %k
 y rbd/$HOME/"b\040%n /a"b'
 check odd-names-stay-themselves all_of '((rc == 1))' 'said ":1: key file"' \
-	'grep -qF -- "\"/a\\\"b\" -- \"rbd/\$\$HOME/\\\"b %%n\"" "$out"/*y*/*'
+	'grep -qF -- "\"/a\\\"b\" \$RBDCRYPT_OPTIONS -- \"rbd/\$\$HOME/\\\"b %%n\"" "$out"/*y*/*'
 
 generate <<<'p rbd/n/a%b@s\040t -'
 check condition-has-the-name-that-udev-makes if_absent p '/dev/rbdcrypt/rbd/n/a\x25b@s\x20t'

@@ -455,6 +455,19 @@ upgrade_leaves_volumes_alone() {
 	same program /usr/bin/rbdcrypt-nbd "$(readlink "/proc/$(unit MainPID rbdcrypt-nbd@vol.service)/exe")"
 }
 
+# As "systemctl edit" makes it.
+options_of_a_drop_in_count() {
+	local unit=rbdcrypt-nbd@part.service
+	drop_in $unit '[Service]' 'Environment="RBDCRYPT_OPTIONS=--read-only --cookie of-the-drop-in"'
+	systemctl start $unit
+	same access 1 "$(sysfs "$(realpath /dev/rbdcrypt/rbd/part)" ro)"
+	same cookie of-the-drop-in "$(listed '.[] | select(.image == "part") | .cookie')"
+	systemctl stop $unit
+	rm /run/systemd/system/$unit.d/test.conf
+	systemctl daemon-reload
+	fails journalctl -b -o cat -g 'unset environment variable.*RBDCRYPT_OPTIONS'
+}
+
 # An image without a line in the table, whose unit's name has a backslash.
 credential_is_a_key_source() {
 	local unit dev pid
@@ -619,6 +632,7 @@ first() {
 	claim noauto-volume-is-mapped-by-others
 	claim partitions-have-names-and-nothing-is-left
 	claim daemon-of-the-host-serves
+	claim options-of-a-drop-in-count
 	claim credential-is-a-key-source
 	claim restart-and-kill-are-not-seen
 	claim wrong-line-leaves-what-runs
