@@ -495,6 +495,31 @@ credential_is_a_key_source() {
 	systemctl stop "$unit"
 }
 
+question() { sed -n 's/^Socket=//p' /run/systemd/ask-password/ask.* 2>/dev/null; }
+is_asked() { [[ $(question) && $(question) != "${1:-}" ]]; } # LAST_QUESTION
+
+# As a password agent does it.
+passphrase_is_asked_for() {
+	local unit first
+	unit=rbdcrypt-nbd@$(systemd-escape rbd/a-b).service
+	[[ " $(unit After "$unit") " == *' systemd-tmpfiles-setup.service '* ]]
+	drop_in "$unit" '[Service]' 'Environment=RBDCRYPT_OPTIONS=--encryption-passphrase-file=ask:'
+	systemctl start --no-block "$unit"
+	wait_long 30 is_asked
+	same state activating "$(unit ActiveState "$unit")"
+	systemctl status "$unit" | grep 'Status: .*unlocking rbd/a-b'
+	grep 'Message=Passphrase for layer 1, rbd/a-b' /run/systemd/ask-password/ask.*
+	first=$(question)
+	printf 'a wrong one' | /lib/systemd/systemd-reply-password 1 "$first"
+	wait_long 30 is_asked "$first"
+	printf 'first secret' | /lib/systemd/systemd-reply-password 1 "$(question)"
+	wait_long 30 is ActiveState "$unit" active
+	same restarts 0 "$(unit NRestarts "$unit")"
+	[[ -b /dev/rbdcrypt/rbd/a-b ]]
+	systemctl stop "$unit"
+	same result success "$(unit Result "$unit")"
+}
+
 noauto_volume_starts_with_its_mount() {
 	same before inactive "$(unit ActiveState rbdcrypt-nbd@part.service)"
 	systemctl start srv-part.mount
@@ -591,6 +616,8 @@ daemon_of_the_host_serves() {
 	dev=$(nbd map --encryption-passphrase-file /etc/keys/vol.key rbd/host)
 	same daemon "$(unit MainPID rbdcrypt-nbd.service)" "$(daemon_of "$dev")"
 	same name "$dev" "$(realpath /dev/rbdcrypt/rbd/host)"
+	systemctl reload rbdcrypt-nbd.service
+	same reloaded "$(daemon_of "$dev")" "$(unit MainPID rbdcrypt-nbd.service)"
 	systemctl restart rbdcrypt-nbd.service
 	wait_long 20 serves_again "$dev"
 	goes_on_with_its_sockets rbdcrypt-nbd.service
@@ -634,6 +661,7 @@ first() {
 	claim daemon-of-the-host-serves
 	claim options-of-a-drop-in-count
 	claim credential-is-a-key-source
+	claim passphrase-is-asked-for
 	claim restart-and-kill-are-not-seen
 	claim wrong-line-leaves-what-runs
 	claim upgrade-leaves-volumes-alone
