@@ -26,7 +26,6 @@ BINDIR ?= $(PREFIX)/bin
 LIBEXECDIR ?= $(PREFIX)/libexec
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/rbdcrypt-nbd
-SYSCONFDIR ?= /etc
 DESTDIR ?=
 CFLAGS ?= -O2 -g
 
@@ -164,10 +163,12 @@ $(UDEV_HELPER): $(O)/systemd/udev_names.o $(O)/librbdcrypt.a
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -ljson-c
 
-$(O)/systemd/generator.o: ALL_CFLAGS += -DUNITDIR='"$(UNITDIR)"' -DBINDIR='"$(BINDIR)"' \
+$(O)/systemd/generator.o: $(O)/paths
+# Private: what it depends on, the flags of all objects, is made without it.
+$(O)/systemd/generator.o: private ALL_CFLAGS += -DUNITDIR='"$(UNITDIR)"' -DBINDIR='"$(BINDIR)"' \
 	-DMAP_OPTIONS='"$(MAP_OPTIONS)"'
 
-$(STOP) $(UNITS_IN:%.in=$(O)/%): $(O)/%: %.in systemd/hardening.conf $(O)/flags
+$(STOP) $(UNITS_IN:%.in=$(O)/%): $(O)/%: %.in systemd/hardening.conf $(O)/paths
 	$(say) GEN $@
 	$(Q)mkdir -p $(@D)
 	$(Q)sed -e '/@HARDENING@/{r systemd/hardening.conf' -e 'd}' -e 's|@BINDIR@|$(BINDIR)|g' \
@@ -182,11 +183,16 @@ $(O)/%.o: %.c $(O)/flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) $(if $(filter tests/%,$<),-Itests/support) -MMD -MP -c -o $@ $<
 
-# Objects are rebuilt when the compiler or its flags change.
-$(O)/flags: FORCE
+# A file that is newer than what was made with other words.
+define remember
 	$(Q)mkdir -p $(@D)
-	$(Q)printf '%s\n' '$(subst ','\'',$(CC) $(ALL_CFLAGS))' | cmp -s - $@ || \
-		printf '%s\n' '$(subst ','\'',$(CC) $(ALL_CFLAGS))' >$@
+	$(Q)printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(1))' >$@
+endef
+# Objects are rebuilt when the compiler or its flags change, units when they are to go elsewhere.
+$(O)/flags: FORCE
+	$(call remember,$(CC) $(ALL_CFLAGS))
+$(O)/paths: FORCE
+	$(call remember,$(BINDIR) $(LIBEXECDIR) $(UNITDIR) $(MAP_OPTIONS))
 .PHONY: FORCE
 FORCE:
 
@@ -201,19 +207,18 @@ $(BENCHBIN): $(O)/%: $(O)/%.o $(O)/librbdcrypt.a
 tests: $(TESTBIN)
 
 install: all
-	$(say) INSTALL $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
+	$(say) INSTALL '$(DESTDIR)$(BINDIR)/rbdcrypt-nbd'
 	$(Q)set -e; for file in $(INSTALLED); do \
 		to=$${file#*:}; mode=$${to##*:}; \
 		install -D -m $$mode "$${file%%:*}" "$(DESTDIR)$${to%:*}"; \
 	done
-	$(Q)install -d $(DESTDIR)$(SYSCONFDIR)/rbdcrypt/rbdcrypttab.d
+	$(Q)install -d '$(DESTDIR)/etc/rbdcrypt/rbdcrypttab.d'
 
 uninstall:
-	$(say) REMOVE $(DESTDIR)$(BINDIR)/rbdcrypt-nbd
+	$(say) REMOVE '$(DESTDIR)$(BINDIR)/rbdcrypt-nbd'
 	$(Q)for file in $(INSTALLED); do to=$${file#*:}; rm -f "$(DESTDIR)$${to%:*}"; done
-	$(Q)rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) 2>/dev/null || true
-	$(Q)rmdir $(DESTDIR)$(SYSCONFDIR)/rbdcrypt/rbdcrypttab.d $(DESTDIR)$(SYSCONFDIR)/rbdcrypt \
-		2>/dev/null || true
+	$(Q)rmdir '$(DESTDIR)$(DOCDIR)/examples' '$(DESTDIR)$(DOCDIR)' 2>/dev/null || true
+	$(Q)rmdir '$(DESTDIR)/etc/rbdcrypt/rbdcrypttab.d' '$(DESTDIR)/etc/rbdcrypt' 2>/dev/null || true
 
 format:
 	$(Q)clang-format-14 -i $(CFILES)
