@@ -50,14 +50,27 @@ static int is_plain(char c)
 	       (c && strchr("#+-.:=_", c));
 }
 
-/* One part of the path; also: what may stand in it besides. */
-static void put_part(struct out *o, const char *text, const char *also)
+/* The dash of a name that ends as udev lets those of partitions end, or NULL. */
+static const char *partition_dash(const char *text)
+{
+	static const char suffix[] = "-part";
+	const char *dash = strrchr(text, '-'), *number;
+
+	if (!dash || strncmp(dash, suffix, strlen(suffix)) != 0)
+		return NULL;
+	number = dash + strlen(suffix);
+	return *number && strspn(number, "0123456789") == strlen(number) ? dash : NULL;
+}
+
+/* One part of the path; also: what may stand in it besides; but: where not even that may, or NULL.
+ */
+static void put_part(struct out *o, const char *text, const char *also, const char *but)
 {
 	/* "." and ".." lead elsewhere, and a pool may be called as our own folder is. */
 	if (!strcmp(text, ".") || !strcmp(text, "..") || !strcmp(text, BY_COOKIE))
 		put_hex(o, (unsigned char)*text++);
 	for (; *text; text++) {
-		if (is_plain(*text) || strchr(also, *text))
+		if (text != but && (is_plain(*text) || strchr(also, *text)))
 			put(o, text, 1);
 		else
 			put_hex(o, (unsigned char)*text);
@@ -77,21 +90,22 @@ int link_of_image(const char *pool, const char *nspace, const char *image, const
 		  uint64_t snap_id, char *buf, size_t len)
 {
 	struct out o = start(buf, len);
+	bool has_snap = (snap && *snap) || snap_id != UINT64_MAX;
 	char number[24];
 
 	if (!pool || !*pool || !image || !*image)
 		return -EINVAL;
-	put_part(&o, pool, "@");
+	put_part(&o, pool, "@", NULL);
 	put(&o, "/", 1);
 	if (nspace && *nspace) {
-		put_part(&o, nspace, "@");
+		put_part(&o, nspace, "@", NULL);
 		put(&o, "/", 1);
 	}
 	/* Here an "@" says that a snapshot follows. */
-	put_part(&o, image, "");
+	put_part(&o, image, "", has_snap ? NULL : partition_dash(image));
 	if (snap && *snap) {
 		put(&o, "@", 1);
-		put_part(&o, snap, "");
+		put_part(&o, snap, "", partition_dash(snap));
 	} else if (snap_id != UINT64_MAX) {
 		(void)snprintf(number, sizeof(number), "@%" PRIu64, snap_id);
 		put(&o, number, strlen(number));
@@ -106,7 +120,7 @@ int link_of_cookie(const char *cookie, char *buf, size_t len)
 	if (!*cookie)
 		return -EINVAL;
 	put(&o, BY_COOKIE "/", sizeof(BY_COOKIE));
-	put_part(&o, cookie, "");
+	put_part(&o, cookie, "", partition_dash(cookie));
 	return o.error;
 }
 
@@ -114,7 +128,7 @@ int link_escape(const char *text, char *buf, size_t len)
 {
 	struct out o = start(buf, len);
 
-	put_part(&o, text, "@/");
+	put_part(&o, text, "@/", NULL);
 	return o.error;
 }
 

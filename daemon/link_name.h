@@ -11,7 +11,8 @@
 
 /*
  * The stable names of a volume below /dev/rbdcrypt. Any thread. What udev would not take
- * into a name is written as \xNN, as udev's own links have it, so two volumes never get one name.
+ * into a name is written as \xNN, as udev's own links have it, so two volumes never get one name;
+ * nor do a volume and another one's partition, which has "-partN" behind its name.
  */
 
 /*

@@ -197,6 +197,14 @@ static void links_are_escaped_and_never_alike(void **state)
 	expect_link("..", NULL, ".", NULL, UINT64_MAX, "\\x2e./\\x2e");
 	expect_link("by-cookie", NULL, "x", NULL, UINT64_MAX, "\\x62y-cookie/x");
 	expect_link("p", NULL, "\xc3\xa9\\x", NULL, UINT64_MAX, "p/\\xc3\\xa9\\x5cx");
+	expect_link("rbd-part1", "ns-part1", "vol-part1", NULL, UINT64_MAX,
+		    "rbd-part1/ns-part1/vol\\x2dpart1");
+	expect_link("rbd", NULL, "vol-part1", "s-part12", UINT64_MAX, "rbd/vol-part1@s\\x2dpart12");
+	expect_link("rbd", NULL, "vol-part1", NULL, 7, "rbd/vol-part1@7");
+	expect_link("rbd", NULL, "a-part1-part", NULL, UINT64_MAX, "rbd/a-part1-part");
+	expect_link("rbd", NULL, "a-parts", NULL, UINT64_MAX, "rbd/a-parts");
+	assert_int_equal(link_of_cookie("x-part1", link, sizeof(link)), 0);
+	assert_string_equal(link, "by-cookie/x\\x2dpart1");
 	assert_int_equal(link_of_cookie("a/1/b", link, sizeof(link)), 0);
 	assert_string_equal(link, "by-cookie/a\\x2f1\\x2fb");
 	assert_int_equal(link_of_cookie("", link, sizeof(link)), -EINVAL);
