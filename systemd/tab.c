@@ -251,6 +251,18 @@ static int take_own(struct tab_entry *e, const char *key, const char *value, str
 	return r < 0 ? r : 1;
 }
 
+/* As Ceph writes the names of its options, and we do. */
+static bool is_option_name(const char *key)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+			  others[] = "0123456789_-";
+
+	for (const char *p = key; *p; p++)
+		if (!strchr(letters, *p) && !strchr(others, *p))
+			return false;
+	return *key && strchr(letters, *key);
+}
+
 static int check_option(struct tab_entry *e, const char *key, const char *value, struct fault *f)
 {
 	const struct option_row *row = option_find(key, strlen(key));
@@ -258,9 +270,20 @@ static int check_option(struct tab_entry *e, const char *key, const char *value,
 	if (key[0] == '-' || key[0] == '=')
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "option %s; expected options without dashes, as in a=b,c", key);
+	if (!row && !is_option_name(key))
+		return fault_set(f, EXIT_USAGE, -EINVAL,
+				 "option %s; expected an option of 'rbdcrypt-nbd map', of "
+				 "rbdcrypttab(5) or of Ceph",
+				 key);
 	/* Ceph might know it. What "map" makes of it, its log says. */
 	if (!row)
 		return 0;
+	/* Whoever stops the service, or looks for the device's name, would not find it there. */
+	if (strcmp(row->name, "run-dir") == 0)
+		return fault_set(f, EXIT_USAGE, -EINVAL,
+				 "option %s; expected no other run directory than that of all "
+				 "services",
+				 key);
 	if (row->group == GROUP_IMAGE)
 		return fault_set(f, EXIT_USAGE, -EINVAL,
 				 "option %s; expected in the second field: "
