@@ -423,6 +423,18 @@ isolating_a_target_leaves_volumes() {
 	nbd unmap rbd/host
 }
 
+new_line_is_started_with_the_target() {
+	local more=/etc/rbdcrypt/rbdcrypttab.d/more
+	cp $more $T/more
+	sed -i '/^part/s/noauto/nofail/' $more
+	systemctl daemon-reload
+	systemctl start rbdcrypt.target
+	wait_long 30 is ActiveState rbdcrypt-nbd@part.service active
+	cp $T/more $more
+	systemctl daemon-reload
+	systemctl stop rbdcrypt-nbd@part.service
+}
+
 wrong_line_leaves_what_runs() {
 	local pid unit=rbdcrypt-nbd@vol.service
 	pid=$(unit MainPID $unit)
@@ -663,6 +675,7 @@ first() {
 	claim credential-is-a-key-source
 	claim passphrase-is-asked-for
 	claim restart-and-kill-are-not-seen
+	claim new-line-is-started-with-the-target
 	claim wrong-line-leaves-what-runs
 	claim upgrade-leaves-volumes-alone
 	claim mount-elsewhere-keeps-the-device
