@@ -111,7 +111,7 @@ void options_dump_completion(FILE *out)
 	      "\t\tmapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$cur\")\n"
 	      "\telif [[ ! $command || $command == help ]]; then\n"
 	      "\t\tmapfile -t COMPREPLY < <(compgen -W \"$commands\" -- \"$cur\")\n"
-	      "\telif [[ $command == @(unmap|detach|status) ]]; then\n"
+	      "\telif [[ $command == @(unmap|detach|status|stats|check-keys) ]]; then\n"
 	      "\t\tmapfile -t COMPREPLY < <(compgen -W \"$(\"${COMP_WORDS[0]}\" list --all "
 	      "2>/dev/null |\n"
 	      "\t\t\tgrep -o '/dev/nbd[0-9]*')\" -- \"$cur\")\n"

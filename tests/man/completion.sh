@@ -36,6 +36,10 @@ touch key1 key2
 offers 'key1 key2' map --encryption-passphrase-file ke
 offers '' map --id ''
 offers '--json' status --js
+rbdcrypt-nbd() { [[ $* == 'list --all' ]] && printf '%s\n' '7 rbd a /dev/nbd3 c' '- rbd b /dev/nbd12 c'; }
+for command in unmap detach status stats check-keys; do
+	offers '/dev/nbd3 /dev/nbd12' $command /dev/
+done
 # Every option that the help lists, and no other.
 for command in map unmap attach detach list status serve; do
 	offers "$("$RBDCRYPT_NBD" $command --help | sed -n 's/^  *\(-[a-zA-Z], \)\{0,1\}--\([a-z_0-9-]*\).*/--\2/p')" \
