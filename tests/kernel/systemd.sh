@@ -246,6 +246,7 @@ confined() {
 	done
 	same no-new-privileges 1 "$(sed -n 's/^NoNewPrivs:\t//p' /proc/$pid/status)"
 	same seccomp 2 "$(sed -n 's/^Seccomp:\t//p' /proc/$pid/status)"
+	same files 524288 "$(sed -n 's/^Max open files *\([0-9]*\).*/\1/p' /proc/$pid/limits)"
 	same oom -900 "$(</proc/$pid/oom_score_adj)"
 	[[ $(sed -n 's/^VmLck:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$pid/status) -gt ${2:-10000} ]]
 	# PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, what PR_SET_IO_FLUSHER sets.
