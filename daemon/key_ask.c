@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <systemd/sd-daemon.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -101,6 +102,19 @@ static int ask_terminal(const struct key_request *q, int fd, const char *prompt,
 	return r;
 }
 
+/* What "systemctl status" says meanwhile. A name may have a newline, which would end the message.
+ */
+static void tell_status(const struct key_place *p, const char *what)
+{
+	char text[512];
+
+	(void)snprintf(text, sizeof(text), "STATUS=%s layer %u, %s%s%s%s%s%s%s", what, p->layer,
+		       p->pool, p->pool[0] ? "/" : "", p->nspace, p->nspace[0] ? "/" : "", p->image,
+		       p->snap[0] ? "@" : "", p->snap);
+	text[strcspn(text, "\n")] = 0;
+	(void)sd_notify(0, text);
+}
+
 static int ask_agents(const struct key_request *q, const char *prompt, struct secret **ret,
 		      struct fault *f)
 {
@@ -121,7 +135,9 @@ static int ask_agents(const struct key_request *q, const char *prompt, struct se
 	(void)snprintf(id, sizeof(id), "--id=rbdcrypt-nbd:%u:%s%s%s", q->place->layer,
 		       q->place->pool, q->place->pool[0] ? "/" : "", q->place->image);
 	(void)snprintf(text, sizeof(text), "%s", prompt);
+	tell_status(q->place, "waiting for the passphrase of");
 	r = key_run(q, argv, &s, f);
+	tell_status(q->place, r < 0 ? "no passphrase for" : "unlocking");
 	if (r < 0)
 		return r;
 	if (secret_bytes(s)[secret_len(s) - 1] == '\n') {

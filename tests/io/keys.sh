@@ -171,14 +171,24 @@ somebody_who_gives_up() {
 }
 # As a password agent does: it finds the question and answers on its socket.
 a_password_agent() {
-	local pid rc=0
+	local pid notified rc=0
 	[[ $EUID == 0 && -x /usr/bin/systemd-ask-password && -x /lib/systemd/systemd-reply-password ]] || return 77
-	setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file 'ask:Key of %i?' file:image >out 2>err </dev/null &
+	python3 -c 'import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+while True:
+    print(s.recv(4096).decode(), flush=True)' "$T/notify" >notified &
+	notified=$!
+	wait_for 10 test -S "$T/notify" || rc=1
+	NOTIFY_SOCKET=$T/notify setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file 'ask:Key of %i?' file:image >out 2>err </dev/null &
 	pid=$!
-	wait_for 20 question || { cat err; kill $pid; wait $pid; return 1; }
+	wait_for 20 question || { cat err; kill $pid $notified; wait $pid; return 1; }
+	wait_for 5 grep -q '^STATUS=waiting for the passphrase of layer 1, ' notified || rc=1
 	printf 'correct horse' | /lib/systemd/systemd-reply-password 1 "$(sed -n 's/^Socket=//p' "$ask")"
 	wait $pid || rc=1
-	cat err
+	wait_for 5 grep -q '^STATUS=unlocking layer 1, ' notified || rc=1
+	kill $notified
+	cat err notified
 	"$PROGRAM" unmap "$T/s" && return $rc
 }
 question() {

@@ -520,7 +520,7 @@ passphrase_is_asked_for() {
 	systemctl start --no-block "$unit"
 	wait_long 30 is_asked
 	same state activating "$(unit ActiveState "$unit")"
-	systemctl status "$unit" | grep 'Status: .*unlocking rbd/a-b'
+	systemctl status "$unit" | grep 'Status: .*waiting for the passphrase of layer 1, rbd/a-b'
 	grep 'Message=Passphrase for layer 1, rbd/a-b' /run/systemd/ask-password/ask.*
 	first=$(question)
 	printf 'a wrong one' | /lib/systemd/systemd-reply-password 1 "$first"
