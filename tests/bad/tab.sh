@@ -65,9 +65,9 @@ check volume-is-wanted-and-ordered all_of '((rc == 0))' '[[ ! -s $dir/err ]]' \
 
 # A line of its own that systemd could not read would leave the template's command in force.
 check no-other-command-is-left all_of \
-	'[[ $(grep -m 2 -n . "$out"/*db.service.d/*) == *"2:[Service]" ]]' \
-	'[[ $(grep -m 1 ExecStart "$out"/*db.service.d/*) == ExecStart= ]]' \
-	'[[ $(grep -c ExecStart "$out"/*db.service.d/*) == 2 ]]'
+	'[[ $(grep -m 2 -n . "$out"/*nbd@db.service.d/*) == *"2:[Service]" ]]' \
+	'[[ $(grep -m 1 ExecStart "$out"/*nbd@db.service.d/*) == ExecStart= ]]' \
+	'[[ $(grep -c ExecStart "$out"/*nbd@db.service.d/*) == 2 ]]'
 
 generate <<<'a rbd/a /k noauto
 b rbd/b /k nofail
