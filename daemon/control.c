@@ -509,11 +509,6 @@ bool control_is_trusted(const struct control_call *call)
 	return call->is_trusted;
 }
 
-uid_t control_uid(const struct control_call *call)
-{
-	return call->uid;
-}
-
 int control_take_fd(struct control_call *call, unsigned int i)
 {
 	int fd = i < call->n_fds ? call->fds[i] : -1;

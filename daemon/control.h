@@ -51,7 +51,6 @@ const char *control_method(const struct control_call *call);
 struct json_object *control_parameters(const struct control_call *call);
 /* Root, or who this daemon runs as: may do all that we can. */
 bool control_is_trusted(const struct control_call *call);
-uid_t control_uid(const struct control_call *call);
 /* The i-th descriptor that came with it, the caller's from now on; -EBADF. */
 int control_take_fd(struct control_call *call, unsigned int i);
 
