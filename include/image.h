@@ -198,10 +198,5 @@ int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsign
 
 /* As the store's lock(); "-" where it has none. */
 void store_lock(struct store *s, struct store_lock *ret);
-/*
- * The addresses of all clients that have the image open for writing, ours included, separated
- * by blanks. How many, or -errno (-EOPNOTSUPP for a file).
- */
-int store_watchers(struct store *s, char *buf, size_t len);
 
 #endif

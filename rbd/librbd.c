@@ -175,54 +175,6 @@ static int take_lock(struct librbd_store *ls, const char *spec, struct fault *f)
 	return r;
 }
 
-/* ---- who else ---- */
-
-struct watcher_list {
-	size_t n;
-	char text[1024];
-};
-
-static int fill_watchers(struct handle *h, void *data)
-{
-	struct watcher_list *list = data;
-	rbd_image_watcher_t *watchers = NULL;
-	size_t n = 8, at = 0;
-	int r;
-
-	do {
-		free(watchers);
-		watchers = calloc(n, sizeof(*watchers));
-		if (!watchers)
-			return -ENOMEM;
-		r = rbd_watchers_list(h->image, watchers, &n);
-	} while (r == -ERANGE);
-	if (r >= 0) {
-		list->n = n;
-		for (size_t i = 0; i < n && at < sizeof(list->text); i++)
-			at += (size_t)snprintf(list->text + at, sizeof(list->text) - at, "%s%s",
-					       i ? " " : "", watchers[i].addr);
-		rbd_watchers_list_cleanup(watchers, n);
-	}
-	free(watchers);
-	return r < 0 ? r : 0;
-}
-
-int store_watchers(struct store *s, char *buf, size_t len)
-{
-	struct watcher_list list = { 0 };
-	struct librbd_store *ls;
-	int r;
-
-	if (s->ops != &librbd_ops)
-		return -EOPNOTSUPP;
-	ls = librbd_of(s);
-	r = handle_call(ls->handle, ls->timeout_s, fill_watchers, &list, sizeof(list));
-	if (r < 0)
-		return r;
-	(void)snprintf(buf, len, "%s", list.text);
-	return (int)list.n;
-}
-
 /* ---- life ---- */
 
 static int flush_all(struct handle *h, void *data)

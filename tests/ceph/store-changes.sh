@@ -79,13 +79,6 @@ automatic_lock_changes_hands_() {
 	release one
 }
 
-watchers_are_listed_() {
-	rbd create --size 16M seen
-	hold one rbd/seen
-	store hold rbd/seen </dev/null | grep -E 'watchers=127\S+ 127\S+ '
-	release one
-}
-
 open_ends_in_time_when_the_osd_is_silent_() {
 	local start=$SECONDS
 	rbd create --size 16M silent

@@ -208,7 +208,6 @@ static const char *lock_state(struct store *s)
 static int cmd_hold(const char *spec, const struct options *o, struct fault *f)
 {
 	struct target t = { 0 };
-	char watchers[512] = "";
 	uint64_t size, n;
 	int fd = eventfd(0, EFD_CLOEXEC);
 	struct pollfd fds[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
@@ -217,9 +216,8 @@ static int cmd_hold(const char *spec, const struct options *o, struct fault *f)
 
 	if (r == 0) {
 		store_on_change(t.store, tell_change, &fd);
-		(void)store_watchers(t.store, watchers, sizeof(watchers));
-		printf("open lock=%s watchers=%s writethrough=%d atomic=%d\n", lock_state(t.store),
-		       watchers, t.store->is_writethrough, t.store->has_atomic_sectors);
+		printf("open lock=%s writethrough=%d atomic=%d\n", lock_state(t.store),
+		       t.store->is_writethrough, t.store->has_atomic_sectors);
 		fflush(stdout);
 	}
 	while (r == 0 && poll(fds, 2, -1) > 0 && !fds[0].revents) {

@@ -55,7 +55,7 @@ static struct {
 	bool has_no_namespace;
 	size_t short_by; /* of each read */
 	struct fake_extent extents[8];
-	unsigned int n_extents, n_watchers;
+	unsigned int n_extents;
 	int last_zero_flags;
 	uint64_t last_off, last_len;
 	void (*watch)(void *arg);
@@ -76,7 +76,6 @@ static void fake_reset(void)
 	fake.copy_on_read = "false";
 	fake.limit = "0";
 	fake.replica = "default";
-	fake.n_watchers = 1;
 }
 
 /* From now on name fails with error, after sleep_s. "": nothing does. */
@@ -454,25 +453,6 @@ int rbd_update_unwatch(rbd_image_t image, uint64_t watch)
 	STRIKE();
 	fake.watches--;
 	return 0;
-}
-
-int rbd_watchers_list(rbd_image_t image, rbd_image_watcher_t *list, size_t *n)
-{
-	bool is_small = *n < fake.n_watchers;
-
-	STRIKE();
-	*n = fake.n_watchers;
-	if (is_small)
-		return -ERANGE;
-	for (size_t i = 0; i < *n; i++)
-		list[i] = (rbd_image_watcher_t){ .addr = strdup("10.0.0.1:0/77") };
-	return 0;
-}
-
-void rbd_watchers_list_cleanup(rbd_image_watcher_t *list, size_t n)
-{
-	while (n > 0)
-		free(list[--n].addr);
 }
 
 /* ---- IO: finishes before the call returns ---- */

@@ -562,7 +562,6 @@ static void layers_of_files_have_no_parent(void **state)
 	assert_false(f.message[0]);
 	store_lock(fx.store, &lock);
 	assert_string_equal(lock.state, "-");
-	assert_int_equal(store_watchers(fx.store, NULL, 0), -EOPNOTSUPP);
 }
 
 #define DISK(name) cmocka_unit_test_setup_teardown(name, on_disk, teardown)

@@ -289,22 +289,6 @@ static void changes_are_passed_on(void **state)
 	assert_int_equal(fake.watches, 0);
 }
 
-static void watchers_are_listed(void **state)
-{
-	const struct store_options o = { .timeout_s = 60 };
-	char text[64];
-
-	(void)state;
-	must_open(&o);
-	fake.n_watchers = 2;
-	assert_int_equal(store_watchers(fx.store, text, sizeof(text)), 2);
-	assert_string_equal(text, "10.0.0.1:0/77 10.0.0.1:0/77");
-	fake.n_watchers = 500; /* more than the text can hold */
-	assert_int_equal(store_watchers(fx.store, text, sizeof(text)), 500);
-	make_fail("rbd_watchers_list", -EIO, 0);
-	assert_int_equal(store_watchers(fx.store, text, sizeof(text)), -EIO);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -321,7 +305,6 @@ int main(void)
 		TEST(status_reports_what_nobody_found),
 		TEST(the_lock_has_a_state),
 		TEST(changes_are_passed_on),
-		TEST(watchers_are_listed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
