@@ -323,7 +323,7 @@ static bool could_be_rados(const struct chain_options *o, const struct chain *c,
 			return false;
 	}
 	return is_read_only ||
-	       ((child->features & LAYER_FEATURE_EXCLUSIVE_LOCK || o->is_without_lock) &&
+	       ((child->features & IMAGE_FEATURE_EXCLUSIVE_LOCK || o->is_without_lock) &&
 		c->layers[0].luks.data_offset % child->stripe_period == 0);
 }
 

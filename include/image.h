@@ -104,8 +104,6 @@ void image_spec_done(struct image_spec *s);
 
 /* ---- one layer, read-only: for headers and the walk up the parents ---- */
 
-#define LAYER_FEATURE_EXCLUSIVE_LOCK UINT64_C(4)
-
 /* Of layer_info.features: as librbd numbers them. */
 #define IMAGE_FEATURE_EXCLUSIVE_LOCK UINT64_C(4)
 #define IMAGE_FEATURE_OBJECT_MAP UINT64_C(8)
@@ -120,7 +118,7 @@ struct layer_info {
 	uint64_t raw_overlap; /* bytes of the parent seen through it; 0 without parent */
 	uint64_t object_size; /* bytes */
 	uint64_t stripe_period; /* object size x stripe count, bytes */
-	uint64_t features; /* LAYER_FEATURE_... and others of Ceph's */
+	uint64_t features; /* IMAGE_FEATURE_... and others of Ceph's */
 	bool has_parent;
 	bool is_file;
 };

@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(LAYER_FEATURE_EXCLUSIVE_LOCK == RBD_FEATURE_EXCLUSIVE_LOCK, "librbd's number");
-
 /* ---- settings ---- */
 
 static bool ends_in(const char *s, const char *end)

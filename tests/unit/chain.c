@@ -224,7 +224,7 @@ static void make_heirs(struct setup *s, struct chain *c, unsigned int n)
 		l->layer->info.raw_size = SIZE;
 		l->layer->info.raw_overlap = i + 1 < n ? SIZE : 0;
 		l->layer->info.object_size = l->layer->info.stripe_period = 4 << 20;
-		l->layer->info.features = LAYER_FEATURE_EXCLUSIVE_LOCK;
+		l->layer->info.features = IMAGE_FEATURE_EXCLUSIVE_LOCK;
 		l->is_encrypted = true;
 		l->luks.data_offset = 4 << 20;
 		l->luks.sector_size = 4096;
