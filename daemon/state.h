@@ -74,7 +74,7 @@ struct volume_state {
 	char client[128]; /* the address of the cluster's client that writes for it, or "" */
 	char dead_client[128]; /* that of its last owner, who died, while it is not shut out; or ""
 				*/
-	uint64_t inline_threshold; /* bytes */
+	uint64_t inline_threshold; /* bytes; SIZE_MAX: nothing is handed to the workers */
 	char health[256]; /* "" while all is well, else what is wrong */
 
 	/* VOLUME_DETACHED: the note of the sockets that wait for the next owner, or "". */

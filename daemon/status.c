@@ -9,6 +9,7 @@
 #include "status.h"
 
 #include <ctype.h>
+#include <stdint.h>
 #include <string.h>
 #include <time.h>
 
@@ -177,8 +178,11 @@ static void put_transport(FILE *out, const struct volume_state *v)
 	if (v->engine[0]) {
 		put_label(out, "encryption");
 		put_text(out, v->engine);
-		fprintf(out, ", in place up to %llu bytes\n",
-			(unsigned long long)v->inline_threshold);
+		if (v->inline_threshold == SIZE_MAX)
+			fprintf(out, ", always in place\n");
+		else
+			fprintf(out, ", in place up to %llu bytes\n",
+				(unsigned long long)v->inline_threshold);
 	}
 }
 

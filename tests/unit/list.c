@@ -290,6 +290,14 @@ static void status_tells_what_is_known(void **state)
 		"      raw size 1000\n");
 }
 
+static void what_is_never_handed_to_workers_says_so(void **state)
+{
+	strcpy(v[0].engine, "openssl");
+	v[0].inline_threshold = SIZE_MAX;
+	assert_non_null(strstr(print_status(OUTPUT_PLAIN, 0, 1),
+			       "  encryption  openssl, always in place\n"));
+}
+
 static void a_lock_that_nobody_could_ask_for_says_so(void **state)
 {
 	setenv("TZ", "UTC", 1);
@@ -347,6 +355,7 @@ int main(void)
 		TEST(what_the_kernel_no_longer_has_is_dropped),
 		TEST(the_living_are_not_asked_for),
 		TEST(status_tells_what_is_known),
+		TEST(what_is_never_handed_to_workers_says_so),
 		TEST(a_lock_that_nobody_could_ask_for_says_so),
 		TEST(status_of_several_is_set_apart),
 		TEST(output_that_cannot_be_written_is_an_error),
