@@ -9,16 +9,11 @@
 static void set_limits(struct luks_limits *l, const struct options *o)
 {
 	luks_limits_default(l);
-	if (o->pbkdf2_iterations_max)
-		l->pbkdf2_iterations = o->pbkdf2_iterations_max;
-	if (o->argon2_time_max)
-		l->argon2_time = o->argon2_time_max;
-	if (o->argon2_memory_max)
-		l->argon2_memory_kib = (uint32_t)(o->argon2_memory_max >> 10);
-	if (o->argon2_lanes_max)
-		l->argon2_lanes = o->argon2_lanes_max;
-	if (o->unlock_timeout_s >= 0)
-		l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
+	l->pbkdf2_iterations = o->pbkdf2_iterations_max;
+	l->argon2_time = o->argon2_time_max;
+	l->argon2_memory_kib = (uint32_t)(o->argon2_memory_max >> 10);
+	l->argon2_lanes = o->argon2_lanes_max;
+	l->unlock_timeout_s = (unsigned int)o->unlock_timeout_s;
 }
 
 void chain_options_set(const struct options *o, struct chain_options *ret)

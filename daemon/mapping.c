@@ -24,7 +24,6 @@
 #include "event_about.h"
 #include "text.h"
 
-#define MEMORY_DEFAULT (96u << 20)
 #define CONNECTIONS_MAX 4
 /* Of --connections; a state file may say anything. */
 #define CONNECTIONS_LIMIT 64
@@ -288,7 +287,7 @@ static int start_volume(struct mapping *m, struct fault *f)
 		.is_read_only = m->state.is_read_only,
 		.has_trim = m->state.is_trim_offered,
 		.block_size = 512,
-		.memory = o->queue_memory ? (size_t)o->queue_memory : MEMORY_DEFAULT,
+		.memory = (size_t)o->queue_memory,
 		.inline_threshold = SIZE_MAX,
 		.run_dir = m->o.run_dir,
 		.key = m->state.key,

@@ -330,7 +330,6 @@ int option_store_defaults(struct options *o, struct fault *f)
 	o->spec.snap_id = UINT64_MAX;
 	o->inline_threshold = UINT64_MAX;
 	o->io_timeout_s = -1;
-	o->unlock_timeout_s = -1;
 	o->socket_mode = UINT_MAX;
 	for (unsigned int i = 0; i < option_row_count; i++) {
 		const struct option_row *row = &option_rows[i];

@@ -119,7 +119,7 @@ struct options {
 	unsigned int argon2_time_max;
 	uint64_t argon2_memory_max; /* bytes */
 	unsigned int argon2_lanes_max;
-	int unlock_timeout_s; /* -1: not given; 0: none */
+	int unlock_timeout_s; /* 0: none */
 
 	/* serve */
 	char *socket; /* path, or NULL */
@@ -154,7 +154,7 @@ struct options {
 	int open_timeout_s; /* 0: for ever */
 	char *run_dir; /* NULL: state_run_dir() decides */
 	unsigned int workers; /* 0: one per processor */
-	uint64_t queue_memory; /* bytes per volume; 0: auto */
+	uint64_t queue_memory; /* bytes per volume */
 	uint64_t inline_threshold; /* bytes; UINT64_MAX: calibrated */
 	enum xts_choice crypto_engine;
 	enum store_choice store;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "../../daemon/chain.h"
 #include "../../daemon/option_table.h"
 #include "../../daemon/options.h"
 
@@ -87,7 +88,8 @@ static void nothing_said_gives_the_defaults(void **state)
 	assert_int_equal(o.io_timeout_s, -1);
 	assert_int_equal(o.reattach_timeout_s, 30);
 	assert_int_equal(o.open_timeout_s, 30);
-	assert_int_equal(o.unlock_timeout_s, -1);
+	assert_int_equal(o.unlock_timeout_s, 120);
+	assert_true(o.queue_memory == 96u << 20);
 	assert_int_equal(o.block_size, 0);
 	assert_int_equal(o.newline, NEWLINE_AUTO);
 	assert_int_equal(o.format, OUTPUT_PLAIN);
@@ -278,6 +280,22 @@ static void split_names_take_the_operands_place(void **state)
 	assert_string_equal(o.spec.snap, "s");
 	assert_int_equal(parse_all("map i --snap-id 7"), 0);
 	assert_true(o.spec.snap_id == 7);
+}
+
+/* The table has the numbers for people, crypto/ has those for all who have no command line. */
+static void what_a_header_may_cost_is_said_twice_and_the_same(void **state)
+{
+	struct chain_options c = { 0 };
+	struct luks_limits limits;
+
+	assert_int_equal(parse_all("map rbd/img"), 0);
+	chain_options_set(&o, &c);
+	luks_limits_default(&limits);
+	assert_true(c.limits.pbkdf2_iterations == limits.pbkdf2_iterations);
+	assert_int_equal(c.limits.argon2_time, limits.argon2_time);
+	assert_int_equal(c.limits.argon2_memory_kib, limits.argon2_memory_kib);
+	assert_int_equal(c.limits.argon2_lanes, limits.argon2_lanes);
+	assert_int_equal(c.limits.unlock_timeout_s, limits.unlock_timeout_s);
 }
 
 static void units_are_understood(void **state)
@@ -647,6 +665,7 @@ int main(void)
 		TEST(ceph_is_told_what_is_its_business_too),
 		TEST(letters_work),
 		TEST(split_names_take_the_operands_place),
+		TEST(what_a_header_may_cost_is_said_twice_and_the_same),
 		TEST(units_are_understood),
 		TEST(block_size_is_auto_or_one_of_four),
 		TEST(bad_values_name_the_option_and_what_is_expected),
