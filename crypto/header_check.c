@@ -13,11 +13,12 @@
 #include <errno.h>
 #include <string.h>
 
-static int too_expensive(struct fault *f, const char *option, const char *what, uint64_t asked,
-			 const char *unit, uint64_t limit)
+/* suffix: what the option has to be told of the unit. */
+static int too_expensive(struct fault *f, const char *option, const char *suffix, const char *what,
+			 uint64_t asked, const char *unit, uint64_t limit)
 {
-	fault_hint(f, "if you trust this image, allow it with %s=%llu", option,
-		   (unsigned long long)asked);
+	fault_hint(f, "if you trust this image, allow it with %s=%llu%s", option,
+		   (unsigned long long)asked, suffix);
 	return header_refused(f, "%s asks for %llu %s, more than the limit of %llu", what,
 			      (unsigned long long)asked, unit, (unsigned long long)limit);
 }
@@ -28,7 +29,7 @@ int header_check_pbkdf2(const struct luks_limits *limits, const char *what, uint
 	if (iterations == 0)
 		return header_damaged(f, "%s has no PBKDF2 iterations", what);
 	if (iterations > limits->pbkdf2_iterations)
-		return too_expensive(f, "--luks-pbkdf2-iterations-max", what, iterations,
+		return too_expensive(f, "--luks-pbkdf2-iterations-max", "", what, iterations,
 				     "PBKDF2 iterations", limits->pbkdf2_iterations);
 	return 0;
 }
@@ -39,13 +40,13 @@ int header_check_argon2(const struct luks_limits *limits, const char *what, uint
 	if (time == 0 || memory_kib == 0 || lanes == 0)
 		return header_damaged(f, "%s has an Argon2 cost of zero", what);
 	if (time > limits->argon2_time)
-		return too_expensive(f, "--luks-argon2-time-max", what, time, "Argon2 passes",
+		return too_expensive(f, "--luks-argon2-time-max", "", what, time, "Argon2 passes",
 				     limits->argon2_time);
 	if (memory_kib > limits->argon2_memory_kib)
-		return too_expensive(f, "--luks-argon2-memory-max", what, memory_kib,
+		return too_expensive(f, "--luks-argon2-memory-max", "K", what, memory_kib,
 				     "KiB of Argon2 memory", limits->argon2_memory_kib);
 	if (lanes > limits->argon2_lanes)
-		return too_expensive(f, "--luks-argon2-lanes-max", what, lanes, "Argon2 lanes",
+		return too_expensive(f, "--luks-argon2-lanes-max", "", what, lanes, "Argon2 lanes",
 				     limits->argon2_lanes);
 	return 0;
 }

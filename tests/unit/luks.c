@@ -354,6 +354,36 @@ static void errors_of_the_read_are_errors(void **state)
 	}
 }
 
+/* A hint is typed as it stands. */
+static void limits_that_refuse_say_what_would_allow_it(void **state)
+{
+	static const struct {
+		struct luks_limits limits;
+		const char *hint;
+	} cases[] = {
+		{ { 9, 9, 9, 9 }, "allow it with --luks-pbkdf2-iterations-max=" },
+		{ { 99999999, 3, 9999, 9 }, "allow it with --luks-argon2-time-max=4" },
+		{ { 99999999, 9, 9, 9 }, "allow it with --luks-argon2-memory-max=64K" },
+		{ { 99999999, 9, 9999, 1 }, "allow it with --luks-argon2-lanes-max=2" },
+	};
+
+	luks_file_make(20 * MIB);
+	luks_file_run("cryptsetup luksFormat -q --type luks2 --pbkdf argon2id --pbkdf-memory 64 "
+		      "--pbkdf-force-iterations 4 --pbkdf-parallel 2 --key-file " LUKS_FILE_FIRST
+		      " " LUKS_FILE);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct luks_header *h = NULL;
+		struct fault f = { 0 };
+		int fd = open(LUKS_FILE, O_RDONLY | O_CLOEXEC);
+
+		assert_int_equal(luks_header_load(luks_file_read, &fd, 20 * MIB, 0,
+						  &cases[i].limits, &h, &f),
+				 -ENOTSUP);
+		assert_non_null(strstr(f.hint, cases[i].hint));
+		(void)close(fd);
+	}
+}
+
 static void formats_have_names(void **state)
 {
 	static const char *const names[] = { "luks", "luks1", "luks2" };
@@ -385,6 +415,7 @@ int main(int argc, char **argv)
 		TEST(headers_of_qemu_open),
 		TEST(plain_image_is_not_a_header),
 		TEST(errors_of_the_read_are_errors),
+		TEST(limits_that_refuse_say_what_would_allow_it),
 		TEST(formats_have_names),
 	};
 
