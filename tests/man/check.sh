@@ -55,9 +55,11 @@ sed -n 's/^	EXIT_[A-Z_]* = \([0-9]*\),.*/\1/p' "$top/include/fault.h" | sort -n 
 sed -n '/^\.Sh EXIT STATUS/,/^\.El/s/^\.It \([0-9]*\)$/\1/p' "$page" | sort -n >"$work/explained"
 diff -u "$work/statuses" "$work/explained" >&2 || fail "exit statuses and include/fault.h differ"
 
-# Every command is explained.
-"$program" --help | sed -n 's/^  \([a-z-]*\) .*[A-Z].*\.$/\1/p' | while read -r command; do
-	grep -q "^\.It Cm $command" "$page" || echo "$command"
+# Every command is explained, and is in the synopsis.
+sed -n '/^\.Sh SYNOPSIS/,/^\.Sh DESCRIPTION/p' "$page" >"$work/synopsis"
+"$program" --help | sed -n 's/^  \([a-z-][a-z-]*\) .*[A-Z].*\.$/\1/p' | while read -r command; do
+	grep -q "^\.It Cm $command" "$page" && grep -qx "\.Cm $command" "$work/synopsis" ||
+		echo "$command"
 done >"$work/missing"
 [ -s "$work/missing" ] && fail "commands without explanation: $(tr '\n' ' ' <"$work/missing")"
 
