@@ -2,8 +2,8 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * What the daemon tells of its own interface, in varlink's language
- *. rbdcrypt-nbd-control(7) says the same at more length.
+ * What the daemon tells of its own interface, in varlink's language. rbdcrypt-nbd-control(7) says
+ * the same at more length.
  */
 
 #include "control_request.h"
