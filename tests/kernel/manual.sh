@@ -25,6 +25,14 @@ example_file() { cd $T && example file; }
 example_check_keys() { cd $T && example check-keys; }
 example_keys() { cd $T && example keys; }
 example_list() { example list; }
+# The old passphrase is of no use afterwards, the new one is.
+example_passphrase() {
+	cp /etc/vol.key $T/old.key
+	example passphrase
+	fails cmp -s /etc/vol.key $T/old.key
+	nbd map --dry-run --test-keys --encryption-passphrase-file /etc/vol.key rbd/vol
+	refused 2 "No key available" nbd map --encryption-passphrase-file $T/old.key rbd/vol
+}
 # The one in Python, of rbdcrypt-nbd-control(7); only the daemon is not in it.
 example_program() {
 	local daemon rc=0
@@ -40,7 +48,7 @@ example_program() {
 }
 
 every_example_is_tried() {
-	same examples "program check-keys filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
+	same examples "program check-keys passphrase filesystem serve file keys list" "$(sh "$KERNEL_DIR/../man/examples.sh" | xargs)"
 }
 
 guest_cluster memstore || fail "no cluster"
@@ -55,5 +63,6 @@ claim example-file
 claim example-check-keys
 claim example-keys
 claim example-list
+claim example-passphrase
 claim example-program
 guest_end
