@@ -39,6 +39,7 @@
 struct mapping {
 	struct mapping_options o;
 	struct volume_state state;
+	struct watch poke; /* what its loop has to do */
 };
 
 /* The image file:/i, and what becomes of it. */
@@ -51,7 +52,8 @@ struct image {
 	atomic_uint n_starts, n_started, n_stops, n_announced, n_ended;
 	atomic_int end; /* enum mapping_end */
 	atomic_bool was_interrupted; /* when its start was done */
-	struct mapping *_Atomic mapping;
+	atomic_int poke_fd; /* an event of its loop, from its start on */
+	atomic_uint n_poked;
 	struct mapping_options seen;
 	char request[64], resumed[64];
 	struct host_volume_service service; /* as it was when it was announced */
@@ -124,6 +126,14 @@ int setup_cluster(struct options *o, struct clusters *clusters, const struct int
 				    : 0;
 }
 
+static inline void on_poke(struct watch *w)
+{
+	struct mapping *m = (struct mapping *)((char *)w - offsetof(struct mapping, poke));
+
+	event_clear(w->fd);
+	atomic_fetch_add(&image_of(m->o.spec)->n_poked, 1);
+}
+
 int mapping_start(const struct mapping_options *o, struct mapping **ret, struct fault *f)
 {
 	struct image *i = image_of(o->spec);
@@ -152,7 +162,11 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 	(void)snprintf(m->state.key, sizeof(m->state.key), "key %d", n);
 	if (i->is_gone_at_once)
 		o->gone(o->arg);
-	atomic_store(&i->mapping, m);
+	m->poke.fd = event_new();
+	m->poke.ready = on_poke;
+	if (loop_add(o->loop, &m->poke) < 0)
+		abort();
+	atomic_store(&i->poke_fd, m->poke.fd);
 	atomic_fetch_add(&i->n_started, 1);
 	*ret = m;
 	return 0;
@@ -170,6 +184,8 @@ struct mapping *mapping_stop(struct mapping *m, enum mapping_end end)
 	atomic_store(&i->end, end);
 	atomic_fetch_add(&i->n_stops, 1);
 	hold(&i->holds_stop);
+	loop_remove(m->o.loop, &m->poke);
+	(void)close(m->poke.fd);
 	free(m);
 	return NULL;
 }

@@ -159,6 +159,89 @@ static void the_host_ends_when_all_have_left(void **state)
 	(void)pthread_join(thread, NULL);
 }
 
+/* ---- volumes without a thread ---- */
+
+/* The control thread and one worker are all that is left. */
+static bool are_quiet(void *arg)
+{
+	return count("/proc/self/task") <= t.threads + 2;
+}
+
+static void start_quiet(int n)
+{
+	for (int i = 0; i < n; i++) {
+		add(i);
+		wait_for(&t.images[i].n_announced);
+	}
+	assert_false(are_quiet(NULL));
+	assert_true(rig_wait(are_quiet, NULL, PATIENCE_MS));
+}
+
+static void poke(int i)
+{
+	event_raise(atomic_load(&t.images[i].poke_fd));
+}
+
+static void one_without_a_thread_is_there_all_the_same(void **state)
+{
+	unsigned int seen[N] = { 0 };
+
+	start_quiet(3);
+	assert_int_equal(n_volumes(), 3);
+	there(do_see, seen);
+	assert_int_equal(seen[0] + seen[1] + seen[2], 3);
+	/* What comes up is done, and its end too. */
+	for (int i = 0; i < 2; i++) {
+		atomic_store(&t.images[0].n_poked, 0);
+		poke(0);
+		wait_for(&t.images[0].n_poked);
+	}
+	ask_end(1, HOST_DETACH);
+	wait_for(&t.images[1].n_ended);
+	assert_int_equal(atomic_load(&t.images[1].end), MAPPING_DETACH);
+	assert_int_equal(t.images[1].n_left, 2);
+	assert_int_equal(atomic_load(&t.images[2].n_poked), 0);
+	/* They were announced once only. */
+	assert_int_equal(atomic_load(&t.images[0].n_announced), 1);
+}
+
+/* No stack is as large as the one that every new thread is to have. */
+static void make_threads_fail(bool fails)
+{
+	static size_t usual;
+	pthread_attr_t attr;
+
+	(void)pthread_attr_init(&attr);
+	if (usual == 0)
+		(void)pthread_attr_getstacksize(&attr, &usual);
+	assert_int_equal(pthread_attr_setstacksize(&attr, fails ? (size_t)1 << 50 : usual), 0);
+	assert_int_equal(pthread_setattr_default_np(&attr), 0);
+	(void)pthread_attr_destroy(&attr);
+}
+
+static void without_a_thread_to_be_had_it_is_only_late(void **state)
+{
+	start_quiet(3);
+	make_threads_fail(true);
+	poke(0);
+	ask_end(1, HOST_DISCONNECT);
+	(void)usleep(100000);
+	assert_int_equal(atomic_load(&t.images[0].n_poked), 0);
+	assert_int_equal(atomic_load(&t.images[1].n_stops), 0);
+	make_threads_fail(false);
+	wait_for(&t.images[0].n_poked);
+	wait_for(&t.images[1].n_ended);
+	assert_int_equal(atomic_load(&t.images[1].end), MAPPING_DISCONNECT);
+	assert_true(rig_wait(are_quiet, NULL, PATIENCE_MS));
+	/* At the end there is always one: that which ends. */
+	make_threads_fail(true);
+	there(end_host, NULL);
+	make_threads_fail(false);
+	assert_int_equal(atomic_load(&t.images[0].end), MAPPING_LEAVE);
+	assert_int_equal(atomic_load(&t.images[2].end), MAPPING_LEAVE);
+	assert_int_equal(atomic_load(&t.n_held), 0);
+}
+
 /* ---- no descriptor to spare ---- */
 
 static void do_add_without_descriptors(void *arg)
@@ -229,6 +312,8 @@ int main(void)
 		TEST(who_is_told_of_an_end_may_add_the_next),
 		TEST(many_come_and_go),
 		TEST(the_host_ends_when_all_have_left),
+		TEST(one_without_a_thread_is_there_all_the_same),
+		TEST(without_a_thread_to_be_had_it_is_only_late),
 		TEST(what_cannot_be_added_stays_with_its_caller),
 		TEST(a_host_that_cannot_start_leaves_nothing),
 	};
