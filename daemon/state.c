@@ -238,8 +238,8 @@ static int check_free(const struct state *s, struct fault *f)
 		return fault_set(f, EXIT_BUSY, -EBUSY,
 				 "%s: already in use, by an owner whose state file is damaged",
 				 s->key);
-	return fault_set(f, EXIT_PASSPHRASE, r, "%s: cannot read the state file: %s", s->name,
-			 strerror(-r));
+	return fault_set(f, fault_status(r, EXIT_PASSPHRASE), r,
+			 "%s: cannot read the state file: %s", s->name, strerror(-r));
 }
 
 uint64_t state_pid_namespace(void)
