@@ -34,21 +34,22 @@ static void check_cluster(struct doctor *d, struct cluster *c)
 
 static void check_features(struct doctor *d, const struct layer_info *i)
 {
-	char advice[400];
+	char advice[400], image[sizeof(i->spec)];
 
 	if (i->is_file)
 		return;
+	layer_image_spec(i, image, sizeof(image));
 	if (i->features & IMAGE_FEATURE_EXCLUSIVE_LOCK) {
 		doctor_note(d, DOCTOR_OK, "features", NULL, "%s has an exclusive lock", i->spec);
 	} else {
 		(void)snprintf(advice, sizeof(advice), "rbd feature enable %.200s exclusive-lock",
-			       i->spec);
+			       image);
 		doctor_note(d, DOCTOR_WARN, "features", advice,
 			    "%s has no exclusive lock: two writers are not kept apart", i->spec);
 	}
 	if (!(i->features & IMAGE_FEATURE_OBJECT_MAP)) {
 		(void)snprintf(advice, sizeof(advice),
-			       "rbd feature enable %.200s object-map fast-diff", i->spec);
+			       "rbd feature enable %.200s object-map fast-diff", image);
 		doctor_note(d, DOCTOR_WARN, "features", advice,
 			    "%s has no object map: who asks what it holds is answered slowly",
 			    i->spec);

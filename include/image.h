@@ -150,6 +150,8 @@ int layer_check_exclusive_lock(const struct layer *l, struct fault *f);
 /* The parent at its snapshot, by id. -ENOENT when there is none (fault not filled). */
 int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f);
 const struct layer_info *layer_info(const struct layer *l);
+/* Its image, whatever the snapshot: commands that change images refuse the name of one. */
+void layer_image_spec(const struct layer_info *i, char *buf, size_t len);
 /* Raw bytes, read through to the parents as librbd does. Fits luks_read_fn. */
 int layer_read(void *layer, uint64_t off, void *buf, size_t len);
 struct layer *layer_close(struct layer *l);

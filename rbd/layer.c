@@ -178,10 +178,22 @@ static int fill_facts(struct handle *h, void *data)
 	return r < 0 ? r : fill_parent(h, info);
 }
 
+void layer_image_spec(const struct layer_info *i, char *buf, size_t len)
+{
+	if (i->is_file)
+		(void)snprintf(buf, len, "%s", i->spec);
+	else
+		(void)snprintf(buf, len, "%s/%s%s%s", i->pool, i->nspace, i->nspace[0] ? "/" : "",
+			       i->image);
+}
+
 static void name_it(struct layer_info *info)
 {
-	(void)snprintf(info->spec, sizeof(info->spec), "%s/%s%s%s%s%s", info->pool, info->nspace,
-		       info->nspace[0] ? "/" : "", info->image, info->snap[0] ? "@" : "",
+	size_t n;
+
+	layer_image_spec(info, info->spec, sizeof(info->spec));
+	n = strlen(info->spec);
+	(void)snprintf(info->spec + n, sizeof(info->spec) - n, "%s%s", info->snap[0] ? "@" : "",
 		       info->snap);
 }
 

@@ -78,8 +78,7 @@ static void hint_setting(const struct layer_info *info, const char *name,
 {
 	char image[4608];
 
-	(void)snprintf(image, sizeof(image), "%s%s%s/%s", info->pool, info->nspace[0] ? "/" : "",
-		       info->nspace, info->image);
+	layer_image_spec(info, image, sizeof(image));
 	switch (source) {
 	case RBD_CONFIG_SOURCE_IMAGE:
 		fault_hint(f, "it is set for the image: rbd config image rm %s %s", image, name);
@@ -96,6 +95,16 @@ static void hint_setting(const struct layer_info *info, const char *name,
 	}
 }
 
+/* before, the image, after */
+static void hint_image(const struct layer_info *info, struct fault *f, const char *before,
+		       const char *after)
+{
+	char image[4608];
+
+	layer_image_spec(info, image, sizeof(image));
+	fault_hint(f, "%s %s%s", before, image, after);
+}
+
 /* ---- one function per reason ---- */
 
 typedef bool (*refusal_fn)(const struct layer *l, struct fault *f);
@@ -105,8 +114,7 @@ static bool is_old_format(const struct layer *l, struct fault *f)
 	if (!l->is_old_format)
 		return false;
 	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: image format 1 is not supported", l->info.spec);
-	fault_hint(f, "convert it: rbd migration prepare %s, then execute and commit",
-		   l->info.spec);
+	hint_image(&l->info, f, "convert it: rbd migration prepare", ", then execute and commit");
 	return true;
 }
 
@@ -116,7 +124,7 @@ static bool is_journaling(const struct layer *l, struct fault *f)
 		return false;
 	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: the journaling feature is not supported",
 		  l->info.spec);
-	fault_hint(f, "disable it: rbd feature disable %s journaling", l->info.spec);
+	hint_image(&l->info, f, "disable it: rbd feature disable", " journaling");
 	return true;
 }
 
@@ -125,7 +133,7 @@ static bool is_migrating(const struct layer *l, struct fault *f)
 	if (!(l->info.features & RBD_FEATURE_MIGRATING))
 		return false;
 	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: a migration is in progress", l->info.spec);
-	fault_hint(f, "end it first: rbd migration execute and commit (or abort) %s", l->info.spec);
+	hint_image(&l->info, f, "end it first: rbd migration execute and commit (or abort)", "");
 	return true;
 }
 
@@ -136,7 +144,7 @@ static bool is_cache_dirty(const struct layer *l, struct fault *f)
 	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
 		  "%s: a persistent cache on some host holds data that is not in the image",
 		  l->info.spec);
-	fault_hint(f, "flush it there: rbd persistent-cache flush %s", l->info.spec);
+	hint_image(&l->info, f, "flush it there: rbd persistent-cache flush", "");
 	return true;
 }
 
@@ -211,9 +219,8 @@ int layer_check_exclusive_lock(const struct layer *l, struct fault *f)
 	fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
 		  "%s has no exclusive-lock feature: nothing would keep a second writer out",
 		  l->info.spec);
-	fault_hint(f,
-		   "rbd feature enable %s exclusive-lock; or map it with --read-only, or with "
-		   "--without-exclusive-lock if you keep others out yourself",
-		   l->info.spec);
+	hint_image(&l->info, f, "rbd feature enable",
+		   " exclusive-lock; or map it with --read-only, or with "
+		   "--without-exclusive-lock if you keep others out yourself");
 	return -ENOTSUP;
 }

@@ -96,7 +96,7 @@ done
 cleanup_fn cluster_stop "$T/cluster"
 cluster_start "$T/cluster" memstore cephx || fail "no cluster"
 rbd --no-progress import --image-feature layering,exclusive-lock,object-map luks2 rbd/luks2 &&
-	rbd --no-progress import --image-feature layering luks2 rbd/bare &&
+	rbd --no-progress import --image-feature layering luks2 rbd/bare && rbd --no-progress snap create rbd/bare@s &&
 	rbd create --size 32M --image-feature exclusive-lock,journaling rbd/journal || fail "no images"
 ceph auth get-or-create client.reader mon 'profile rbd' osd 'profile rbd-read-only pool=rbd' -o reader.keyring >/dev/null &&
 	ceph auth get-or-create client.blind mon 'profile rbd' osd 'allow r pool=other' -o blind.keyring >/dev/null || fail "no users"
@@ -109,7 +109,10 @@ a_good_image_is_good() {
 without_an_image_the_cluster_is_tried() { doctor 0 && says ok cluster answers && ! grep -q image out; }
 missing_features_are_named_with_the_command() {
 	doctor 0 $P key rbd/bare && says warn features 'no exclusive lock' &&
-		grep -q -- '-> rbd feature enable rbd/bare exclusive-lock' out && says warn features 'no object map'
+		grep -q -- '-> rbd feature enable rbd/bare exclusive-lock' out && says warn features 'no object map' &&
+		# rbd changes no snapshot.
+		doctor 0 $P key rbd/bare@s && says warn features 'rbd/bare@s has no object map' &&
+		grep -q -- '-> rbd feature enable rbd/bare exclusive-lock' out && ! grep -- '-> .*bare@s' out
 }
 a_user_who_may_only_read_cannot_write() {
 	doctor 1 --id reader --keyring reader.keyring $P key rbd/luks2 && says fail caps . &&

@@ -273,10 +273,14 @@ static void every_reason_can_be_asked_for(void **state)
 	fake.cache_mode = "ssd";
 	fake.cache = "true";
 	fake.cache_policy = "writeback";
-	assert_int_equal(image_spec_parse("rbd/img", &spec, &f), 0);
+	assert_int_equal(image_spec_parse("rbd/img@s", &spec, &f), 0);
 	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, &fx.layer, &f), 0);
-	for (; layer_refusal(fx.layer, &at, &f) < 0; n++)
+	for (; layer_refusal(fx.layer, &at, &f) < 0; n++) {
+		/* No command changes a snapshot. */
+		assert_non_null(strstr(f.message, "rbd/img@s: "));
+		assert_null(strstr(f.hint, "@s"));
 		fault_clear(&f);
+	}
 	assert_int_equal(n, 6);
 	fx.layer = layer_close(fx.layer);
 	/* Of the first format nothing more is asked. */
