@@ -70,7 +70,10 @@ static void put_xml(FILE *out, const char *tag, struct json_object *value, int i
 
 int output_check(FILE *out)
 {
-	return fflush(out) == 0 && !ferror(out) ? 0 : -EIO;
+	if (fflush(out) != 0)
+		return -errno;
+	/* Why, was lost with the call that failed. */
+	return ferror(out) ? -EIO : 0;
 }
 
 int output_object(FILE *out, const char *tag, struct json_object *object, enum output_format format,
@@ -101,5 +104,7 @@ int output_finish(int r, struct fault *f)
 		r = output_check(stdout);
 	if (r == -ENOMEM)
 		return fault_set(f, EXIT_MEMORY, r, "no memory for the answer");
-	return r < 0 ? fault_set(f, EXIT_USAGE, r, "standard output cannot be written") : 0;
+	return r < 0 ? fault_set(f, EXIT_USAGE, r, "standard output cannot be written: %s",
+				 strerror(-r))
+		     : 0;
 }

@@ -13,13 +13,13 @@
 
 /*
  * The object as JSON, or as XML in elements called as its keys are (tag is the outermost one). It
- * stays the caller's. OUTPUT_PLAIN is JSON. Main thread, as all here. 0; -ENOMEM, or -EIO when out
- * cannot be written.
+ * stays the caller's. OUTPUT_PLAIN is JSON. Main thread, as all here. 0; -ENOMEM, or as
+ * output_check().
  */
 int output_object(FILE *out, const char *tag, struct json_object *object, enum output_format format,
 		  bool is_pretty);
 
-/* Whether all that was written so far has arrived: 0 or -EIO. */
+/* Whether all that was written so far has arrived: 0 or -errno. */
 int output_check(FILE *out);
 
 /*

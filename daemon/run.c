@@ -23,6 +23,7 @@
 #include "key.h"
 #include "log.h"
 #include "loop.h"
+#include "output.h"
 #include "path.h"
 #include "process.h"
 #include "resume.h"
@@ -102,16 +103,17 @@ static bool is_background(const struct run *r)
 /* What scripts read: the device, or where to connect to. */
 static int announce(const struct options *o, const struct host_volume_service *s, struct fault *f)
 {
-	int n = 0;
+	int r;
 
 	if (s->device >= 0 && o->is_cookie_shown && s->cookie[0])
-		n = printf("/dev/nbd%d %s\n", s->device, s->cookie);
+		(void)printf("/dev/nbd%d %s\n", s->device, s->cookie);
 	else if (s->device >= 0)
-		n = printf("/dev/nbd%d\n", s->device);
+		(void)printf("/dev/nbd%d\n", s->device);
 	else if (s->socket[0])
-		n = printf("nbd+unix:///?socket=%s\n", s->socket);
-	if (n < 0 || fflush(stdout) != 0)
-		return fault_set(f, EXIT_USAGE, -EPIPE, "standard output cannot be written");
+		(void)printf("nbd+unix:///?socket=%s\n", s->socket);
+	r = output_finish(0, f);
+	if (r < 0)
+		return r;
 	(void)sd_notifyf(0, "READY=1\nSTATUS=serving %s", o->operand ?: "");
 	return 0;
 }

@@ -198,6 +198,15 @@ END
 PROGRAM=$T/passed refuse "a list for a TCP socket" 1 'descriptor 3.*no unix socket' serve --allow-user root rbd/plain
 refuse "a file in the socket's place" 5 "$T/s.file" serve --socket "$T/s.file" rbd/plain
 refuse "no folder for the socket" 4 "$T/nodir/s" serve --socket "$T/nodir/s" rbd/plain
+printf '#!/bin/bash\nexec "%s" "$@" >/dev/full\n' "$PROGRAM" >"$T/full"
+printf '#!/bin/bash\nexec "%s" "$@" >&-\n' "$PROGRAM" >"$T/closed"
+chmod +x "$T/full" "$T/closed"
+for c in --version "list --json" "serve --socket $T/s rbd/plain"; do
+	# shellcheck disable=SC2086
+	PROGRAM=$T/full refuse "no space for what ${c%% *} says" 1 'output cannot be written: No space left' $c
+	# shellcheck disable=SC2086
+	PROGRAM=$T/closed refuse "nowhere to say it, ${c%% *}" 1 'output cannot be written: Bad file' $c
+done
 refuse "no folder for the log" 1 "log file $T/nodir/log: No such file" "${S[@]}" --log-file "$T/nodir/log" rbd/plain
 
 # ---- what the system does not give ----

@@ -333,9 +333,9 @@ static void output_that_cannot_be_written_is_an_error(void **state)
 
 	if (!out)
 		skip();
-	assert_int_equal(list_print(out, &list, &o), -EIO);
-	assert_int_equal(list_print(out, &list, &plain), -EIO);
-	assert_int_equal(status_print(out, v, N, &plain), -EIO);
+	assert_int_equal(list_print(out, &list, &o), -ENOSPC);
+	assert_int_equal(list_print(out, &list, &plain), -ENOSPC);
+	assert_int_equal(status_print(out, v, N, &plain), -ENOSPC);
 	fclose(out);
 }
 
