@@ -29,6 +29,7 @@
 #include "key.h"
 #include "option_table.h"
 #include "option_value.h"
+#include "output.h"
 #include "path.h"
 #include "secret.h"
 #include "text.h"
@@ -360,25 +361,43 @@ static int open_keys(struct options *o, struct keys *k, struct fault *f)
 	return r;
 }
 
+/* Nobody can use what nobody was told of; so it ends as that of a process for itself would. */
+static void take_back(const struct options *o, int fd, const char *name, struct fault *f)
+{
+	const bool is_attach = o->command == COMMAND_ATTACH;
+	struct json_object *parameters = json_object_new_object(), *reply = NULL;
+
+	if (parameters)
+		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
+	if (parameters && !is_attach)
+		(void)json_object_object_add(parameters, "force", json_object_new_boolean(true));
+	if (client_call(fd, is_attach ? "Detach" : "Unmap", parameters, NULL, 0, &reply, NULL) < 0)
+		fault_hint(f, "it is there: rbdcrypt-nbd unmap %s", name);
+	json_object_put(reply);
+}
+
 /* As the command itself would have printed. */
-static int print_reply(const struct options *o, struct json_object *reply, struct fault *f)
+static int print_reply(const struct options *o, int fd, struct json_object *reply, struct fault *f)
 {
 	struct json_object *device = NULL, *cookie = NULL, *socket = NULL;
-	int n = -1;
+	int r;
 
 	(void)json_object_object_get_ex(reply, "device", &device);
 	(void)json_object_object_get_ex(reply, "cookie", &cookie);
 	(void)json_object_object_get_ex(reply, "socket", &socket);
 	if (device && cookie && o->is_cookie_shown)
-		n = printf("%s %s\n", json_object_get_string(device),
-			   json_object_get_string(cookie));
+		(void)printf("%s %s\n", json_object_get_string(device),
+			     json_object_get_string(cookie));
 	else if (device)
-		n = printf("%s\n", json_object_get_string(device));
+		(void)printf("%s\n", json_object_get_string(device));
 	else if (socket)
-		n = printf("nbd+unix:///?socket=%s\n", json_object_get_string(socket));
-	return n < 0 || fflush(stdout) != 0
-		       ? fault_set(f, EXIT_USAGE, -EPIPE, "standard output cannot be written")
-		       : 0;
+		(void)printf("nbd+unix:///?socket=%s\n", json_object_get_string(socket));
+	else
+		return fault_set(f, EXIT_KERNEL, -EBADMSG, "the daemon gave no answer we know");
+	r = output_finish(0, f);
+	if (r < 0)
+		take_back(o, fd, json_object_get_string(device ?: socket), f);
+	return r;
 }
 
 static const char *method_of(enum command c)
@@ -404,7 +423,7 @@ int client_start(struct options *o, const char *run_dir, struct fault *f)
 		r = client_call(fd, method_of(o->command), control_request_write(o, k.items, k.n),
 				k.fds, k.n, &reply, f);
 	if (r == 0)
-		r = print_reply(o, reply, f);
+		r = print_reply(o, fd, reply, f);
 	json_object_put(reply);
 	keys_done(&k);
 	(void)close(fd);

@@ -112,6 +112,13 @@ options_about_the_process_get_one() {
 }
 run_case options-about-the-process-get-one options_about_the_process_get_one
 
+an_answer_that_cannot_be_given_is_taken_back() {
+	nbd serve --socket s --encryption-passphrase-file key file:disk >/dev/full 2>refusal
+	[[ $? == 1 ]] && grep -F 'standard output cannot be written: No space left' refusal &&
+		[[ ! -e s && $(nbd list --all --json) == '[]' ]] && alive "$daemon"
+}
+run_case an-answer-that-cannot-be-given-is-taken-back an_answer_that_cannot_be_given_is_taken_back
+
 second_daemon_is_refused() { refused 5 "another daemon" "$PROGRAM" daemon; }
 run_case second-daemon-is-refused second_daemon_is_refused
 
