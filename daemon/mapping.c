@@ -85,9 +85,6 @@ static int start_chain(struct mapping *m, struct fault *f)
 					    layer_info(m->chain.layers[0].layer)->snap_id !=
 						    UINT64_MAX,
 				    f);
-	if (r == 0 && m->chain.has_raw_header)
-		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
-				    "the raw image is served");
 	return r;
 }
 
@@ -544,6 +541,10 @@ static int run_start(struct mapping *m, int *ret_done, struct fault *f)
 		if (r < 0)
 			return r;
 	}
+	/* Not before it is. */
+	if (m->chain.has_raw_header)
+		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
+				    "the raw image is served");
 	/* The layers were needed for their headers; the store has its own handle. */
 	chain_done(&m->chain);
 	return 0;
