@@ -6,7 +6,9 @@
 #include "doctor.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
@@ -87,13 +89,31 @@ static void check_memory(struct doctor *d)
 			    (unsigned long long)limit.rlim_cur);
 }
 
+/* It is made, but nothing above it. */
+static void check_place_of_run_dir(struct doctor *d)
+{
+	char *above = strdup(d->run_dir);
+
+	if (!above) {
+		d->is_short = true;
+		return;
+	}
+	if (access(dirname(above), W_OK | X_OK) < 0)
+		doctor_note(d, DOCTOR_FAIL, "run-dir",
+			    "make the folder above it, be root, or choose another with --run-dir",
+			    "%s cannot be made: %s", d->run_dir, strerror(errno));
+	else
+		doctor_note(d, DOCTOR_OK, "run-dir", NULL, "%s is made by the first volume",
+			    d->run_dir);
+	free(above);
+}
+
 static void check_run_dir(struct doctor *d)
 {
 	if (!d->run_dir[0])
 		return;
 	if (access(d->run_dir, F_OK) < 0 && errno == ENOENT)
-		doctor_note(d, DOCTOR_OK, "run-dir", NULL, "%s is made by the first volume",
-			    d->run_dir);
+		check_place_of_run_dir(d);
 	else if (access(d->run_dir, R_OK | W_OK | X_OK) < 0)
 		doctor_note(d, DOCTOR_FAIL, "run-dir", "be root, or choose another with --run-dir",
 			    "%s cannot be written: %s", d->run_dir, strerror(errno));
