@@ -96,7 +96,7 @@ static int not_unique(const struct state_list *l, const char *name, enum way way
 		len += n > 0 ? (size_t)n : 0;
 	}
 	(void)fault_set(f, EXIT_USAGE, -ENOTUNIQ, "%s: could be %s", name, names);
-	fault_hint(f, "name the device");
+	fault_hint(f, "name the device, or the socket");
 	return -ENOTUNIQ;
 }
 

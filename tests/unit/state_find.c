@@ -80,6 +80,7 @@ static void a_name_that_fits_several_is_refused(void **state)
 	strcpy(v[1].socket, "/s");
 	assert_int_equal(state_find(&l, "rbd/a", &found, &f), -ENOTUNIQ);
 	assert_string_equal(f.message, "rbd/a: could be rbd/a on /dev/nbd0, rbd/a on /s");
+	assert_string_equal(f.hint, "name the device, or the socket");
 	fault_clear(&f);
 	assert_int_equal(state_find(&l, "a", &found, &f), -ENOTUNIQ);
 	assert_int_equal(f.status, EXIT_USAGE);
