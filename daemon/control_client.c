@@ -391,7 +391,7 @@ static int print_reply(const struct options *o, int fd, struct json_object *repl
 	else if (device)
 		(void)printf("%s\n", json_object_get_string(device));
 	else if (socket)
-		(void)printf("nbd+unix:///?socket=%s\n", json_object_get_string(socket));
+		output_socket(stdout, json_object_get_string(socket));
 	else
 		return fault_set(f, EXIT_KERNEL, -EBADMSG, "the daemon gave no answer we know");
 	r = output_finish(0, f);

@@ -98,6 +98,21 @@ int output_object(FILE *out, const char *tag, struct json_object *object, enum o
 	return output_check(out);
 }
 
+/* What a URI's query takes as it is; the rest as %XX. */
+static bool is_plain(unsigned char c)
+{
+	return (c < 0x80 && isalnum(c)) || (c && strchr("/-._~:@,", c));
+}
+
+void output_socket(FILE *out, const char *path)
+{
+	fputs("nbd+unix:///?socket=", out);
+	for (; *path; path++)
+		fprintf(out, is_plain((unsigned char)*path) ? "%c" : "%%%02X",
+			(unsigned char)*path);
+	fputc('\n', out);
+}
+
 int output_finish(int r, struct fault *f)
 {
 	if (r == 0)

@@ -22,6 +22,9 @@ int output_object(FILE *out, const char *tag, struct json_object *object, enum o
 /* Whether all that was written so far has arrived: 0 or -errno. */
 int output_check(FILE *out);
 
+/* Where clients connect to: an NBD URI, which any path fits into. */
+void output_socket(FILE *out, const char *path);
+
 /*
  * The end of every command that prints: r is what printing returned, 0 or -errno. Standard output
  * is flushed and looked at. EXIT_MEMORY or EXIT_USAGE.

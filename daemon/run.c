@@ -110,7 +110,7 @@ static int announce(const struct options *o, const struct host_volume_service *s
 	else if (s->device >= 0)
 		(void)printf("/dev/nbd%d\n", s->device);
 	else if (s->socket[0])
-		(void)printf("nbd+unix:///?socket=%s\n", s->socket);
+		output_socket(stdout, s->socket);
 	r = output_finish(0, f);
 	if (r < 0)
 		return r;

@@ -356,6 +356,20 @@ kill_in_the_middle() {
 	done
 }
 
+# What it prints is where its clients find it, whatever the name has in it.
+names_of_all_kinds() {
+	local name uri rc=0
+	truncate -s "$MIB" bare
+	for name in plain 'a b' 'a&b' 'a%20b' 'a#b' 'a?b=c' 'a+b' "a'b" 'a:b@c,d' $'\xc3\xbc'; do
+		uri=$("$PROGRAM" serve --socket "$name" file:bare) || return 1
+		echo "$uri"
+		[[ $(timeout 30 nbdinfo --size "$uri") == "$MIB" ]] &&
+			timeout 30 qemu-io -r -f raw -c 'read 0 512' "$uri" || rc=1
+		"$PROGRAM" unmap file:bare || return 1
+	done
+	return $rc
+}
+
 fresh_disk
 cp disk single
 start || fail "no server"
@@ -373,6 +387,7 @@ run_case "a read-only server" read_only
 run_case "standard input and output" on_standard_input
 run_case "pipes" on_pipes
 run_case "a passed socket" passed_socket
+run_case "a socket of any name" names_of_all_kinds
 run_case "SIGTERM in the middle: what was flushed is there, nothing is left" term_in_the_middle
 run_case "SIGKILL in the middle: what was flushed is there" kill_in_the_middle
 run_case "it stops" stop
