@@ -492,18 +492,6 @@ static int get_info(struct methods *m, struct control_call *call, struct fault *
 	return 0;
 }
 
-static const char service_interface[] =
-	"interface org.varlink.service\n"
-	"method GetInfo() -> (vendor: string, product: string, version: string, url: string,\n"
-	"  interfaces: []string)\n"
-	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
-	"error InterfaceNotFound (interface: string)\n"
-	"error MethodNotFound (method: string)\n"
-	"error MethodNotImplemented (method: string)\n"
-	"error InvalidParameter (parameter: string)\n"
-	"error PermissionDenied ()\n"
-	"error ExpectedMore ()\n";
-
 static int get_description(struct methods *m, struct control_call *call, struct fault *f)
 {
 	struct json_object *value, *o;
@@ -517,7 +505,7 @@ static int get_description(struct methods *m, struct control_call *call, struct 
 		return 0;
 	}
 	name = json_object_get_string(value);
-	text = strcmp(name, SERVICE) == 0	      ? service_interface
+	text = strcmp(name, SERVICE) == 0	      ? control_service_interface
 	       : strcmp(name, CONTROL_INTERFACE) == 0 ? control_interface
 						      : NULL;
 	if (!text) {
