@@ -240,6 +240,7 @@ static int get_name(struct control_call *call, const char **ret, struct fault *f
 
 struct search {
 	const char *spec, *key;
+	bool has_device; /* of the key's volume */
 	struct host_volume *found;
 };
 
@@ -250,7 +251,7 @@ static void compare(void *arg, struct host_volume *v)
 
 	if (host_volume_phase(v) == HOST_STARTING) {
 		if ((s->spec && strcmp(host_volume_spec(v), s->spec) == 0) ||
-		    (s->key && resumed && strcmp(resumed, s->key) == 0))
+		    (s->key && resumed && !s->has_device && strcmp(resumed, s->key) == 0))
 			s->found = v;
 	} else if (s->key && strcmp(host_volume_service(v)->key, s->key) == 0) {
 		s->found = v;
@@ -259,7 +260,7 @@ static void compare(void *arg, struct host_volume *v)
 
 /*
  * The volume that is meant, if it is ours: one that is starting has no name but its image's yet,
- * unless a predecessor served it. NULL and 0: it is not ours.
+ * unless a predecessor served it on a socket. NULL and 0: it is not ours.
  */
 static int find(struct methods *m, const char *name, struct host_volume **ret, struct fault *f)
 {
@@ -278,6 +279,7 @@ static int find(struct methods *m, const char *name, struct host_volume **ret, s
 	if (state_find(&l, name, &state, NULL) == 0 && volume_is_alive(state)) {
 		s.spec = NULL;
 		s.key = state->key;
+		s.has_device = state->device >= 0;
 		host_for_each(m->o.host, compare, &s);
 	}
 	state_list_done(&l);

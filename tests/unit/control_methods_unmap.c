@@ -319,6 +319,33 @@ static void all_volumes_are_shown_or_the_one_that_is_meant(void **state)
 	(void)state_release(files[1], true);
 }
 
+/* One that a predecessor served is known by all of its names. */
+static void one_that_comes_back_is_known_by_its_socket(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	v->phase = HOST_STARTING;
+	v->service.key[0] = '\0';
+	v->resumed = v->spec;
+	call(UNMAP, "{\"name\":\"/vol.s\"}");
+	assert_int_equal(t.n_children, 0);
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	(void)state_release(file, true);
+	assert_true(end(v, EXIT_TIMED_OUT, -EINTR));
+	assert_string_equal(t.call.error, "");
+	/* The end of a start takes no device away. */
+	v = start_serving("disk", 3, &file);
+	v->phase = HOST_STARTING;
+	v->service.key[0] = '\0';
+	v->resumed = v->spec;
+	call(UNMAP, "{\"name\":\"/dev/nbd3\"}");
+	assert_non_null(t.child);
+	assert_int_equal(v->how, HOST_KEEP);
+	t.child->o.done(t.child->o.arg, NULL);
+	(void)state_release(file, true);
+}
+
 /* ---- the daemon's end ---- */
 
 static void calls_under_way_are_forgotten_with_the_methods(void **state)
@@ -352,6 +379,7 @@ int main(void)
 		TEST(each_who_waits_is_told_what_it_is_to_him),
 		TEST(only_a_device_of_ours_is_left_behind),
 		TEST(all_volumes_are_shown_or_the_one_that_is_meant),
+		TEST(one_that_comes_back_is_known_by_its_socket),
 		TEST(calls_under_way_are_forgotten_with_the_methods),
 	};
 

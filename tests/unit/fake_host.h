@@ -50,6 +50,7 @@ struct host_volume {
 	enum mapping_kind kind;
 	struct options *options;
 	char request[256];
+	const char *resumed;
 	enum host_phase phase;
 	/* Once its phase was looked at so often, it has gone on by itself. */
 	unsigned int looks_until_it_serves; /* 0: never */
@@ -167,10 +168,9 @@ const char *host_volume_spec(const struct host_volume *v)
 	return v->spec;
 }
 
-/* None of these was another daemon's before. */
 const char *host_volume_resumed(const struct host_volume *v)
 {
-	return NULL;
+	return v->resumed;
 }
 
 const struct host_volume_service *host_volume_service(const struct host_volume *v)
