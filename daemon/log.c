@@ -29,6 +29,8 @@
 #include <systemd/sd-journal.h>
 
 #define LINE_BYTES 2048
+#define VOLUME_BYTES 512 /* of its name that a line begins with */
+#define TEXT_BYTES (VOLUME_BYTES + 3 + LINE_BYTES)
 #define LIMIT_WINDOW_MS 5000
 
 enum log_target { TARGET_STDERR, TARGET_JOURNAL, TARGET_SYSLOG, TARGET_FILE };
@@ -107,12 +109,11 @@ static const char *level_name(enum log_level level)
 	return "";
 }
 
-/* prefix, volume and text as one line, in one write. What cannot be written is lost. */
-static void write_line(int fd, const char *prefix, const char *volume, const char *text)
+/* prefix and text as one line, in one write. What cannot be written is lost. */
+static void write_line(int fd, const char *prefix, const char *text)
 {
-	char line[LINE_BYTES + 600];
-	int n = snprintf(line, sizeof(line) - 1, "%s%.512s%s%s", prefix, volume ? volume : "",
-			 volume ? ": " : "", text);
+	char line[TEXT_BYTES + 96];
+	int n = snprintf(line, sizeof(line) - 1, "%s%s", prefix, text);
 
 	if (n < 0)
 		return;
@@ -123,7 +124,7 @@ static void write_line(int fd, const char *prefix, const char *volume, const cha
 		return;
 }
 
-static void write_file(enum log_level level, const char *volume, const char *text)
+static void write_file(enum log_level level, const char *text)
 {
 	char prefix[96], when[40];
 	struct timespec now;
@@ -135,7 +136,7 @@ static void write_file(enum log_level level, const char *volume, const char *tex
 	when[n] = 0;
 	(void)snprintf(prefix, sizeof(prefix), "%s.%03ld %d %s: ", when, now.tv_nsec / 1000000,
 		       (int)getpid(), level_name(level));
-	write_line(atomic_load(&file_fd), prefix, volume, text);
+	write_line(atomic_load(&file_fd), prefix, text);
 }
 
 /* ---- the journal ---- */
@@ -166,14 +167,14 @@ static struct iovec text_field(const char *text)
 static void write_journal(enum log_level level, const char *volume, const struct log_fields *f,
 			  const char *text)
 {
-	char message[LINE_BYTES + 600], priority[24], about[600];
+	char message[TEXT_BYTES + 8], priority[24], about[600];
 	struct iovec v[LOG_FIELDS_MAX + 4];
 	int n = 0;
 
-	(void)snprintf(message, sizeof(message), "MESSAGE=%.512s%s%s", volume ? volume : "",
-		       volume ? ": " : "", text);
+	(void)snprintf(message, sizeof(message), "MESSAGE=%s", text);
 	(void)snprintf(priority, sizeof(priority), "PRIORITY=%d", syslog_priority(level));
-	(void)snprintf(about, sizeof(about), "RBDCRYPT_VOLUME=%.512s", volume ? volume : "");
+	(void)snprintf(about, sizeof(about), "RBDCRYPT_VOLUME=%.*s", VOLUME_BYTES,
+		       volume ? volume : "");
 	v[n++] = text_field(message);
 	v[n++] = text_field(priority);
 	v[n++] = text_field("SYSLOG_IDENTIFIER=rbdcrypt-nbd");
@@ -191,27 +192,29 @@ void log_write_fields(enum log_level level, const char *volume, const struct log
 		      const char *fmt, va_list ap)
 {
 	enum log_target where = (enum log_target)atomic_load(&target);
-	int saved_errno = errno;
-	char text[LINE_BYTES];
+	int saved_errno = errno, n = 0;
+	char text[TEXT_BYTES];
 
 	if ((int)level > atomic_load(&highest_level))
 		return;
-	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	if (volume)
+		n = snprintf(text, sizeof(text), "%.*s: ", VOLUME_BYTES, volume);
+	(void)vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
+	/* The volume's name, too, may hold anything. */
 	for (char *p = text; *p; p++)
 		if (iscntrl((unsigned char)*p))
 			*p = '?';
 	if (atomic_load(&file_fd) >= 0)
-		write_file(level, volume, text);
+		write_file(level, text);
 	switch (where) {
 	case TARGET_STDERR:
-		write_line(STDERR_FILENO, "rbdcrypt-nbd: ", volume, text);
+		write_line(STDERR_FILENO, "rbdcrypt-nbd: ", text);
 		break;
 	case TARGET_JOURNAL:
 		write_journal(level, volume, f, text);
 		break;
 	case TARGET_SYSLOG:
-		syslog(syslog_priority(level), "%s%s%s", volume ? volume : "", volume ? ": " : "",
-		       text);
+		syslog(syslog_priority(level), "%s", text);
 		break;
 	case TARGET_FILE:
 		break;

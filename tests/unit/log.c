@@ -85,7 +85,7 @@ static void a_message_is_one_line(void **state)
 	char name[5000];
 
 	log_error("a\nb", "c\nd\033e");
-	assert_non_null(strstr(read_fd(capture), "c?d?e\n"));
+	assert_string_equal(read_fd(capture), "rbdcrypt-nbd: a?b: c?d?e\n");
 	memset(name, 'x', sizeof(name) - 1);
 	name[sizeof(name) - 1] = 0;
 	assert_int_equal(ftruncate(capture, 0), 0);
