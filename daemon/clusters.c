@@ -26,6 +26,7 @@ struct entry {
 	unsigned int holds; /* those who wait for it included */
 	bool is_settled; /* connected, or failed */
 	bool is_given_up; /* failed, because who made it was interrupted */
+	bool is_retired; /* nobody new gets it */
 	struct cluster *cluster; /* NULL: failed */
 	struct fault fault;
 };
@@ -33,7 +34,7 @@ struct entry {
 struct clusters {
 	pthread_mutex_t mutex;
 	pthread_cond_t settled;
-	struct entry *entries; /* guarded by mutex; those that can be shared */
+	struct entry *entries; /* guarded by mutex; those that are held or being made */
 };
 
 int clusters_new(struct clusters **ret)
@@ -249,7 +250,7 @@ static int get(struct clusters *c, const struct cluster_options *o, const struct
 	*ret_again = false;
 	(void)pthread_mutex_lock(&c->mutex);
 	for (e = c->entries; e; e = e->next)
-		if (is_same_wish(&e->wish, o))
+		if (!e->is_retired && is_same_wish(&e->wish, o))
 			break;
 	if (e) {
 		r = share(c, e, i, ret, ret_again, f);
@@ -276,6 +277,15 @@ int clusters_get(struct clusters *c, const struct cluster_options *o, const stru
 		r = get(c, o, i, ret, &is_again, f);
 	while (is_again);
 	return r;
+}
+
+void clusters_retire(struct clusters *c, const struct cluster *cluster)
+{
+	(void)pthread_mutex_lock(&c->mutex);
+	for (struct entry *e = c->entries; e; e = e->next)
+		if (cluster && e->cluster == cluster)
+			e->is_retired = true;
+	(void)pthread_mutex_unlock(&c->mutex);
 }
 
 struct cluster *clusters_put(struct clusters *c, struct cluster *cluster)

@@ -27,6 +27,12 @@ struct clusters *clusters_free(struct clusters *c);
 int clusters_get(struct clusters *c, const struct cluster_options *o, const struct interrupt *i,
 		 struct cluster **ret, struct fault *f);
 
+/*
+ * The cluster shuts this client out: whoever asks from now on gets another connection. Those who
+ * hold it keep it. NULL is fine.
+ */
+void clusters_retire(struct clusters *c, const struct cluster *cluster);
+
 /* Blocking when it was the last hold. NULL is fine. Returns NULL. */
 struct cluster *clusters_put(struct clusters *c, struct cluster *cluster);
 

@@ -118,7 +118,13 @@ static int start(struct host_volume *v, struct fault *f)
 		return r;
 	m.loop = v->loop;
 	m.cluster = v->cluster;
-	return mapping_start(&m, &v->mapping, f);
+	r = mapping_start(&m, &v->mapping, f);
+	/* Blocklisted, perhaps for the sake of another volume's lock. */
+	if (r == -ESHUTDOWN) {
+		clusters_retire(v->o.clusters, v->cluster);
+		fault_hint(f, "the next start connects to the cluster anew: try again");
+	}
+	return r;
 }
 
 static void describe(struct host_volume *v)

@@ -11,7 +11,7 @@
 set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
-requires rbd ceph ceph-osd qemu-io cryptsetup
+requires rbd ceph ceph-osd qemu-io cryptsetup jq
 PROGRAM=$(realpath "${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}")
 [[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
 
@@ -131,6 +131,21 @@ one_connection_serves_them_all() {
 }
 no_sockets() { [[ $(sockets) == 0 ]]; }
 claim one-connection-serves-them-all one_connection_serves_them_all
+
+# One lock that another client broke shuts all volumes of the daemon out, but none that come after.
+shut_out() { # once the OSD knows
+	! nbd serve --socket b rbd/v1 >said.b 2>&1 || { nbd unmap b; return 1; }
+	grep -q 'blocklisted' said.b && grep -q 'hint: .*try again' said.b
+}
+new_volumes_get_past_a_blocklist() {
+	local client
+	nbd serve --socket a rbd/v0 && reads a || return
+	client=$(nbd list --all --json | jq -r '.[0].client')
+	ceph osd blocklist add "$client" && wait_for 20 shut_out || return
+	nbd serve --socket b rbd/v1 && reads b && nbd unmap b && nbd unmap --force a || return
+	ceph osd blocklist rm "$client" && wait_for 10 no_sockets
+}
+claim new-volumes-get-past-a-blocklist new_volumes_get_past_a_blocklist
 
 # ---- a cluster that is away when the daemon starts ----
 

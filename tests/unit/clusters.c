@@ -99,6 +99,27 @@ static void a_word_that_ceph_does_not_know_is_refused(void **state)
 	assert_null(c);
 }
 
+static void nobody_new_gets_one_that_was_retired(void **state)
+{
+	struct cluster *old = get(&admin), *mine = get(&admin), *next;
+
+	clusters_retire(clusters, NULL);
+	assert_ptr_equal(get(&admin), old);
+	clusters_retire(clusters, old);
+	next = get(&admin);
+	assert_ptr_not_equal(next, old);
+	assert_ptr_equal(get(&admin), next);
+	assert_int_equal(atomic_load(&fake.clusters), 2);
+	/* Those who have it keep it. */
+	(void)clusters_put(clusters, old);
+	(void)clusters_put(clusters, mine);
+	assert_int_equal(atomic_load(&fake.clusters), 2);
+	(void)clusters_put(clusters, old);
+	assert_int_equal(atomic_load(&fake.clusters), 1);
+	(void)clusters_put(clusters, next);
+	(void)clusters_put(clusters, next);
+}
+
 /* ---- many at once ---- */
 
 struct asker {
@@ -307,6 +328,7 @@ int main(void)
 		TEST(the_last_who_lets_go_ends_it),
 		TEST(only_the_same_words_are_the_same_cluster),
 		TEST(a_word_that_ceph_does_not_know_is_refused),
+		TEST(nobody_new_gets_one_that_was_retired),
 		TEST(who_asks_meanwhile_gets_the_same),
 		TEST(a_failure_is_everybodys_and_over),
 		TEST(who_makes_it_stops_at_once),

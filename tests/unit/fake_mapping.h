@@ -107,6 +107,12 @@ struct clusters *clusters_free(struct clusters *c)
 	return NULL;
 }
 
+void clusters_retire(struct clusters *c, const struct cluster *cluster)
+{
+	(void)c;
+	(void)cluster;
+}
+
 struct cluster *clusters_put(struct clusters *c, struct cluster *cluster)
 {
 	if (cluster)
