@@ -456,10 +456,9 @@ int client_stop(const struct options *o, const char *run_dir, const struct volum
 		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
 		(void)json_object_object_add(parameters, "force",
 					     json_object_new_boolean(o->is_forced));
-	}
-	if (parameters && o->command == COMMAND_UNMAP)
 		(void)json_object_object_add(parameters, "timeout",
 					     json_object_new_int(o->reattach_timeout_s));
+	}
 	r = client_call(fd, o->command == COMMAND_UNMAP ? "Unmap" : "Detach", parameters, NULL, 0,
 			&reply, f);
 	json_object_put(reply);

@@ -35,7 +35,7 @@ const char control_interface[] =
 	"method Unmap(name: string, force: ?bool, timeout: ?int) -> ()\n"
 	"\n"
 	"# Leaves a device to be attached again; force: although it might not open then.\n"
-	"method Detach(name: string, force: ?bool) -> ()\n"
+	"method Detach(name: string, force: ?bool, timeout: ?int) -> ()\n"
 	"\n"
 	"# The volumes of this machine, or one, as rbdcrypt-nbd status --json shows them.\n"
 	"method Status(name: ?string) -> (volumes: []object)\n"

@@ -16,13 +16,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "control_find.h"
 #include "control_request.h"
 #include "state.h"
 #include "view.h"
 #include "unmap_child.h"
 
-#define SERVICE "org.varlink.service"
+#define SERVICE CONTROL_SERVICE
 #define HOMEPAGE "man:rbdcrypt-nbd-control(7)"
+/* For a volume to end, as the unmap command has it: what the caller does not say, and at most. */
+#define PATIENCE_DEFAULT_S 30
+#define PATIENCE_MAX_S (30 * 24 * 3600)
 
 struct pending {
 	struct pending *next;
@@ -32,6 +36,8 @@ struct pending {
 	bool is_start; /* waits until it serves; else until it has ended */
 	enum host_stop how; /* it ends once child has found its keys safe */
 	struct unmap_child *child; /* it waits for, or NULL */
+	int timeout_s; /* for its volume to end; -1: the command's */
+	struct watch patience; /* while it waits for that; fd -1: not yet */
 };
 
 struct methods {
@@ -91,6 +97,7 @@ static struct pending *new_pending(struct methods *m, struct control_call *call)
 		return NULL;
 	p->methods = m;
 	p->call = call;
+	p->patience.fd = -1;
 	p->next = m->pending;
 	m->pending = p;
 	return p;
@@ -104,6 +111,9 @@ static void forget(struct pending *p)
 		link = &(*link)->next;
 	*link = p->next;
 	p->child = unmap_child_free(p->child);
+	loop_remove(p->methods->o.loop, &p->patience);
+	if (p->patience.fd >= 0)
+		(void)close(p->patience.fd);
 	free(p);
 }
 
@@ -238,81 +248,71 @@ static int get_name(struct control_call *call, const char **ret, struct fault *f
 	return 0;
 }
 
-struct search {
-	const char *spec, *key;
-	bool has_device; /* of the key's volume */
-	struct host_volume *found;
-};
-
-static void compare(void *arg, struct host_volume *v)
-{
-	struct search *s = arg;
-	const char *resumed = host_volume_resumed(v);
-
-	if (host_volume_phase(v) == HOST_STARTING) {
-		if ((s->spec && strcmp(host_volume_spec(v), s->spec) == 0) ||
-		    (s->key && resumed && !s->has_device && strcmp(resumed, s->key) == 0))
-			s->found = v;
-	} else if (s->key && strcmp(host_volume_service(v)->key, s->key) == 0) {
-		s->found = v;
-	}
-}
-
-/*
- * The volume that is meant, if it is ours: one that is starting has no name but its image's yet,
- * unless a predecessor served it on a socket. NULL and 0: it is not ours.
- */
-static int find(struct methods *m, const char *name, struct host_volume **ret, struct fault *f)
-{
-	const struct volume_state *state;
-	struct search s = { .spec = name };
-	struct state_list l;
-	int r;
-
-	host_for_each(m->o.host, compare, &s);
-	*ret = s.found;
-	if (s.found)
-		return 0;
-	r = state_list(m->o.run_dir, &l, f);
-	if (r < 0)
-		return r;
-	if (state_find(&l, name, &state, NULL) == 0 && volume_is_alive(state)) {
-		s.spec = NULL;
-		s.key = state->key;
-		s.has_device = state->device >= 0;
-		host_for_each(m->o.host, compare, &s);
-	}
-	state_list_done(&l);
-	*ret = s.found;
-	return 0;
-}
-
 static bool has_device(const struct host_volume *v, enum host_phase phase)
 {
 	return phase != HOST_STARTING && host_volume_service(v)->device >= 0;
 }
 
+static void on_patience_over(struct watch *w)
+{
+	struct pending *p = (struct pending *)((char *)w - offsetof(struct pending, patience));
+	struct fault f = { 0 };
+
+	/* It goes on ending. */
+	(void)fault_set(&f, EXIT_TIMED_OUT, -ETIMEDOUT, "%s: still served after %d seconds",
+			host_volume_spec(p->volume), p->timeout_s);
+	fault_hint(&f, "it finishes what is in flight first; is the cluster reachable?");
+	if (p->call)
+		fail(p->call, &f);
+	forget(p);
+}
+
+/* Its volume ends; for as long as the call allows, it waits for that. */
+static int end_volume(struct pending *p, enum host_stop how, struct fault *f)
+{
+	int s = p->timeout_s, r = timer_new();
+
+	p->timeout_s = s < 0 ? PATIENCE_DEFAULT_S : s < PATIENCE_MAX_S ? s : PATIENCE_MAX_S;
+	if (r >= 0) {
+		p->patience.fd = r;
+		p->patience.ready = on_patience_over;
+		r = loop_add(p->methods->o.loop, &p->patience);
+	}
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot wait for a volume: %s", strerror(-r));
+	/* No time at all is a look, as for the command; here 0 would be for ever. */
+	timer_set(p->patience.fd, p->timeout_s > 0 ? (unsigned int)p->timeout_s * 1000u : 1);
+	host_volume_stop(p->volume, how);
+	return 0;
+}
+
 static int wait_end(struct methods *m, struct control_call *call, struct host_volume *v,
-		    enum host_stop how, struct fault *f)
+		    enum host_stop how, int timeout_s, struct fault *f)
 {
 	struct pending *p = new_pending(m, call);
+	int r;
 
 	if (!p)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
 	p->volume = v;
-	host_volume_stop(v, how);
-	return 0;
+	p->timeout_s = timeout_s;
+	r = end_volume(p, how, f);
+	if (r < 0)
+		forget(p);
+	return r;
 }
 
 static void on_unmapped(void *arg, const struct fault *f)
 {
 	struct pending *p = arg;
+	struct fault own = { 0 };
 
 	/* Only its keys were looked at: now it may go. */
 	if (!f && p->volume) {
 		p->child = unmap_child_free(p->child);
-		host_volume_stop(p->volume, p->how);
-		return;
+		if (end_volume(p, p->how, &own) == 0)
+			return;
+		f = &own;
 	}
 	if (p->call && f)
 		fail(p->call, f);
@@ -362,6 +362,7 @@ static int start_child(struct methods *m, struct control_call *call, struct unma
 	o->arg = p;
 	p->volume = volume;
 	p->how = how;
+	p->timeout_s = o->timeout_s;
 	r = unmap_child_new(o, &p->child, f);
 	if (r < 0)
 		forget(p);
@@ -378,7 +379,7 @@ static int unmap(struct methods *m, struct control_call *call, struct fault *f)
 	if (r == 0)
 		r = get_force(call, &o, f);
 	if (r == 0)
-		r = find(m, o.name, &v, f);
+		r = control_find(m->o.host, m->o.run_dir, o.name, &v, f);
 	if (r < 0)
 		return r;
 	/* Asked once: the device of a start that ends meanwhile is looked at before it goes. */
@@ -386,7 +387,7 @@ static int unmap(struct methods *m, struct control_call *call, struct fault *f)
 	if (v && has_device(v, phase))
 		v = NULL;
 	if (v && is_unasked(&o, phase))
-		return wait_end(m, call, v, HOST_DISCONNECT, f);
+		return wait_end(m, call, v, HOST_DISCONNECT, o.timeout_s, f);
 	return start_child(m, call, &o, v, HOST_DISCONNECT, f);
 }
 
@@ -400,7 +401,7 @@ static int detach(struct methods *m, struct control_call *call, struct fault *f)
 	if (r == 0)
 		r = get_force(call, &o, f);
 	if (r == 0)
-		r = find(m, o.name, &v, f);
+		r = control_find(m->o.host, m->o.run_dir, o.name, &v, f);
 	if (r < 0)
 		return r;
 	if (!v)
@@ -411,7 +412,7 @@ static int detach(struct methods *m, struct control_call *call, struct fault *f)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
 				 o.name);
 	/* With the daemon the key goes, as it does with unmap. */
-	return is_unasked(&o, phase) ? wait_end(m, call, v, HOST_DETACH, f)
+	return is_unasked(&o, phase) ? wait_end(m, call, v, HOST_DETACH, o.timeout_s, f)
 				     : start_child(m, call, &o, v, HOST_DETACH, f);
 }
 

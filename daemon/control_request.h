@@ -14,6 +14,7 @@
  * parser. Any thread.
  */
 
+#define CONTROL_SERVICE "org.varlink.service"
 #define CONTROL_INTERFACE "org.rbdcrypt.Host"
 #define CONTROL_FAILED CONTROL_INTERFACE ".Failed"
 

@@ -147,6 +147,26 @@ new_volumes_get_past_a_blocklist() {
 }
 claim new-volumes-get-past-a-blocklist new_volumes_get_past_a_blocklist
 
+# Storage does not answer, a write is under way: who wants that volume to go is told in time, and all
+# others go on.
+in_flight() { [[ $(nbd stats --json a | jq '.[0].in_flight') -gt 0 ]]; }
+is_empty() { [[ $(nbd list --all --json) == '[]' ]]; }
+wedged_volume_holds_nobody() {
+	local writer rc=0 status=0
+	truncate -s 4M aside
+	nbd serve --socket a rbd/v0 && nbd serve --socket near file:aside && cluster_osd_pause "$T/cluster" || return
+	timeout 100 qemu-io -f raw -c 'write 20M 64k' "nbd+unix:///?socket=$T/a" &
+	writer=$!
+	wait_for 20 in_flight || rc=1
+	nbd unmap --force --reattach-timeout 2 a || status=$?
+	[[ $status == 6 ]] && reads near && nbd unmap near || rc=1
+	cluster_osd_resume "$T/cluster"
+	wait_for 60 is_empty || rc=1
+	wait "$writer"
+	return "$rc"
+}
+claim wedged-volume-holds-nobody wedged_volume_holds_nobody
+
 # ---- a cluster that is away when the daemon starts ----
 
 waits() { nbd status --json | grep -F '"health"' | grep -qF 'waits: '; }

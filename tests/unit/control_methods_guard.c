@@ -41,6 +41,7 @@ struct control_call {
 };
 
 static struct {
+	struct loop *loop;
 	struct methods *methods;
 	struct state *files[2];
 	struct host_volume device, socket; /* those that are served */
@@ -181,7 +182,10 @@ static int start(void **state)
 	struct methods_options o = { .run_dir = dir };
 
 	memset(&t, 0, sizeof(t));
-	if (setup(state) < 0 || methods_new(&o, &t.methods) < 0)
+	if (setup(state) < 0 || loop_new(&t.loop) < 0)
+		return -1;
+	o.loop = t.loop;
+	if (methods_new(&o, &t.methods) < 0)
 		return -1;
 	t.files[0] = own("device", 7, "");
 	t.files[1] = own("socket", -1, "/s");
@@ -196,6 +200,7 @@ static int start(void **state)
 static int stop(void **state)
 {
 	t.methods = methods_free(t.methods);
+	t.loop = loop_free(t.loop);
 	for (unsigned int i = 0; i < t.n_calls; i++) {
 		json_object_put(t.calls[i].parameters);
 		json_object_put(t.calls[i].answer);

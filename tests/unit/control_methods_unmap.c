@@ -346,6 +346,49 @@ static void one_that_comes_back_is_known_by_its_socket(void **state)
 	(void)state_release(file, true);
 }
 
+/* ---- one that does not end ---- */
+
+static void one_that_does_not_end_is_waited_for_as_long_as_was_said(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	call(UNMAP, "{\"name\":\"/vol.s\",\"force\":true,\"timeout\":1}");
+	assert_int_equal(v->how, HOST_DISCONNECT);
+	assert_int_equal(t.call.n_answers, 0);
+	run_for(1500);
+	assert_failed(EXIT_TIMED_OUT, -ETIMEDOUT, "still served after 1 seconds");
+	/* Nobody waits for it any more. */
+	(void)state_release(file, true);
+	assert_false(end(v, EXIT_OK, 0));
+}
+
+static void no_time_at_all_is_a_look(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", 3, &file);
+
+	call(DETACH, "{\"name\":\"/dev/nbd3\",\"timeout\":0}");
+	t.child->o.done(t.child->o.arg, NULL);
+	assert_int_equal(v->how, HOST_DETACH);
+	run_for(500);
+	assert_failed(EXIT_TIMED_OUT, -ETIMEDOUT, "still served");
+	(void)state_release(file, true);
+}
+
+static void who_does_not_say_how_long_is_patient(void **state)
+{
+	struct state *file;
+	struct host_volume *v = start_serving("vol", -1, &file);
+
+	call(UNMAP, "{\"name\":\"/vol.s\",\"force\":true}");
+	run_for(1500);
+	assert_int_equal(t.call.n_answers, 0);
+	(void)state_release(file, true);
+	assert_true(end(v, EXIT_OK, 0));
+	assert_string_equal(t.call.error, "");
+}
+
 /* ---- the daemon's end ---- */
 
 static void calls_under_way_are_forgotten_with_the_methods(void **state)
@@ -380,6 +423,9 @@ int main(void)
 		TEST(only_a_device_of_ours_is_left_behind),
 		TEST(all_volumes_are_shown_or_the_one_that_is_meant),
 		TEST(one_that_comes_back_is_known_by_its_socket),
+		TEST(one_that_does_not_end_is_waited_for_as_long_as_was_said),
+		TEST(no_time_at_all_is_a_look),
+		TEST(who_does_not_say_how_long_is_patient),
 		TEST(calls_under_way_are_forgotten_with_the_methods),
 	};
 

@@ -66,6 +66,8 @@ struct unmap_child {
 };
 
 static struct {
+	struct loop *loop;
+	struct watch deadline;
 	struct methods *methods;
 	struct control_call call; /* the last one */
 	struct host_volume *volumes;
@@ -230,6 +232,19 @@ static int count_fds(void)
 	return n;
 }
 
+static void on_deadline(struct watch *w)
+{
+	timer_clear(w->fd);
+	loop_quit(t.loop);
+}
+
+/* Once in a test. */
+static inline void run_for(unsigned int ms)
+{
+	timer_set(t.deadline.fd, ms);
+	assert_int_equal(loop_run(t.loop), 0);
+}
+
 static int start(void **state)
 {
 	struct methods_options o = { .run_dir = dir, .reload = reload };
@@ -237,7 +252,12 @@ static int start(void **state)
 	memset(&t, 0, sizeof(t));
 	memset(t.call.fds, 0xff, sizeof(t.call.fds));
 	t.fds = count_fds();
-	return setup(state) < 0 ? -1 : methods_new(&o, &t.methods);
+	if (setup(state) < 0 || loop_new(&t.loop) < 0)
+		return -1;
+	t.deadline.fd = timer_new();
+	t.deadline.ready = on_deadline;
+	o.loop = t.loop;
+	return loop_add(t.loop, &t.deadline) < 0 ? -1 : methods_new(&o, &t.methods);
 }
 
 /* The last call is over; whether it was answered is seen from now on. */
@@ -268,6 +288,9 @@ static inline void drop_volume(struct host_volume *v)
 static int stop(void **state)
 {
 	t.methods = methods_free(t.methods);
+	loop_remove(t.loop, &t.deadline);
+	(void)close(t.deadline.fd);
+	t.loop = loop_free(t.loop);
 	close_call();
 	while (t.volumes)
 		drop_volume(t.volumes);
