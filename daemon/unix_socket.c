@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -96,11 +98,39 @@ static int replace(int fd, const struct sockaddr_un *a, const struct unix_socket
 	return r < 0 ? r : bind_at(fd, a, access, backlog);
 }
 
+/* A turn takes moments. Who holds the folder for longer is none of us. */
+#define TURN_MS 2000
+#define TURN_STEP_MS 5
+
+/*
+ * The turn to make a socket in the folder of path: else two of us, at the same moment, could each
+ * find that nobody listens there, and one take the other's name away. To be closed; -1 without a
+ * turn, which is no reason not to serve.
+ */
+static int take_turn(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path) + 1] = ".";
+	int fd;
+
+	if (slash)
+		(void)snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int ms = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0; ms += TURN_STEP_MS) {
+		if (errno != EWOULDBLOCK || ms >= TURN_MS) {
+			(void)close(fd);
+			return -1;
+		}
+		(void)poll(NULL, 0, TURN_STEP_MS);
+	}
+	return fd;
+}
+
 int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct stat st;
-	int fd, r;
+	int fd, turn, r;
 
 	if (strlen(path) >= sizeof(a.sun_path))
 		return -ENAMETOOLONG;
@@ -108,11 +138,14 @@ int unix_socket_listen(const char *path, const struct unix_socket_access *access
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
+	turn = take_turn(path);
 	r = bind_at(fd, &a, access, backlog);
 	if (r == -EADDRINUSE && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
 		r = -EEXIST;
 	if (r == -EADDRINUSE)
 		r = replace(fd, &a, access, backlog);
+	if (turn >= 0)
+		(void)close(turn);
 	if (r < 0) {
 		(void)close(fd);
 		return r;
