@@ -178,5 +178,6 @@ int main(int argc, char **argv)
 	if (r == 0)
 		return EXIT_OK;
 	fault_print(stderr, &f);
-	return f.status;
+	/* Whatever it was, it was no success. */
+	return f.status != EXIT_OK ? f.status : EXIT_USAGE;
 }

@@ -289,6 +289,18 @@ static int disconnect(const struct options *o, const char *run_dir, const struct
 	return r;
 }
 
+/* What a dead owner left. */
+static int remove_dead(const char *run_dir, const struct volume_state *v, struct fault *f)
+{
+	int r = state_remove(run_dir, v->key);
+	char spec[1024];
+
+	volume_state_spec(v, spec, sizeof(spec));
+	return r < 0 ? fault_set(f, r == -EBUSY ? EXIT_BUSY : EXIT_PASSPHRASE, r,
+				 "%s: its state file cannot be removed: %s", spec, strerror(-r))
+		     : 0;
+}
+
 static int unmap_device(const struct options *o, const char *run_dir, const struct volume_state *v,
 			int index, struct fault *f)
 {
@@ -301,7 +313,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	if (v && !is_served &&
 	    (r < 0 || !kernel.is_connected ||
 	     (kernel.cookie[0] && strcmp(kernel.cookie, v->cookie) != 0)))
-		return state_remove(run_dir, v->key);
+		return remove_dead(run_dir, v, f);
 	owner = is_served && !v->is_hosted ? open_owner(run_dir, v) : -1;
 	r = disconnect(o, run_dir, v, index, f);
 	if (r == 0 && is_served)
@@ -336,7 +348,7 @@ int unmap_run(struct options *o, struct fault *f)
 	} else if (r == 0 && index >= 0) {
 		r = unmap_device(o, l.run_dir, v, index, f);
 	} else if (r == 0 && !volume_is_alive(v)) {
-		r = state_remove(l.run_dir, v->key);
+		r = remove_dead(l.run_dir, v, f);
 	} else if (r == 0) {
 		r = check_keys(o, l.run_dir, v, f);
 		if (r == 0)

@@ -196,5 +196,5 @@ void unmap_child_main(int argc, char **argv)
 		(void)fputs(json_object_to_json_string(answer), stdout);
 	json_object_put(answer);
 	(void)fflush(stdout);
-	exit((int)f.status);
+	exit(f.status != EXIT_OK ? (int)f.status : EXIT_USAGE);
 }

@@ -367,6 +367,22 @@ many_volumes_need_many_files() {
 }
 run_case many-volumes-need-many-files many_volumes_need_many_files
 
+# A state file that cannot be removed is there again in the next list, so it was not unmapped.
+unmap_of_the_dead_is_told_true() {
+	local id rc=0
+	export RBDCRYPT_NBD_RUN_DIR=$T/dead
+	nbd serve --socket s file:plain || return
+	id=$(sed -n 's/.*"id": *\([0-9]*\).*/\1/p' dead/*plain.json)
+	kill -KILL "$id" && wait_for 10 gone "$id" && rm -f dead/.lock && mkdir dead/.lock || return
+	refused 2 "plain: its state file cannot be removed" nbd unmap file:plain || rc=1
+	rmdir dead/.lock && nbd unmap file:plain || rc=1
+	refused 4 "is not mapped" nbd unmap file:plain || rc=1
+	export RBDCRYPT_NBD_RUN_DIR=$T/run
+	rm -f s
+	return "$rc"
+}
+run_case unmap-of-the-dead-is-told-true unmap_of_the_dead_is_told_true
+
 small_daemon() {
 	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
 	daemon=$!
