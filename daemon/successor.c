@@ -43,6 +43,7 @@ struct failed {
 	char *key;
 	unsigned int wait_ms; /* before the next try; 0: none by itself */
 	int64_t due_ms;
+	char said[256]; /* to the log, the last time */
 };
 
 struct successor {
@@ -140,7 +141,10 @@ static void note_failure(struct successor *r, const char *key, const struct faul
 	f->due_ms = clock_ms() + f->wait_ms;
 	(void)snprintf(health, sizeof(health), "waits: %.240s", why->message);
 	about.fault = why;
-	event_log(EVENT_WAITS, &about, "%s", health);
+	/* The same again is no news, and may come for days. */
+	if (strcmp(f->said, health) != 0)
+		event_log(EVENT_WAITS, &about, "%s", health);
+	text_copy(f->said, sizeof(f->said), health);
 	note_in_file(r, key, health);
 	set_timer(r);
 }
@@ -336,6 +340,9 @@ static void try(struct successor *r, bool is_due_only)
 
 void successor_try(struct successor *r)
 {
+	/* Somebody wants to know. */
+	for (struct failed *f = r->failed; f; f = f->next)
+		f->said[0] = '\0';
 	try(r, false);
 }
 

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <cmocka.h>
@@ -249,6 +250,39 @@ static void one_that_runs_is_not_tried(void **state)
 	assert_int_equal(t.tries, 1);
 }
 
+static unsigned int count(const char *text, const char *what)
+{
+	unsigned int n = 0;
+
+	for (; (text = strstr(text, what)); text++)
+		n++;
+	return n;
+}
+
+/* But it is in the file all the time, which each try writes anew. Who asks is told again. */
+static void the_same_cause_is_told_once(void **state)
+{
+	int saved = dup(STDERR_FILENO), log = memfd_create("log", MFD_CLOEXEC);
+	struct host_volume v = { .resumed = "left" };
+	char text[4096] = "";
+
+	leave(REQUEST, true);
+	(void)fault_set(&v.fault, EXIT_PASSPHRASE, -ENOENT, "the key is away");
+	assert_true(dup2(log, STDERR_FILENO) >= 0);
+	for (unsigned int i = 0; i < 3; i++)
+		successor_ended(t.successor, &v);
+	successor_try(t.successor);
+	assert_int_equal(t.tries, 1);
+	for (unsigned int i = 0; i < 3; i++)
+		successor_ended(t.successor, &v);
+	(void)dup2(saved, STDERR_FILENO);
+	assert_true(pread(log, text, sizeof(text) - 1, 0) > 0);
+	(void)close(saved);
+	(void)close(log);
+	assert_int_equal(count(text, "waits: the key is away"), 2);
+	assert_health("waits: the key is away");
+}
+
 static void one_that_runs_at_last_costs_nothing_more(void **state)
 {
 	leave(REQUEST, true);
@@ -347,6 +381,7 @@ int main(void)
 		TEST(a_passphrase_that_does_not_fit_is_not_hammered),
 		TEST(asked_for_it_is_tried_at_once_and_then_again),
 		TEST(one_that_runs_is_not_tried),
+		TEST(the_same_cause_is_told_once),
 		TEST(one_that_runs_at_last_costs_nothing_more),
 		TEST(one_that_was_unmapped_meanwhile_costs_nothing_more),
 		TEST(one_whose_file_is_damaged_costs_nothing_more),
