@@ -45,15 +45,3 @@ const char control_interface[] =
 	"\n"
 	"# What a command would have said; status is its exit status.\n"
 	"error Failed (status: int, errno: int, message: string, hint: string)\n";
-
-const char control_service_interface[] =
-	"interface org.varlink.service\n"
-	"method GetInfo() -> (vendor: string, product: string, version: string, url: string,\n"
-	"  interfaces: []string)\n"
-	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
-	"error InterfaceNotFound (interface: string)\n"
-	"error MethodNotFound (method: string)\n"
-	"error MethodNotImplemented (method: string)\n"
-	"error InvalidParameter (parameter: string)\n"
-	"error PermissionDenied ()\n"
-	"error ExpectedMore ()\n";

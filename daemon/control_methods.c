@@ -508,9 +508,7 @@ static int get_description(struct methods *m, struct control_call *call, struct 
 		return 0;
 	}
 	name = json_object_get_string(value);
-	text = strcmp(name, SERVICE) == 0	      ? control_service_interface
-	       : strcmp(name, CONTROL_INTERFACE) == 0 ? control_interface
-						      : NULL;
+	text = control_description(name);
 	if (!text) {
 		refuse_name(call, SERVICE ".InterfaceNotFound", "interface", name);
 		return 0;

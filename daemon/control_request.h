@@ -44,7 +44,9 @@ int control_request_read(struct json_object *parameters, enum command command, b
 struct json_object *control_fault_write(const struct fault *f);
 bool control_fault_read(struct json_object *parameters, struct fault *ret);
 
-/* The interface in varlink's language, and that which every varlink service has. */
-extern const char control_interface[], control_service_interface[];
+/* The interface in varlink's language. */
+extern const char control_interface[];
+/* The same of any interface that we have, by its name; else NULL. */
+const char *control_description(const char *interface);
 
 #endif
