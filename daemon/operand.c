@@ -5,6 +5,8 @@
 
 #include "operand.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +20,8 @@
 #include "text.h"
 
 #define FILE_PREFIX "file:"
+/* What "serve" prints. */
+#define SOCKET_PREFIX "nbd+unix:///?socket="
 
 static bool is_split(const struct image_spec *s)
 {
@@ -29,6 +33,28 @@ static bool is_socket(const char *path)
 	struct stat st;
 
 	return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* The path in a URI of output_socket(), in place; -EINVAL: it is none. */
+static int path_of_uri(char *s)
+{
+	char *to = s;
+
+	for (const char *p = s + strlen(SOCKET_PREFIX); *p; p++) {
+		unsigned int c;
+
+		if (*p != '%') {
+			*to++ = *p;
+			continue;
+		}
+		if (!isxdigit((unsigned char)p[1]) || !isxdigit((unsigned char)p[2]) ||
+		    sscanf(p + 1, "%2x", &c) != 1 || c == 0)
+			return -EINVAL;
+		*to++ = (char)c;
+		p += 2;
+	}
+	*to = '\0';
+	return 0;
 }
 
 int operand_name(struct options *o, char *buf, size_t len, struct fault *f)
@@ -46,6 +72,9 @@ int operand_name(struct options *o, char *buf, size_t len, struct fault *f)
 	}
 	if (!o->operand)
 		return 0;
+	if (strncmp(o->operand, SOCKET_PREFIX, strlen(SOCKET_PREFIX)) == 0 &&
+	    path_of_uri(o->operand) < 0)
+		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: no such address", o->operand);
 	text_copy(buf, len, o->operand);
 	if (strncmp(buf, FILE_PREFIX, strlen(FILE_PREFIX)) == 0) {
 		if (realpath(o->operand + strlen(FILE_PREFIX), path))
