@@ -15,9 +15,18 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A message is one line: names that users chose may hold anything. */
-static void make_one_line(char *s)
+/*
+ * A message is one line: names that users chose may hold anything. One that was cut, as it filled
+ * len bytes, does not end inside a character of UTF-8: it has to be JSON, too.
+ */
+static void make_one_line(char *s, size_t len)
 {
+	size_t n = strlen(s), start = n;
+
+	while (n + 1 == len && start > 0 && ((unsigned char)s[start - 1] & 0xc0) == 0x80)
+		start--;
+	if (n + 1 == len && start > 0 && (unsigned char)s[start - 1] >= 0xc0)
+		s[start - 1] = '\0';
 	for (; *s; s++)
 		if (iscntrl((unsigned char)*s))
 			*s = '?';
@@ -50,7 +59,7 @@ int fault_set(struct fault *f, enum exit_status status, int error, const char *f
 	va_start(ap, fmt);
 	(void)vsnprintf(f->message, sizeof(f->message), fmt, ap);
 	va_end(ap);
-	make_one_line(f->message);
+	make_one_line(f->message, sizeof(f->message));
 	return error;
 }
 
@@ -63,7 +72,7 @@ void fault_hint(struct fault *f, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(f->hint, sizeof(f->hint), fmt, ap);
 	va_end(ap);
-	make_one_line(f->hint);
+	make_one_line(f->hint, sizeof(f->hint));
 }
 
 void fault_prefix(struct fault *f, const char *fmt, ...)
@@ -80,7 +89,7 @@ void fault_prefix(struct fault *f, const char *fmt, ...)
 	va_end(ap);
 	if (n >= 0 && (size_t)n < sizeof(f->message))
 		(void)snprintf(f->message + n, sizeof(f->message) - (size_t)n, ": %s", old);
-	make_one_line(f->message);
+	make_one_line(f->message, sizeof(f->message));
 }
 
 void fault_clear(struct fault *f)

@@ -51,6 +51,26 @@ static void first_explanation_wins(void **state)
 	assert_string_equal(f.hint, "do this");
 }
 
+/* "é" is two bytes; one of both messages is cut between them. */
+static void what_is_cut_ends_with_a_whole_character(void **state)
+{
+	char text[2 * sizeof(((struct fault *)0)->message)];
+
+	for (size_t i = 0; i + 2 < sizeof(text); i += 2)
+		memcpy(text + i, "\xc3\xa9", 3);
+	for (int before = 0; before < 2; before++) {
+		struct fault f = { 0 };
+		size_t len;
+
+		(void)fault_set(&f, EXIT_USAGE, -EINVAL, "%.*s%s", before, "x", text);
+		fault_hint(&f, "%.*s%s", before, "x", text);
+		len = strlen(f.message);
+		assert_true(len >= sizeof(f.message) - 3);
+		assert_int_equal((unsigned char)f.message[len - 1], 0xa9);
+		assert_int_equal((unsigned char)f.hint[strlen(f.hint) - 1], 0xa9);
+	}
+}
+
 static void no_fault_to_fill_is_fine(void **state)
 {
 	assert_int_equal(fault_set(NULL, EXIT_BUSY, -EBUSY, "x"), -EBUSY);
@@ -155,6 +175,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(set_returns_the_error_and_fills),
 		cmocka_unit_test(first_explanation_wins),
+		cmocka_unit_test(what_is_cut_ends_with_a_whole_character),
 		cmocka_unit_test(no_fault_to_fill_is_fine),
 		cmocka_unit_test(prefix_goes_in_front),
 		cmocka_unit_test(a_long_message_is_cut_not_overrun),
