@@ -143,6 +143,7 @@ static bool is_welcome(struct listener *l, int fd)
 static void on_came(struct acceptor *a, int fd)
 {
 	struct listener *l = (struct listener *)((char *)a - offsetof(struct listener, acceptor));
+	unsigned int more;
 	int r;
 
 	if (!is_welcome(l, fd)) {
@@ -150,10 +151,13 @@ static void on_came(struct acceptor *a, int fd)
 		return;
 	}
 	r = l->n_clients < CLIENTS_MAX ? add_client(l, fd, fd) : -EMFILE;
-	if (r < 0) {
-		log_warning(l->o.volume->spec, "turned a client away: %s", strerror(-r));
-		(void)close(fd);
-	}
+	if (r == 0)
+		return;
+	if (log_allowed(&l->refusals, &more))
+		log_warning(l->o.volume->spec,
+			    "turned a client away: %s (%u more since the last message)",
+			    strerror(-r), more);
+	(void)close(fd);
 }
 
 static void on_ended(struct watch *w)
