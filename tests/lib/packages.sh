@@ -21,8 +21,8 @@ packages_of() { # PURPOSE...
 			;;
 		test)
 			echo ceph-mon ceph-osd ceph-common python3-rbd libcmocka-dev libnbd-bin 'python3-libnbd?' \
-				nbdkit qemu-utils qemu-block-extra cryptsetup-bin fio jq procps e2fsprogs \
-				iproute2 util-linux
+				nbdkit qemu-utils qemu-block-extra qemu-system-common cryptsetup-bin fio jq procps \
+				e2fsprogs iproute2 util-linux
 			;;
 		kernel)
 			# user-mode-linux needs a compiler on some processors, see uml-xstate.c.
