@@ -12,7 +12,8 @@
 /*
  * What the user called a volume, as state_find() wants it: the operand, or the spec that it makes
  * together with --pool, --image and the like; the path of a file or socket without detours, also
- * where the address of the socket was given. Empty when nothing was named. Once per struct options. 0 or -EINVAL (EXIT_USAGE).
+ * where the address of the socket was given. Empty when nothing was named. Once per struct options.
+ * 0 or -EINVAL (EXIT_USAGE).
  */
 int operand_name(struct options *o, char *buf, size_t len, struct fault *f);
 
