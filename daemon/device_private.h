@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+#ifndef DAEMON_DEVICE_PRIVATE_H
+#define DAEMON_DEVICE_PRIVATE_H
+
+#include <stdint.h>
+
+#include "conn.h"
+#include "device.h"
+
+/* What device.c and device_sockets.c share. */
+
+struct slot {
+	struct conn *conn; /* NULL: dead, waits for the next try */
+	int64_t since_ms;
+};
+
+struct device {
+	struct device_options o;
+	char *cookie;
+	struct nbdctl *ctl;
+	int index;
+	struct slot *slots;
+	unsigned int n_slots;
+	struct conn **lingering; /* of dead sockets, with requests in flight */
+	unsigned int n_lingering;
+	unsigned int retry_ms;
+	bool is_going; /* the kernel said DISC */
+	/* Watches: a connection ended; time to try again; LINK_DEAD. */
+	struct watch ended, retry, events;
+};
+
+/* What does not change while it is connected; no sockets, size or flags. */
+void device_describe(const struct device *d, struct nbdctl_device *n);
+
+/* ---- its sockets ---- */
+
+/* Memory for n of them. 0 or -ENOMEM. */
+int device_sockets_new(struct device *d, unsigned int n);
+/* Begins to replace those that die, and no longer does. */
+int device_sockets_keep(struct device *d, struct fault *f);
+void device_sockets_forsake(struct device *d);
+/* Goes on with those of the options, and gives the kernel new ones for the others. */
+int device_sockets_start(struct device *d, struct fault *f);
+/* Waits until everything that was read is answered. */
+void device_sockets_end(struct device *d);
+/* The same, and frees what device_sockets_new() made. After device_sockets_forsake(). */
+void device_sockets_free(struct device *d);
+
+#endif

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * One socketpair per connection: our end is read by a conn, the other belongs to the kernel. A
+ * socket that dies while the device is connected is replaced as soon as its reader has seen it.
+ * What was in flight on it comes to its end on the old conn, which lingers until then; the order of
+ * writes is kept by their ranges, whichever conn they came by (request.c). So when the store stalls
+ * for longer than the kernel's timeout, the kernel kills one socket after the other and always gets
+ * new ones, and the requests wait instead of failing.
+ *
+ * RECONFIGURE says success even when it found no dead slot and dropped our socket; we see that as
+ * the new connection closing at once, and try again later and later.
+ */
+
+#include "device_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+#define RETRY_FIRST_MS 50
+#define RETRY_MAX_MS 5000
+/* A connection that lived so long was not dropped at the door. */
+#define SETTLED_MS 1000
+
+/* More dead sockets than this per slot wait for their requests before they get a successor. */
+#define LINGERING_MAX 16
+
+int device_sockets_new(struct device *d, unsigned int n)
+{
+	d->ended.fd = d->retry.fd = d->events.fd = -1;
+	d->retry_ms = RETRY_FIRST_MS;
+	d->n_slots = n;
+	d->slots = calloc(n, sizeof(*d->slots));
+	d->lingering = calloc((size_t)n * LINGERING_MAX, sizeof(*d->lingering));
+	return d->slots && d->lingering ? 0 : -ENOMEM;
+}
+
+static void on_conn_ended(void *arg)
+{
+	struct device *d = arg;
+
+	event_raise(d->ended.fd);
+}
+
+/* A conn on our end of a socketpair, which is taken. */
+static int fill_slot_take(struct device *d, struct slot *s, int fd)
+{
+	struct conn_options o = {
+		.volume = d->o.volume,
+		.rfd = fd,
+		.wfd = fd,
+		.is_kernel = true,
+		.lost = on_conn_ended,
+		.ended = on_conn_ended,
+		.ended_arg = d,
+	};
+	int r = conn_new(&o, &s->conn);
+
+	if (r < 0)
+		(void)close(fd);
+	s->since_ms = clock_ms();
+	return r;
+}
+
+/* A conn on a fresh socketpair; the kernel's end in *ret_kernel, to be closed once the kernel has
+ * it. */
+static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
+{
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	r = fill_slot_take(d, s, pair[0]);
+	if (r < 0) {
+		(void)close(pair[1]);
+		return r;
+	}
+	*ret_kernel = pair[1];
+	return 0;
+}
+
+/* ---- keeping it alive ---- */
+
+/* New sockets for the slots without one. */
+static void revive(struct device *d)
+{
+	struct nbdctl_device n;
+	struct fault f = { 0 };
+	int *fds = calloc(d->n_slots, sizeof(*fds));
+	unsigned int n_fds = 0;
+	bool is_missing = !fds;
+
+	for (unsigned int i = 0; fds && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			continue;
+		if (open_slot(d, &d->slots[i], &fds[n_fds]) == 0)
+			n_fds++;
+		else
+			is_missing = true;
+	}
+	if (n_fds > 0) {
+		device_describe(d, &n);
+		n.sockets = fds;
+		n.n_sockets = n_fds;
+		/* Whatever comes of it, our ends see: a socket nobody took closes when we close the
+		 * other end. */
+		if (nbdctl_reconfigure(d->ctl, d->index, &n, &f) == 0) {
+			log_debug(d->o.volume->spec, "offered nbd%d %u new socket%s", d->index,
+				  n_fds, n_fds == 1 ? "" : "s");
+		} else {
+			log_warning(d->o.volume->spec, "nbd%d took no new socket: %s", d->index,
+				    f.message);
+		}
+	}
+	for (unsigned int i = 0; i < n_fds; i++)
+		(void)close(fds[i]);
+	free(fds);
+	if (is_missing)
+		timer_set(d->retry.fd, d->retry_ms);
+}
+
+static void schedule_retry(struct device *d)
+{
+	timer_set(d->retry.fd, d->retry_ms);
+	d->retry_ms = d->retry_ms * 2 < RETRY_MAX_MS ? d->retry_ms * 2 : RETRY_MAX_MS;
+}
+
+/* The device is no longer connected: whoever unmapped it waits for us. */
+static bool check_gone(struct device *d)
+{
+	struct nbd_sysfs s;
+	int r = nbd_sysfs_read(d->index, &s);
+
+	if (r == -ENODEV || (r == 0 && !s.is_connected)) {
+		d->is_going = true;
+		return true;
+	}
+	/* The number was given to another mapping meanwhile. */
+	if (r == 0 && s.cookie[0] && d->cookie && strcmp(s.cookie, d->cookie) != 0) {
+		d->is_going = true;
+		return true;
+	}
+	return false;
+}
+
+void device_sockets_end(struct device *d)
+{
+	for (unsigned int i = 0; d->slots && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			conn_stop(d->slots[i].conn);
+	}
+	for (unsigned int i = 0; d->slots && i < d->n_slots; i++)
+		d->slots[i].conn = conn_free(d->slots[i].conn);
+	while (d->n_lingering > 0)
+		(void)conn_free(d->lingering[--d->n_lingering]);
+}
+
+static void end_if_gone(struct device *d)
+{
+	if (!d->is_going && !check_gone(d))
+		return;
+	volume_is_ending(d->o.volume);
+	device_sockets_end(d);
+	d->o.gone(d->o.gone_arg);
+}
+
+static void bury(struct device *d)
+{
+	unsigned int kept = 0;
+
+	for (unsigned int i = 0; i < d->n_lingering; i++) {
+		if (conn_ended(d->lingering[i]) == CONN_RUNNING)
+			d->lingering[kept++] = d->lingering[i];
+		else
+			(void)conn_free(d->lingering[i]);
+	}
+	d->n_lingering = kept;
+}
+
+/* Whether the slot has become free. */
+static bool vacate(struct device *d, struct slot *s)
+{
+	enum conn_end end = s->conn ? conn_lost(s->conn) : CONN_RUNNING;
+
+	if (end == CONN_RUNNING)
+		return false;
+	if (end == CONN_DISCONNECTED)
+		d->is_going = true;
+	if (conn_ended(s->conn) != CONN_RUNNING)
+		(void)conn_free(s->conn);
+	else if (d->n_lingering < d->n_slots * LINGERING_MAX)
+		d->lingering[d->n_lingering++] = s->conn;
+	else
+		return false;
+	s->conn = NULL;
+	if (clock_ms() - s->since_ms > SETTLED_MS) {
+		d->retry_ms = RETRY_FIRST_MS;
+		if (end != CONN_DISCONNECTED)
+			log_warning(d->o.volume->spec,
+				    "a socket of nbd%d died; it is being replaced", d->index);
+	}
+	return true;
+}
+
+static void on_ended(struct watch *w)
+{
+	struct device *d = (struct device *)((char *)w - offsetof(struct device, ended));
+	bool is_lost = false;
+
+	event_clear(w->fd);
+	bury(d);
+	for (unsigned int i = 0; i < d->n_slots; i++)
+		is_lost = vacate(d, &d->slots[i]) || is_lost;
+	if (d->is_going || (is_lost && check_gone(d))) {
+		end_if_gone(d);
+		return;
+	}
+	/* Not at once: the kernel first has to notice that its end is dead. */
+	if (is_lost)
+		schedule_retry(d);
+}
+
+static void on_retry(struct watch *w)
+{
+	struct device *d = (struct device *)((char *)w - offsetof(struct device, retry));
+
+	timer_clear(w->fd);
+	if (check_gone(d))
+		end_if_gone(d);
+	else
+		revive(d);
+}
+
+static void on_link_dead(void *arg, int index)
+{
+	struct device *d = arg;
+
+	if (index == d->index)
+		log_debug(d->o.volume->spec, "the kernel reports a dead link of nbd%d", index);
+}
+
+/*
+ * The reader of a socket that died sees the end of its stream by itself; the event
+ * is read so that the queue does not fill, and as a chance to look.
+ */
+static void on_events(struct watch *w)
+{
+	struct device *d = (struct device *)((char *)w - offsetof(struct device, events));
+
+	(void)nbdctl_read_events(d->ctl, on_link_dead, d);
+}
+
+/* ---- start and stop ---- */
+
+static int add_watch(struct device *d, struct watch *w, int fd, void (*ready)(struct watch *w))
+{
+	if (fd < 0)
+		return fd;
+	w->fd = fd;
+	w->ready = ready;
+	return loop_add(d->o.loop, w);
+}
+
+int device_sockets_keep(struct device *d, struct fault *f)
+{
+	int r = add_watch(d, &d->ended, event_new(), on_ended);
+
+	if (r == 0)
+		r = add_watch(d, &d->retry, timer_new(), on_retry);
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot watch the connections: %s",
+				 strerror(-r));
+	r = nbdctl_event_fd(d->ctl, f);
+	if (r < 0)
+		return r;
+	return add_watch(d, &d->events, r, on_events);
+}
+
+static int connect_new(struct device *d, struct nbdctl_device *n, struct fault *f)
+{
+	n->size = atomic_load(&d->o.volume->size);
+	n->block_size = d->o.volume->block_size;
+	n->server_flags = volume_flags(d->o.volume);
+	return nbdctl_connect(d->ctl, d->o.index, n, &d->index, f);
+}
+
+/* Goes on with the sockets that the kernel has. One that cannot be is closed, and gets a successor.
+ */
+static void adopt(struct device *d)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; d->o.sockets && i < d->n_slots; i++) {
+		int fd = d->o.sockets[i];
+
+		d->o.sockets[i] = -1;
+		if (fd >= 0 && fill_slot_take(d, &d->slots[i], fd) == 0)
+			n++;
+	}
+	if (n > 0)
+		log_notice(d->o.volume->spec, "goes on with %u of %u sockets of nbd%d", n,
+			   d->n_slots, d->index);
+}
+
+int device_sockets_start(struct device *d, struct fault *f)
+{
+	int *fds = calloc(d->n_slots, sizeof(*fds));
+	struct nbdctl_device n;
+	unsigned int n_fds = 0;
+	int r = fds ? 0 : -ENOMEM;
+
+	adopt(d);
+	for (unsigned int i = 0; r == 0 && i < d->n_slots; i++) {
+		if (d->slots[i].conn)
+			continue;
+		r = open_slot(d, &d->slots[i], &fds[n_fds]);
+		if (r == 0)
+			n_fds++;
+	}
+	if (r < 0) {
+		(void)fault_set(f, EXIT_MEMORY, r, "cannot open the device's sockets: %s",
+				strerror(-r));
+	} else if (n_fds > 0) {
+		device_describe(d, &n);
+		n.sockets = fds;
+		n.n_sockets = n_fds;
+		r = d->o.is_attach ? nbdctl_reconfigure(d->ctl, d->o.index, &n, f)
+				   : connect_new(d, &n, f);
+	}
+	for (unsigned int i = 0; i < n_fds; i++)
+		(void)close(fds[i]);
+	free(fds);
+	return r;
+}
+
+void device_sockets_forsake(struct device *d)
+{
+	loop_remove(d->o.loop, &d->ended);
+	loop_remove(d->o.loop, &d->retry);
+	loop_remove(d->o.loop, &d->events);
+}
+
+void device_sockets_free(struct device *d)
+{
+	device_sockets_end(d);
+	/* Only now: a conn raises it when it ends. The event socket is libnl's. */
+	if (d->ended.fd >= 0)
+		(void)close(d->ended.fd);
+	if (d->retry.fd >= 0)
+		(void)close(d->retry.fd);
+	free(d->slots);
+	free(d->lingering);
+}
