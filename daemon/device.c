@@ -105,6 +105,7 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device");
 	d->o = *o;
 	d->index = o->is_attach ? o->index : -1;
+	d->is_starting = true;
 	r = device_sockets_new(d, o->connections);
 	d->cookie = o->cookie ? strdup(o->cookie) : NULL;
 	if (r < 0 || (o->cookie && !d->cookie)) {
@@ -132,10 +133,15 @@ fail:
 	return r;
 }
 
-int device_settle(const struct device *d, struct fault *f)
+int device_settle(struct device *d, struct fault *f)
 {
-	int r = d->o.waits_for_udev ? nbd_udev_settle(d->index, UDEV_MS) : 0;
+	const struct nbd_meanwhile m = { loop_fd(d->loop), device_sockets_look, d };
+	int r = d->o.waits_for_udev ? nbd_udev_settle(d->index, UDEV_MS, &m) : 0;
 
+	/* What was kept from its user until now is seen by the loop. */
+	d->is_starting = false;
+	if (d->is_going)
+		event_raise(d->ended.fd);
 	return r < 0 ? fault_set(f, EXIT_TIMED_OUT, r, "udev did not finish with /dev/nbd%d: %s",
 				 d->index, strerror(-r))
 		     : 0;

@@ -40,8 +40,11 @@ struct device_options {
 /* Connects or attaches, and reads back what the kernel took. On failure nothing is left. */
 int device_start(const struct device_options *o, struct device **ret, struct fault *f);
 
-/* Waits until udev has seen the device and its partitions. EXIT_TIMED_OUT. */
-int device_settle(const struct device *d, struct fault *f);
+/*
+ * Waits until udev has seen the device and its partitions, and replaces sockets meanwhile; from
+ * then on the loop does, and tells who is gone. EXIT_TIMED_OUT.
+ */
+int device_settle(struct device *d, struct fault *f);
 
 int device_index(const struct device *d);
 unsigned int device_connections(const struct device *d);

@@ -16,6 +16,7 @@
 #include "device_private.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,6 +31,9 @@
 
 /* More dead sockets than this per slot wait for their requests before they get a successor. */
 #define LINGERING_MAX 16
+
+/* The first socket of a device that was there before us. */
+#define TAKEN_MS 10000
 
 int device_sockets_new(struct device *d, unsigned int n)
 {
@@ -165,6 +169,9 @@ static void end_if_gone(struct device *d)
 {
 	if (!d->is_going && !check_gone(d))
 		return;
+	/* device_settle() looks again. */
+	if (d->is_starting)
+		return;
 	volume_is_ending(d->o.volume);
 	device_sockets_end(d);
 	d->o.gone(d->o.gone_arg);
@@ -258,28 +265,44 @@ static void on_events(struct watch *w)
 
 /* ---- start and stop ---- */
 
-static int add_watch(struct device *d, struct watch *w, int fd, void (*ready)(struct watch *w))
+static int add_watch(struct loop *l, struct watch *w, int fd, void (*ready)(struct watch *w))
 {
 	if (fd < 0)
 		return fd;
 	w->fd = fd;
 	w->ready = ready;
-	return loop_add(d->o.loop, w);
+	return loop_add(l, w);
+}
+
+void device_sockets_look(void *device)
+{
+	struct device *d = device;
+
+	(void)loop_run_until_quiet(d->loop, 0);
+}
+
+static void on_keeper(struct watch *w)
+{
+	device_sockets_look((char *)w - offsetof(struct device, keeper));
 }
 
 int device_sockets_keep(struct device *d, struct fault *f)
 {
-	int r = add_watch(d, &d->ended, event_new(), on_ended);
+	int r = loop_new(&d->loop);
 
 	if (r == 0)
-		r = add_watch(d, &d->retry, timer_new(), on_retry);
+		r = add_watch(d->loop, &d->ended, event_new(), on_ended);
+	if (r == 0)
+		r = add_watch(d->loop, &d->retry, timer_new(), on_retry);
+	if (r == 0)
+		r = add_watch(d->o.loop, &d->keeper, loop_fd(d->loop), on_keeper);
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch the connections: %s",
 				 strerror(-r));
 	r = nbdctl_event_fd(d->ctl, f);
 	if (r < 0)
 		return r;
-	return add_watch(d, &d->events, r, on_events);
+	return add_watch(d->loop, &d->events, r, on_events);
 }
 
 static int connect_new(struct device *d, struct nbdctl_device *n, struct fault *f)
@@ -306,6 +329,42 @@ static void adopt(struct device *d)
 	if (n > 0)
 		log_notice(d->o.volume->spec, "goes on with %u of %u sockets of nbd%d", n,
 			   d->n_slots, d->index);
+}
+
+/* A socket that the kernel dropped is at its end as soon as we have closed our copy. */
+static bool has_taken_one(const struct device *d)
+{
+	for (unsigned int i = 0; i < d->n_slots; i++) {
+		const struct conn *c = d->slots[i].conn;
+		struct pollfd p = { .events = POLLRDHUP };
+
+		p.fd = c && conn_lost(c) == CONN_RUNNING ? conn_fd(c) : -1;
+		if (p.fd >= 0 && poll(&p, 1, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Of a predecessor that died just now, or whose sockets systemd still holds, the kernel takes the
+ * old ones for alive and ours for too many. Whoever reads the device before it has one, as udev
+ * does, waits for it.
+ */
+static void wait_taken(struct device *d)
+{
+	int64_t end = clock_ms() + TAKEN_MS;
+	struct pollfd p = { .fd = loop_fd(d->loop), .events = POLLIN };
+
+	while (!has_taken_one(d)) {
+		int64_t left = end - clock_ms();
+
+		if (left <= 0 || d->is_going) {
+			log_warning(d->o.volume->spec, "nbd%d takes no socket so far", d->index);
+			return;
+		}
+		(void)poll(&p, 1, (int)left);
+		device_sockets_look(d);
+	}
 }
 
 int device_sockets_start(struct device *d, struct fault *f)
@@ -336,14 +395,14 @@ int device_sockets_start(struct device *d, struct fault *f)
 	for (unsigned int i = 0; i < n_fds; i++)
 		(void)close(fds[i]);
 	free(fds);
+	if (r == 0)
+		wait_taken(d);
 	return r;
 }
 
 void device_sockets_forsake(struct device *d)
 {
-	loop_remove(d->o.loop, &d->ended);
-	loop_remove(d->o.loop, &d->retry);
-	loop_remove(d->o.loop, &d->events);
+	loop_remove(d->o.loop, &d->keeper);
 }
 
 void device_sockets_free(struct device *d)
@@ -354,6 +413,7 @@ void device_sockets_free(struct device *d)
 		(void)close(d->ended.fd);
 	if (d->retry.fd >= 0)
 		(void)close(d->retry.fd);
+	d->loop = loop_free(d->loop);
 	free(d->slots);
 	free(d->lingering);
 }

@@ -390,6 +390,12 @@ static int start_device(struct mapping *m, struct fault *f)
 	if (r < 0)
 		log_warning(m->spec, "cannot update the state file: %s", strerror(-r));
 	r = device_settle(m->device, f);
+	/* Whoever uses it already waits for a store, not for names, and the store may be slow. */
+	if (r < 0 && d.is_attach) {
+		log_warning(m->spec, "%s", f->message);
+		fault_clear(f);
+		r = 0;
+	}
 	if (r == 0)
 		m->state.status = VOLUME_MAPPED;
 	return r;

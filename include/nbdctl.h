@@ -96,11 +96,18 @@ int nbd_index_parse(const char *text, int *ret);
 int nbd_in_use(int index, char *who, size_t len);
 /* Writes back what the kernel holds for it, filesystems included. 0, -ENODEV or -errno. */
 int nbd_sync(int index);
+/* What is not to wait until a waiting has an end: called when fd can be read. */
+struct nbd_meanwhile {
+	int fd;
+	void (*ready)(void *arg);
+	void *arg;
+};
+
 /*
  * Triggers a synthetic "change" event and waits until udev has processed it, for this device (and
  * the node exists) and then for each of its partitions. Without udev running: only until the node
- * exists. -ETIMEDOUT.
+ * exists. -ETIMEDOUT. m may be NULL.
  */
-int nbd_udev_settle(int index, int timeout_ms);
+int nbd_udev_settle(int index, int timeout_ms, const struct nbd_meanwhile *m);
 
 #endif

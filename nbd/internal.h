@@ -56,7 +56,8 @@ struct udev_roots {
 	const char *control; /* exists while udevd runs */
 	const char *dev; /* "/dev" */
 };
-int udev_settle_at(const struct udev_roots *roots, int index, int timeout_ms);
+int udev_settle_at(const struct udev_roots *roots, int index, int timeout_ms,
+		   const struct nbd_meanwhile *m);
 
 /* ---- module.c ---- */
 

@@ -39,20 +39,31 @@ static void scope_unref_monitor(struct udev_monitor **m)
 }
 #define scope_monitor __attribute__((cleanup(scope_unref_monitor)))
 
+/* How long to wait, and what is looked after meanwhile. */
+struct patience {
+	int64_t deadline_ms;
+	const struct nbd_meanwhile *m; /* NULL: nothing */
+};
+
 /* 0 when fd is readable, -ETIMEDOUT, or -errno. */
-static int wait_readable(int fd, int64_t deadline_ms)
+static int wait_readable(int fd, const struct patience *w)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int r;
+	struct pollfd p[] = { { .fd = fd, .events = POLLIN },
+			      { .fd = w->m ? w->m->fd : -1, .events = POLLIN } };
 
-	do {
-		int64_t left = deadline_ms - clock_ms();
+	for (;;) {
+		int64_t left = w->deadline_ms - clock_ms();
+		int r = poll(p, 2, left > 0 ? (int)left : 0);
 
-		r = poll(&p, 1, left > 0 ? (int)left : 0);
-	} while (r < 0 && errno == EINTR);
-	if (r < 0)
-		return -errno;
-	return r == 0 ? -ETIMEDOUT : 0;
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r == 0)
+			return -ETIMEDOUT;
+		if (r > 0 && p[1].revents)
+			w->m->ready(w->m->arg);
+		if (r > 0 && p[0].revents)
+			return 0;
+	}
 }
 
 /* A random (version 4) UUID: the form that the kernel demands for a marked event. */
@@ -92,12 +103,12 @@ static bool is_ours(struct udev_device *d, const char *name, const char *uuid)
 }
 
 static int wait_for_event(struct udev_monitor *m, const char *name, const char *uuid,
-			  int64_t deadline_ms)
+			  const struct patience *w)
 {
 	for (;;) {
 		struct udev_device *d;
 		bool found;
-		int r = wait_readable(udev_monitor_get_fd(m), deadline_ms);
+		int r = wait_readable(udev_monitor_get_fd(m), w);
 
 		if (r < 0)
 			return r;
@@ -111,21 +122,22 @@ static int wait_for_event(struct udev_monitor *m, const char *name, const char *
 }
 
 static int trigger_and_wait(struct udev_monitor *m, int dir_fd, const char *name,
-			    int64_t deadline_ms)
+			    const struct patience *w)
 {
 	char uuid[37];
 	int r = make_uuid(uuid);
 
 	if (r == 0)
 		r = trigger(dir_fd, uuid);
-	return r < 0 ? r : wait_for_event(m, name, uuid, deadline_ms);
+	return r < 0 ? r : wait_for_event(m, name, uuid, w);
 }
 
 /*
  * The kernel found the partitions while the disk was being probed for the first time, when its
  * names were not known yet; theirs are made from them.
  */
-static int settle_partitions(struct udev_monitor *m, int dir_fd, int index, int64_t deadline_ms)
+static int settle_partitions(struct udev_monitor *m, int dir_fd, int index,
+			     const struct patience *w)
 {
 	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -147,7 +159,7 @@ static int settle_partitions(struct udev_monitor *m, int dir_fd, int index, int6
 		partition = openat(dir_fd, entry->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		/* One that is gone again needs no name. */
 		if (partition >= 0)
-			r = trigger_and_wait(m, partition, entry->d_name, deadline_ms);
+			r = trigger_and_wait(m, partition, entry->d_name, w);
 		if (r == -ENOENT || r == -ENODEV)
 			r = 0;
 	}
@@ -155,7 +167,7 @@ static int settle_partitions(struct udev_monitor *m, int dir_fd, int index, int6
 	return r;
 }
 
-static int settle(int dir_fd, int index, int64_t deadline_ms)
+static int settle(int dir_fd, int index, const struct patience *w)
 {
 	scope_udev struct udev *udev = udev_new();
 	scope_monitor struct udev_monitor *m = NULL;
@@ -173,8 +185,8 @@ static int settle(int dir_fd, int index, int64_t deadline_ms)
 		r = udev_monitor_enable_receiving(m);
 	(void)snprintf(name, sizeof(name), "nbd%d", index);
 	if (r >= 0)
-		r = trigger_and_wait(m, dir_fd, name, deadline_ms);
-	return r < 0 ? r : settle_partitions(m, dir_fd, index, deadline_ms);
+		r = trigger_and_wait(m, dir_fd, name, w);
+	return r < 0 ? r : settle_partitions(m, dir_fd, index, w);
 }
 
 /* 1: the node is there and is our device; 0: not yet. */
@@ -189,7 +201,7 @@ static int is_node_there(const char *dev_dir, int index, dev_t devno)
 	return S_ISBLK(st.st_mode) && st.st_rdev == devno;
 }
 
-static int wait_for_node(const char *dev_dir, int index, dev_t devno, int64_t deadline_ms)
+static int wait_for_node(const char *dev_dir, int index, dev_t devno, const struct patience *w)
 {
 	scope_fd int fd = -1;
 	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
@@ -206,7 +218,7 @@ static int wait_for_node(const char *dev_dir, int index, dev_t devno, int64_t de
 		r = is_node_there(dev_dir, index, devno);
 		if (r != 0)
 			return r < 0 ? r : 0;
-		r = wait_readable(fd, deadline_ms);
+		r = wait_readable(fd, w);
 		if (r < 0)
 			return r;
 		if (read(fd, events, sizeof(events)) < 0 && errno != EAGAIN && errno != EINTR)
@@ -214,9 +226,10 @@ static int wait_for_node(const char *dev_dir, int index, dev_t devno, int64_t de
 	}
 }
 
-int udev_settle_at(const struct udev_roots *roots, int index, int timeout_ms)
+int udev_settle_at(const struct udev_roots *roots, int index, int timeout_ms,
+		   const struct nbd_meanwhile *m)
 {
-	int64_t deadline_ms = clock_ms() + timeout_ms;
+	const struct patience w = { clock_ms() + timeout_ms, m };
 	scope_fd int dir = sysfs_open_device(roots->block_fd, index);
 	dev_t devno;
 	int r;
@@ -227,19 +240,19 @@ int udev_settle_at(const struct udev_roots *roots, int index, int timeout_ms)
 	if (r < 0)
 		return r;
 	if (access(roots->control, F_OK) == 0) {
-		r = settle(dir, index, deadline_ms);
+		r = settle(dir, index, &w);
 		if (r < 0)
 			return r;
 	}
-	return wait_for_node(roots->dev, index, devno, deadline_ms);
+	return wait_for_node(roots->dev, index, devno, &w);
 }
 
-int nbd_udev_settle(int index, int timeout_ms)
+int nbd_udev_settle(int index, int timeout_ms, const struct nbd_meanwhile *m)
 {
 	scope_fd int block = open(SYSFS_BLOCK, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	const struct udev_roots roots = { block, "/run/udev/control", "/dev" };
 
 	if (block < 0)
 		return -errno;
-	return udev_settle_at(&roots, index, timeout_ms);
+	return udev_settle_at(&roots, index, timeout_ms, m);
 }

@@ -184,7 +184,7 @@ static void connect_with(struct server *s, const struct nbdctl_device *d)
 
 	say_fault(s, r);
 	assert_int_equal(r, 0);
-	assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS), 0);
+	assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS, NULL), 0);
 }
 
 static void connect_usual(struct server *s)
@@ -373,7 +373,7 @@ static void an_open_device_is_busy_though_not_connected(void **state)
 
 	connect_usual(s);
 	disconnect(s);
-	assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS), 0);
+	assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS, NULL), 0);
 	fd = open_device(s, O_RDONLY);
 	assert_int_equal(nbdctl_connect(s->n, s->index, &d, &index, &s->f), -EBUSY);
 	print_message("%s\n", s->f.message);
@@ -578,7 +578,7 @@ static void a_partition_and_what_is_on_it_are_named(void **state)
 
 	connect_usual(s);
 	put_partition(s);
-	assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS), 0);
+	assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS, NULL), 0);
 	if (!shell(s, "modprobe dm-mod 2>/dev/null; dmsetup version >/dev/null 2>&1"))
 		skip();
 	assert_true(shell(s, "dmsetup create nbdcheck --table \"0 2048 linear ${DEV}p1 0\""));
@@ -627,7 +627,7 @@ static void connect_and_disconnect_can_follow_at_once(void **state)
 	for (i = 0; i < 5; i++) {
 		disconnect(s);
 		/* The kernel announces the loss, so udev looks once more. */
-		assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS), 0);
+		assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS, NULL), 0);
 		stop_link(&s->link[0]);
 		stop_link(&s->link[1]);
 		start_link(s, &s->link[0]);
@@ -637,7 +637,7 @@ static void connect_and_disconnect_can_follow_at_once(void **state)
 		say_fault(s, r);
 		assert_int_equal(r, 0);
 		assert_int_equal(index, s->index);
-		assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS), 0);
+		assert_int_equal(nbd_udev_settle(s->index, TIMEOUT_MS, NULL), 0);
 	}
 }
 

@@ -12,7 +12,7 @@
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 560 --mem 2G --nbds 4
+in_guest || guest_boot 860 --mem 2G --nbds 4
 
 VOLUME=0001-0009-rook-ceph-0000000000000001-a5c1
 IMAGE=csi-vol-a5c1

@@ -4,11 +4,15 @@
 /*
  * cut PID [N]: shuts down N (default: all) of the process's unnamed stream sockets, the ones that
  * it shares with the kernel's nbd driver; which ones is chance. Prints how many there were.
+ *
+ * cut PID hold SECONDS: keeps them all open instead, also when the process has ended.
  */
 
 #include <dirent.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -34,6 +38,7 @@ int main(int argc, char **argv)
 {
 	int pid = argc > 1 ? atoi(argv[1]) : 0, n = 0, pairs[SOCKETS_MAX];
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	bool is_held = argc > 3 && strcmp(argv[2], "hold") == 0;
 	int wanted = argc > 2 ? atoi(argv[2]) : SOCKETS_MAX;
 	struct dirent *entry;
 	char path[64];
@@ -55,6 +60,11 @@ int main(int argc, char **argv)
 	}
 	(void)closedir(dir);
 	(void)printf("%d\n", n);
+	if (is_held) {
+		(void)fflush(stdout);
+		(void)sleep((unsigned int)atoi(argv[3]));
+		return 0;
+	}
 	srand((unsigned int)time(NULL) ^ (unsigned int)getpid());
 	for (int left = n; left > 0 && wanted > 0; left--, wanted--) {
 		int i = rand() % left;

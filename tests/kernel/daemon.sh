@@ -15,9 +15,11 @@
 # shellcheck disable=SC2086
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
+# shellcheck source=tests/kernel/stamps.sh
+. "${BASH_SOURCE[0]%/*}/stamps.sh"
 
 if ! in_guest; then
-	limit=560
+	limit=860
 	[[ ! ${LONG:-}${TIMES:-} ]] || limit=14000
 	guest_boot $limit --mem 3G --nbds 16
 fi
@@ -45,25 +47,6 @@ daemon_kill() {
 # No option about the process, so it is done by the daemon.
 map_by_daemon() { nbd map -o encryption-passphrase-file=$T/pass "$@"; }
 is_mapped_by() { [[ $(listed ".[] | select(.device == \"$1\") | [.id, .state] | @csv") == "$2,\"mapped\"" ]]; }
-
-# Sets STAMP.
-stamp_start() { # DEVICE
-	rm -f $T/stamp
-	"$TOOLS/stamp" run "$1" $T/table 4096 $UNITS $THREADS >$T/stamp 2>&1 &
-	STAMP=$!
-	wait_for 30 grep -q running $T/stamp
-	sleep 1
-}
-# It ran without an error, and everything it wrote is there.
-stamp_ends_well() { # DEVICE
-	local rc=0
-	sleep 1
-	kill -TERM "$STAMP" || true
-	wait "$STAMP" || rc=$?
-	cat $T/stamp
-	same "status of the writer" 0 $rc
-	"$TOOLS/stamp" check "$1" $T/table exact
-}
 
 commands_are_done_by_the_daemon() {
 	local dev

@@ -12,7 +12,7 @@
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 560 --mem 3G --nbds 4
+in_guest || guest_boot 860 --mem 3G --nbds 4
 
 # ---- what it carries ----
 

@@ -19,7 +19,7 @@ if ! in_guest; then
 	trixie_root || exit
 	reef "$PROGRAM" --version >/dev/null 2>&1 || skip "the program does not run on Debian 13"
 	[[ ${LONG:-} ]] || export KERNEL_CLAIMS=${KERNEL_CLAIMS:-ext4|nothing}
-	guest_boot 560 --mem 3G --nbds 4 --root "$REEF_ROOT"
+	guest_boot 860 --mem 3G --nbds 4 --root "$REEF_ROOT"
 fi
 
 ours() { # IMAGE

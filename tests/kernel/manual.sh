@@ -9,7 +9,7 @@
 # shellcheck source=tests/kernel/guest.sh
 . "${BASH_SOURCE[0]%/*}/guest.sh"
 
-in_guest || guest_boot 360 --mem 2G --nbds 4
+in_guest || guest_boot 860 --mem 2G --nbds 4
 
 example() { # NAME: stops at the first command that fails
 	local commands

@@ -213,7 +213,7 @@ static int settle(struct tree *t, bool has_udev, int timeout_ms)
 	(void)snprintf(dev, sizeof(dev), "%s/dev", t->path);
 	if (has_udev)
 		put(t, "control", "");
-	return udev_settle_at(&roots, 3, timeout_ms);
+	return udev_settle_at(&roots, 3, timeout_ms, NULL);
 }
 
 static void without_udev_only_the_node_is_waited_for(void **state)
@@ -256,6 +256,43 @@ static void a_node_that_appears_ends_the_wait(void **state)
 		skip(); /* only root makes nodes, and not everywhere */
 	assert_int_equal(r, 0);
 	assert_int_equal(settle(t, false, 0), 0);
+}
+
+struct caller {
+	int pipe[2], calls;
+};
+
+static void on_ready(void *arg)
+{
+	struct caller *c = arg;
+	char byte;
+
+	assert_int_equal(read(c->pipe[0], &byte, 1), 1);
+	c->calls++;
+}
+
+static void something_else_is_looked_after_meanwhile(void **state)
+{
+	struct tree *t = *state;
+	struct caller c = { .calls = 0 };
+	struct nbd_meanwhile m = { .ready = on_ready, .arg = &c };
+	char control[80], dev[80];
+	const struct udev_roots roots = { t->block_fd, control, dev };
+
+	(void)snprintf(control, sizeof(control), "%s/control", t->path);
+	(void)snprintf(dev, sizeof(dev), "%s/dev", t->path);
+	assert_int_equal(pipe(c.pipe), 0);
+	m.fd = c.pipe[0];
+	/* It neither ends the waiting nor makes it longer. */
+	assert_int_equal(write(c.pipe[1], "12", 2), 2);
+	assert_int_equal(udev_settle_at(&roots, 3, 30, &m), -ETIMEDOUT);
+	assert_int_equal(c.calls, 2);
+	put(t, "control", "");
+	assert_int_equal(write(c.pipe[1], "1", 1), 1);
+	assert_int_equal(udev_settle_at(&roots, 3, 30, &m), -ETIMEDOUT);
+	assert_int_equal(c.calls, 3);
+	(void)close(c.pipe[0]);
+	(void)close(c.pipe[1]);
 }
 
 static void an_event_with_an_uuid_is_asked_for(void **state)
@@ -316,6 +353,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_node_of_something_else_is_not_enough, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_node_that_appears_ends_the_wait, setup, teardown),
+		cmocka_unit_test_setup_teardown(something_else_is_looked_after_meanwhile, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(an_event_with_an_uuid_is_asked_for, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(an_event_that_cannot_be_asked_for_is_an_error,

@@ -70,7 +70,7 @@ static void a_missing_device_is_enodev(void **state)
 	assert_int_equal(nbd_sysfs_read(1 << 29, &s), -ENODEV);
 	assert_int_equal(nbd_sync(1 << 29), -ENODEV);
 	assert_int_equal(nbd_in_use(1 << 29, who, sizeof(who)), -ENODEV);
-	assert_int_equal(nbd_udev_settle(1 << 29, 10), -ENODEV);
+	assert_int_equal(nbd_udev_settle(1 << 29, 10, NULL), -ENODEV);
 }
 
 static void nonsense_in_an_attribute_is_an_error(void **state)

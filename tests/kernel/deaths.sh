@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (C) 2026 the rbdcrypt-nbd authors
+#
+# deaths.sh: daemons that leave, die or lose their device, while every write is stamped and checked.
+# The daemon of the host is in daemon.sh.
+
+# test: heavy time=900
+
+# Paths and names of ours have no blanks.
+# shellcheck disable=SC2086
+# shellcheck source=tests/kernel/guest.sh
+. "${BASH_SOURCE[0]%/*}/guest.sh"
+# shellcheck source=tests/kernel/stamps.sh
+. "${BASH_SOURCE[0]%/*}/stamps.sh"
+
+in_guest || guest_boot 860 --mem 3G --nbds 4
+
+UNITS=2048
+THREADS=12
+
+# The kernel sends what a dead daemon did not answer again after the io-timeout, 30 seconds
+# if there is none.
+
+detach_and_attach_under_load() {
+	local dev _
+	dev=$(map_luks --connections 3 --io-timeout 4 disk)
+	stamp_start "$dev"
+	for _ in 1 2; do
+		nbd detach "$dev"
+		same state detached "$(listed '.[0].state')"
+		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
+		sleep 0.5
+	done
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+killed_daemon_and_attach_under_load() {
+	local dev _
+	dev=$(map_luks --connections 3 --io-timeout 4 disk)
+	stamp_start "$dev"
+	for _ in 1 2; do
+		kill -KILL "$(daemon_of "$dev")"
+		wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
+		sleep 0.5
+	done
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+# As systemd does with those that it was to pass on: the kernel sees no dead socket until they are
+# let go, and udev wants to read the device meanwhile.
+held_sockets_of_a_killed_daemon_are_outwaited() {
+	local dev pid
+	dev=$(map_luks --connections 2 --reattach-timeout 20 disk)
+	pid=$(daemon_of "$dev")
+	stamp_start "$dev"
+	"$TOOLS/cut" "$pid" hold 6 >$T/held &
+	wait_for 5 grep -qx 2 $T/held
+	kill -KILL "$pid"
+	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+	same attach "$dev" "$(attach_luks --device "$dev" --reattach-timeout 20 disk)"
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+killed_daemon_loses_nothing_flushed() {
+	local dev
+	dev=$(map_luks --connections 2 disk)
+	stamp_start "$dev"
+	kill -KILL "$(daemon_of "$dev")"
+	nbd unmap --force "$dev"
+	stamp_ends_with_error
+	settled
+	dev=$(map_luks disk)
+	"$TOOLS/stamp" check "$dev" $T/table
+	nbd unmap "$dev"
+}
+
+forced_unmap_loses_nothing_flushed() {
+	local dev
+	dev=$(map_luks --connections 3 disk)
+	stamp_start "$dev"
+	refused 5 "opened by stamp" nbd unmap "$dev"
+	nbd unmap --force "$dev"
+	stamp_ends_with_error
+	settled
+	dev=$(map_luks disk)
+	"$TOOLS/stamp" check "$dev" $T/table
+	nbd unmap "$dev"
+}
+
+# A device that is new has no names without it. One that was there has, and whoever uses it does not
+# wait for udev.
+attach_outlasts_a_stuck_udev() {
+	local dev attach rc=0
+	dev=$(map_luks --connections 2 --reattach-timeout 100 disk)
+	stamp_start "$dev"
+	nbd detach "$dev"
+	udevadm control --stop-exec-queue
+	attach_luks --device "$dev" --reattach-timeout 100 disk >$T/attached 2>$T/said &
+	attach=$!
+	refused 6 "udev did not finish" map_luks --new --read-only disk
+	wait $attach || rc=$?
+	udevadm control --start-exec-queue
+	cat $T/said
+	same status 0 $rc
+	grep "udev did not finish" $T/said
+	stamp_ends_well "$dev"
+	nbd unmap "$dev"
+	settled
+}
+
+guest_cluster memstore || fail "no cluster"
+quick_image disk 64M || fail "no image"
+# A dead client keeps its exclusive lock until the OSD misses it: 30 seconds, by default.
+ceph --admin-daemon $T/cluster/osd.0.asok config set osd_client_watch_timeout 8 >/dev/null ||
+	fail "no such setting"
+
+claim detach-and-attach-under-load
+claim killed-daemon-and-attach-under-load
+claim held-sockets-of-a-killed-daemon-are-outwaited
+claim attach-outlasts-a-stuck-udev
+claim killed-daemon-loses-nothing-flushed
+claim forced-unmap-loses-nothing-flushed
+guest_end
