@@ -56,11 +56,6 @@ int nbdctl_reconfigure(struct nbdctl *n, int index, const struct nbdctl_device *
  * EXIT_NOT_FOUND when there is no such device.
  */
 int nbdctl_disconnect(struct nbdctl *n, int index, struct fault *f);
-/*
- * What the driver calls connected: set up, or merely opened by somebody. false for a device that
- * does not exist. Needs no privilege. To know whether it is set up, ask nbd_sysfs_read().
- */
-int nbdctl_status(struct nbdctl *n, int index, bool *ret_connected);
 
 /* Joins the multicast group and returns a non-blocking fd to poll. It stays n's. -errno. */
 int nbdctl_event_fd(struct nbdctl *n, struct fault *f);

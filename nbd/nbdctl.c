@@ -106,35 +106,12 @@ struct answer {
 	bool is_done;
 	struct verdict verdict;
 	int index; /* -1: it named none */
-	bool is_connected; /* STATUS: of wanted_index */
-	int wanted_index;
 };
-
-static void take_status(struct answer *a, struct nlattr *list)
-{
-	struct nlattr *item;
-	int left;
-
-	nla_for_each_nested(item, list, left)
-	{
-		struct nlattr *attr[NBD_DEVICE_ATTR_MAX + 1];
-
-		if (nla_type(item) != NBD_DEVICE_ITEM ||
-		    nla_parse_nested(attr, NBD_DEVICE_ATTR_MAX, item, NULL) < 0)
-			continue;
-		if (!attr[NBD_DEVICE_INDEX] || nla_len(attr[NBD_DEVICE_INDEX]) < 4 ||
-		    !attr[NBD_DEVICE_CONNECTED] || nla_len(attr[NBD_DEVICE_CONNECTED]) < 1)
-			continue;
-		if (nla_get_u32(attr[NBD_DEVICE_INDEX]) == (uint32_t)a->wanted_index)
-			a->is_connected = nla_get_u8(attr[NBD_DEVICE_CONNECTED]) != 0;
-	}
-}
 
 static int parse_attrs(struct nl_msg *msg, struct nlattr *ret[NBD_ATTR_MAX + 1])
 {
 	static const struct nla_policy policy[NBD_ATTR_MAX + 1] = {
 		[NBD_ATTR_INDEX] = { .type = NLA_U32 },
-		[NBD_ATTR_DEVICE_LIST] = { .type = NLA_NESTED },
 	};
 
 	/* libnl does not write to the policy, but older prototypes do not say so. */
@@ -151,8 +128,6 @@ static int on_valid(struct nl_msg *msg, void *arg)
 		return NL_SKIP;
 	if (attr[NBD_ATTR_INDEX])
 		a->index = (int)nla_get_u32(attr[NBD_ATTR_INDEX]);
-	if (attr[NBD_ATTR_DEVICE_LIST])
-		take_status(a, attr[NBD_ATTR_DEVICE_LIST]);
 	return NL_OK;
 }
 
@@ -455,23 +430,6 @@ int nbdctl_disconnect(struct nbdctl *n, int index, struct fault *f)
 	if (r < 0)
 		prefix_device(f, index);
 	return r;
-}
-
-int nbdctl_status(struct nbdctl *n, int index, bool *ret_connected)
-{
-	struct answer a = { .index = -1, .wanted_index = index };
-	scope_msg struct nl_msg *msg = new_command(n, NBD_CMD_STATUS, 0);
-	int r;
-
-	if (!msg || nla_put_u32(msg, NBD_ATTR_INDEX, (uint32_t)index) < 0)
-		return -ENOMEM;
-	r = transact(n, msg, &a);
-	if (r < 0)
-		return r;
-	if (a.verdict.error < 0)
-		return a.verdict.error;
-	*ret_connected = a.is_connected;
-	return 0;
 }
 
 /* ---- events ---- */

@@ -232,7 +232,6 @@ static void the_kernel_takes_what_it_was_given(void **state)
 {
 	struct server *s = *state;
 	struct nbd_sysfs sys;
-	bool connected = false;
 
 	connect_usual(s);
 	assert_int_equal(nbd_sysfs_read(s->index, &sys), 0);
@@ -247,14 +246,10 @@ static void the_kernel_takes_what_it_was_given(void **state)
 	assert_true(sys.discard_max > 0);
 	assert_true(sys.max_hw_kib >= 1024);
 	assert_string_equal(sys.cookie, "rbd/nbdctl check");
-	assert_int_equal(nbdctl_status(s->n, s->index, &connected), 0);
-	assert_true(connected);
 	disconnect(s);
 	assert_int_equal(nbd_sysfs_read(s->index, &sys), 0);
 	assert_false(sys.is_connected);
 	assert_string_equal(sys.cookie, "");
-	assert_int_equal(nbdctl_status(s->n, s->index, &connected), 0);
-	assert_false(connected);
 }
 
 static void a_read_only_device_with_large_blocks_is_both(void **state)
@@ -319,7 +314,6 @@ static void a_used_index_is_busy_and_an_impossible_one_unknown(void **state)
 	struct server *s = *state;
 	int sockets[2], index = -7;
 	struct nbdctl_device d = device(s, sockets);
-	bool connected = true;
 
 	connect_usual(s);
 	assert_int_equal(nbdctl_connect(s->n, s->index, &d, &index, &s->f), -EBUSY);
@@ -332,8 +326,6 @@ static void a_used_index_is_busy_and_an_impossible_one_unknown(void **state)
 	fault_clear(&s->f);
 	assert_int_equal(nbdctl_disconnect(s->n, 1 << 20, &s->f), -ENODEV);
 	assert_int_equal(s->f.status, EXIT_NOT_FOUND);
-	assert_int_equal(nbdctl_status(s->n, 1 << 20, &connected), 0);
-	assert_false(connected);
 	assert_int_equal(index, -7);
 }
 
@@ -589,7 +581,7 @@ static void a_partition_and_what_is_on_it_are_named(void **state)
 	expect_user(s, NULL);
 }
 
-static void without_privilege_it_is_said_and_status_still_works(void **state)
+static void without_privilege_it_is_said(void **state)
 {
 	struct server *s = *state;
 	int status, sockets[2], index;
@@ -601,16 +593,13 @@ static void without_privilege_it_is_said_and_status_still_works(void **state)
 	if (pid == 0) {
 		struct nbdctl *n;
 		struct fault f = { 0 };
-		bool connected = false;
 
 		if (setgid(65534) < 0 || setuid(65534) < 0 || nbdctl_open(&n, &f) < 0)
 			_exit(1);
-		if (nbdctl_status(n, s->index, &connected) < 0 || !connected)
-			_exit(2);
 		if (nbdctl_connect(n, -1, &d, &index, &f) != -EPERM || f.status != EXIT_PASSPHRASE)
-			_exit(3);
+			_exit(2);
 		if (nbdctl_disconnect(n, s->index, &f) != -EPERM)
-			_exit(4);
+			_exit(3);
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -665,8 +654,7 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_partition_and_what_is_on_it_are_named, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(without_privilege_it_is_said_and_status_still_works,
-						setup, teardown),
+		cmocka_unit_test_setup_teardown(without_privilege_it_is_said, setup, teardown),
 		cmocka_unit_test_setup_teardown(connect_and_disconnect_can_follow_at_once, setup,
 						teardown),
 	};

@@ -145,72 +145,15 @@ static void reconfigure_sends_only_what_changes(void **state)
 	expect_request(&want);
 }
 
-static void disconnect_and_status_send_the_index(void **state)
+static void disconnect_sends_the_index(void **state)
 {
 	struct house *h = *state;
 	struct bytes want;
-	bool connected;
 
 	assert_int_equal(nbdctl_disconnect(h->n, 3, &h->f), 0);
 	begin_request(&want, NBD_CMD_DISCONNECT);
 	put_u32(&want, NBD_ATTR_INDEX, 3);
 	expect_request(&want);
-	assert_int_equal(nbdctl_status(h->n, 3, &connected), 0);
-	begin_request(&want, NBD_CMD_STATUS);
-	put_u32(&want, NBD_ATTR_INDEX, 3);
-	expect_request(&want);
-}
-
-static void status_is_of_the_device_that_was_asked_for(void **state)
-{
-	static const struct genlmsghdr g = { NBD_CMD_STATUS, 1, 0 };
-	struct house *h = *state;
-	uint8_t yes = 1, no = 0;
-	size_t list, item;
-	bool connected = true;
-
-	/* A device the kernel does not know: an empty list. */
-	kernel->answer.n = 0;
-	put(&kernel->answer, &g, sizeof(g));
-	list = put_attr(&kernel->answer, NBD_ATTR_DEVICE_LIST, NULL, 0);
-	close_attr(&kernel->answer, list);
-	assert_int_equal(nbdctl_status(h->n, 3, &connected), 0);
-	assert_false(connected);
-
-	/* Others, half an item and an unknown one are not it. */
-	item = put_attr(&kernel->answer, NBD_DEVICE_ITEM, NULL, 0);
-	put_u32(&kernel->answer, NBD_DEVICE_INDEX, 2);
-	put_attr(&kernel->answer, NBD_DEVICE_CONNECTED, &yes, 1);
-	close_attr(&kernel->answer, item);
-	item = put_attr(&kernel->answer, NBD_DEVICE_ITEM, NULL, 0);
-	put_u32(&kernel->answer, NBD_DEVICE_INDEX, 3);
-	close_attr(&kernel->answer, item);
-	put_attr(&kernel->answer, 9, "odd", 3);
-	close_attr(&kernel->answer, list);
-	assert_int_equal(nbdctl_status(h->n, 3, &connected), 0);
-	assert_false(connected);
-	assert_int_equal(nbdctl_status(h->n, 2, &connected), 0);
-	assert_true(connected);
-
-	item = put_attr(&kernel->answer, NBD_DEVICE_ITEM, NULL, 0);
-	put_u32(&kernel->answer, NBD_DEVICE_INDEX, 4);
-	put_attr(&kernel->answer, NBD_DEVICE_CONNECTED, &no, 1);
-	close_attr(&kernel->answer, item);
-	close_attr(&kernel->answer, list);
-	assert_int_equal(nbdctl_status(h->n, 4, &connected), 0);
-	assert_false(connected);
-}
-
-static void status_errors_are_the_kernels(void **state)
-{
-	struct house *h = *state;
-	bool connected = true;
-
-	kernel->error = -EMSGSIZE;
-	assert_int_equal(nbdctl_status(h->n, 3, &connected), -EMSGSIZE);
-	kernel->send_error = -NLE_PERM;
-	assert_int_equal(nbdctl_status(h->n, 3, &connected), -EPERM);
-	assert_true(connected);
 }
 
 /* ---- events ---- */
@@ -306,11 +249,7 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(reconfigure_sends_only_what_changes, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(disconnect_and_status_send_the_index, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(status_is_of_the_device_that_was_asked_for, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(status_errors_are_the_kernels, setup, teardown),
+		cmocka_unit_test_setup_teardown(disconnect_sends_the_index, setup, teardown),
 		cmocka_unit_test_setup_teardown(dead_links_are_heard_and_nothing_else, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(lost_events_are_said, setup, teardown),
