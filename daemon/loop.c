@@ -104,11 +104,6 @@ void loop_quit(struct loop *l)
 	l->is_quitting = true;
 }
 
-bool loop_is_quitting(const struct loop *l)
-{
-	return l->is_quitting;
-}
-
 int loop_fd(const struct loop *l)
 {
 	return l->fd;

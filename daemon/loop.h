@@ -38,7 +38,6 @@ int loop_run(struct loop *l);
 int loop_run_until_quiet(struct loop *l, int quiet_ms);
 #define LOOP_QUIET 1
 void loop_quit(struct loop *l);
-bool loop_is_quitting(const struct loop *l);
 /* Can be read when loop_run() would have something to do; the loop's own. */
 int loop_fd(const struct loop *l);
 
