@@ -144,11 +144,6 @@ void gate_open_since(struct gate *g, unsigned int closings)
 		p->go(p, 0);
 }
 
-void gate_open(struct gate *g)
-{
-	gate_open_since(g, gate_closings(g));
-}
-
 void gate_end_waiting(struct gate *g, int error)
 {
 	struct gate_pass *p = NULL;

@@ -47,9 +47,10 @@ void gate_close(struct gate *g);
 unsigned int gate_closings(struct gate *g);
 /* Waits until nobody is inside a gate that is closed. 0 or -ETIMEDOUT. */
 int gate_drain(struct gate *g, const struct patience *p);
-/* Lets in who waits. Does nothing to a gate that has failed. */
-void gate_open(struct gate *g);
-/* The same, unless it was closed since there were so many closings. */
+/*
+ * Lets in who waits, unless it was closed since there were so many closings. Does nothing to a gate
+ * that has failed.
+ */
 void gate_open_since(struct gate *g, unsigned int closings);
 /*
  * From now on nobody waits: who does, and who comes while it is closed, gets the error. While it

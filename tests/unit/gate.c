@@ -50,6 +50,11 @@ static void passes_init(struct fixture *fx, struct numbered n[N])
 		n[i] = (struct numbered){ .pass.go = go, .fx = fx, .i = i };
 }
 
+static void open_gate(struct fixture *fx)
+{
+	gate_open_since(&fx->gate, gate_closings(&fx->gate));
+}
+
 static void a_new_gate_is_closed_and_keeps_the_order(void **state)
 {
 	struct fixture fx;
@@ -60,7 +65,7 @@ static void a_new_gate_is_closed_and_keeps_the_order(void **state)
 	for (int i = 0; i < N; i++)
 		assert_false(gate_enter(&fx.gate, &n[i].pass));
 	assert_int_equal(fx.n_gone, 0);
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	for (int i = 0; i < N; i++) {
 		assert_int_equal(fx.went[i], i + 1);
 		assert_int_equal(fx.errors[i], 0);
@@ -77,7 +82,7 @@ static void an_open_gate_lets_in_at_once(void **state)
 
 	(void)state;
 	passes_init(&fx, n);
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_true(gate_enter(&fx.gate, &n[0].pass));
 	assert_int_equal(fx.n_gone, 0);
 	gate_leave(&fx.gate);
@@ -94,11 +99,11 @@ static void a_gate_that_closes_while_they_go_keeps_the_rest(void **state)
 	for (int i = 0; i < N; i++)
 		(void)gate_enter(&fx.gate, &n[i].pass);
 	fx.closes_at_first = true;
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_int_equal(fx.n_gone, 1);
 	gate_leave(&fx.gate);
 	fx.closes_at_first = false;
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_int_equal(fx.n_gone, N);
 	for (int i = 1; i < N; i++)
 		gate_leave(&fx.gate);
@@ -118,7 +123,7 @@ static void a_closing_meanwhile_keeps_it_closed(void **state)
 	gate_close(&fx.gate);
 	gate_open_since(&fx.gate, closings);
 	assert_int_equal(fx.n_gone, 0);
-	gate_open_since(&fx.gate, gate_closings(&fx.gate));
+	open_gate(&fx);
 	assert_int_equal(fx.n_gone, 1);
 	gate_leave(&fx.gate);
 	gate_done(&fx.gate);
@@ -137,7 +142,7 @@ static void waiting_can_be_ended(void **state)
 	assert_int_equal(fx.errors[0], -ESHUTDOWN);
 	assert_false(gate_enter(&fx.gate, &n[1].pass));
 	assert_int_equal(fx.errors[1], -ESHUTDOWN);
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_int_equal(fx.n_gone, 2);
 	assert_true(gate_enter(&fx.gate, &n[2].pass));
 	gate_leave(&fx.gate);
@@ -179,7 +184,7 @@ static void nobody_overtakes_those_who_wait(void **state)
 	/* Open, but the one who waits has not been let in yet: seen between two passes. */
 	fx.gate.is_open = true;
 	assert_false(gate_enter(&fx.gate, &n[1].pass));
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_int_equal(fx.went[0], 1);
 	assert_int_equal(fx.went[1], 2);
 	gate_leave(&fx.gate);
@@ -198,7 +203,7 @@ static void draining_waits_for_who_is_inside_and_gives_up(void **state)
 
 	(void)state;
 	passes_init(&fx, n);
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_true(gate_enter(&fx.gate, &n[0].pass));
 	gate_close(&fx.gate);
 	assert_int_equal(gate_drain(&fx.gate, &none), -ETIMEDOUT);
@@ -226,7 +231,7 @@ static void draining_ends_when_the_last_one_leaves(void **state)
 
 	(void)state;
 	passes_init(&fx, n);
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_true(gate_enter(&fx.gate, &n[0].pass));
 	gate_close(&fx.gate);
 	assert_int_equal(pthread_create(&thread, NULL, leave_later, &fx.gate), 0);
@@ -246,7 +251,7 @@ static void a_gate_that_failed_tells_everybody_and_never_opens(void **state)
 	(void)gate_enter(&fx.gate, &n[0].pass);
 	gate_fail(&fx.gate, -EIO);
 	assert_int_equal(fx.errors[0], -EIO);
-	gate_open(&fx.gate);
+	open_gate(&fx);
 	assert_false(gate_enter(&fx.gate, &n[1].pass));
 	assert_int_equal(fx.errors[1], -EIO);
 	gate_fail(&fx.gate, -ENOENT);

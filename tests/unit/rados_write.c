@@ -205,7 +205,7 @@ static void open_image(uint32_t seed)
 	assert_int_equal(object_map_new(NULL, "1", "rbd/a", &rs->layers[0].layout, &w->map), 0);
 	w->map->is_taken = true;
 	gate_init(&w->gate);
-	gate_open(&w->gate);
+	gate_open_since(&w->gate, gate_closings(&w->gate));
 }
 
 static void close_image(void)
