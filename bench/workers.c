@@ -217,7 +217,7 @@ static struct xts *new_xts(enum xts_choice choice, const unsigned char *key, siz
 	if (secret_new(len, &secret) < 0)
 		die("no memory");
 	memcpy(secret_data(secret), key, len);
-	if (xts_new_choice_take(choice, &secret, SECTOR, &x) < 0)
+	if (xts_new_take(choice, &secret, SECTOR, &x) < 0)
 		die("no engine");
 	return x;
 }

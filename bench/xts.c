@@ -194,7 +194,7 @@ static struct xts *new_xts(const struct subject *s, const struct measure *m,
 	if (secret_new(key_bytes, &secret) < 0)
 		die("no memory");
 	memcpy(secret_data(secret), key, key_bytes);
-	if (xts_new_choice_take(s->choice, &secret, m->sector_size, &x) < 0)
+	if (xts_new_take(s->choice, &secret, m->sector_size, &x) < 0)
 		die("no engine");
 	return xts_note(x) ? xts_free(x) : x;
 }

@@ -147,13 +147,8 @@ int xts_new_compared_take(const struct xts_engine *engine, struct secret **key,
 	return 0;
 }
 
-int xts_new_choice_take(enum xts_choice choice, struct secret **key, uint32_t sector_size,
-			struct xts **ret)
+int xts_new_take(enum xts_choice choice, struct secret **key, uint32_t sector_size,
+		 struct xts **ret)
 {
 	return xts_new_compared_take(xts_engine_of(choice), key, sector_size, ret);
-}
-
-int xts_new_take(struct secret **key, uint32_t sector_size, struct xts **ret)
-{
-	return xts_new_choice_take(XTS_AUTO, key, sector_size, ret);
 }

@@ -334,7 +334,7 @@ static int unlock_layer(const struct keys *k, unsigned int i, struct fault *f)
 	if (r == -EPERM)
 		return r;
 	if (r == 0)
-		r = xts_new_choice_take(k->o->engine, &key, l->luks.sector_size, &k->c->xts[i]);
+		r = xts_new_take(k->o->engine, &key, l->luks.sector_size, &k->c->xts[i]);
 	key = secret_free(key);
 	if (r == 0)
 		l->file = strdup(k->p[file].file);

@@ -35,11 +35,8 @@ enum xts_choice { XTS_AUTO, XTS_OPENSSL, XTS_AESNI, XTS_VAES256, XTS_VAES512 };
  * sectors. Where one differs, or the processor cannot run it, OpenSSL serves in its
  * place, and xts_note() says so.
  */
-int xts_new_choice_take(enum xts_choice choice, struct secret **key, uint32_t sector_size,
-			struct xts **ret);
-
-/* With AUTO. */
-int xts_new_take(struct secret **key, uint32_t sector_size, struct xts **ret);
+int xts_new_take(enum xts_choice choice, struct secret **key, uint32_t sector_size,
+		 struct xts **ret);
 
 /* No call may be under way. NULL is fine. Returns NULL. */
 struct xts *xts_free(struct xts *x);

@@ -120,7 +120,7 @@ static struct xts **make_keys(const struct rig_options *o, unsigned int n)
 		bytes = secret_data(key);
 		for (unsigned int j = 0; j < 64; j++)
 			bytes[j] = (unsigned char)(j * 7 + i + 1);
-		assert(xts_new_take(&key, o->sector, &xts[i]) == 0);
+		assert(xts_new_take(XTS_AUTO, &key, o->sector, &xts[i]) == 0);
 	}
 	return xts;
 }

@@ -205,7 +205,7 @@ static struct xts *key_of(unsigned char first)
 	for (unsigned int i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (unsigned char)(first + i);
 	key = luks_file_secret(bytes, sizeof(bytes));
-	assert_int_equal(xts_new_take(&key, 4096, &x), 0);
+	assert_int_equal(xts_new_take(XTS_AUTO, &key, 4096, &x), 0);
 	return x;
 }
 

@@ -171,7 +171,7 @@ static int make_xts(void *arg)
 		secret_data(key)[i] = (unsigned char)i;
 	r = secret_copy(key, &copy);
 	if (r == 0)
-		r = xts_new_take(&key, 512, &x);
+		r = xts_new_take(XTS_AUTO, &key, 512, &x);
 	/* Whoever has it, it is freed once. */
 	assert_true((r == 0) == (key == NULL));
 	xts_free(x);

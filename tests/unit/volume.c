@@ -35,7 +35,8 @@ static int setup(void **state)
 		assert_int_equal(secret_new(64, &key), 0);
 		for (unsigned int j = 0; j < 64; j++)
 			secret_data(key)[j] = (unsigned char)(j * 3 + i);
-		assert_int_equal(xts_new_take(&key, i == 0 ? 512 : 4096, &fx->keys[i]), 0);
+		assert_int_equal(xts_new_take(XTS_AUTO, &key, i == 0 ? 512 : 4096, &fx->keys[i]),
+				 0);
 	}
 	fx->v.xts = fx->keys;
 	fx->v.n_layers = 3;

@@ -80,7 +80,7 @@ static struct xts *new_xts(struct secret *key, uint32_t sector_size)
 {
 	struct xts *x = NULL;
 
-	assert_int_equal(xts_new_take(&key, sector_size, &x), 0);
+	assert_int_equal(xts_new_take(XTS_AUTO, &key, sector_size, &x), 0);
 	assert_null(key);
 	return x;
 }
@@ -315,11 +315,11 @@ static void equal_key_halves_are_refused(void **state)
 		struct xts *x = NULL;
 
 		memcpy(secret_data(key) + key_sizes[k] / 2, secret_bytes(key), key_sizes[k] / 2);
-		assert_int_equal(xts_new_take(&key, 512, &x), -EINVAL);
+		assert_int_equal(xts_new_take(XTS_AUTO, &key, 512, &x), -EINVAL);
 		assert_null(x);
 		assert_non_null(key);
 		secret_data(key)[key_sizes[k] - 1] ^= 0x80;
-		assert_int_equal(xts_new_take(&key, 512, &x), 0);
+		assert_int_equal(xts_new_take(XTS_AUTO, &key, 512, &x), 0);
 		assert_null(key);
 		xts_free(x);
 	}
@@ -335,14 +335,14 @@ static void other_key_and_sector_sizes_are_refused(void **state)
 		struct secret *key;
 
 		assert_int_equal(secret_new(keys[i], &key), 0);
-		assert_int_equal(xts_new_take(&key, 512, &x), -EINVAL);
+		assert_int_equal(xts_new_take(XTS_AUTO, &key, 512, &x), -EINVAL);
 		assert_non_null(key);
 		secret_free(key);
 	}
 	for (size_t i = 0; i < COUNT(sizes); i++) {
 		struct secret *key = random_key(64, 1);
 
-		assert_int_equal(xts_new_take(&key, sizes[i], &x), -EINVAL);
+		assert_int_equal(xts_new_take(XTS_AUTO, &key, sizes[i], &x), -EINVAL);
 		assert_non_null(key);
 		secret_free(key);
 	}

@@ -44,7 +44,7 @@ static void names_choose_engines(void **state)
 		struct secret *key = some_key();
 		struct xts *x = NULL;
 
-		assert_int_equal(xts_new_choice_take((enum xts_choice)i, &key, 512, &x), 0);
+		assert_int_equal(xts_new_take((enum xts_choice)i, &key, 512, &x), 0);
 		assert_null(key);
 		assert_true((xts_note(x) == NULL) == (e != NULL));
 		assert_string_equal(xts_engine(x), e ? e->name : "openssl");
