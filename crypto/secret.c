@@ -181,13 +181,8 @@ static int grow(struct secret **s, size_t used, size_t room)
 	return 0;
 }
 
-int secret_read_fd(int fd, size_t max, struct secret **ret)
-{
-	return secret_read_fd_waiting(fd, max, NULL, NULL, ret);
-}
-
-int secret_read_fd_waiting(int fd, size_t max, int (*wait)(void *arg, int fd), void *arg,
-			   struct secret **ret)
+int secret_read_fd(int fd, size_t max, int (*wait)(void *arg, int fd), void *arg,
+		   struct secret **ret)
 {
 	struct secret *s __attribute__((cleanup(secret_freep))) = NULL;
 	size_t limit, used = 0;

@@ -254,9 +254,8 @@ int key_read_fd(const struct key_request *q, int fd, struct secret **ret)
 
 	if (r < 0)
 		return r;
-	return q->o->size_bytes > 0
-		       ? read_part(q, fd, ret)
-		       : secret_read_fd_waiting(fd, SECRET_MAX, wait_to_read, &copy, ret);
+	return q->o->size_bytes > 0 ? read_part(q, fd, ret)
+				    : secret_read_fd(fd, SECRET_MAX, wait_to_read, &copy, ret);
 }
 
 /* ---- words ---- */

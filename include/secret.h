@@ -38,15 +38,12 @@ void secret_truncate(struct secret *s, size_t len);
 /*
  * Reads fd to its end, byte for byte. -ENODATA when empty, -EFBIG when longer
  * than max (at most SECRET_MAX), else what read() said. No stray copy remains.
+ *
+ * Before each read() it asks wait, unless that is NULL, which returns 0 when there may be something
+ * to read, or the -errno to give up with. Then fd may be non-blocking.
  */
-int secret_read_fd(int fd, size_t max, struct secret **ret);
-
-/*
- * The same; before each read() it asks wait, which returns 0 when there may be something to read,
- * or the -errno to give up with. fd may be non-blocking.
- */
-int secret_read_fd_waiting(int fd, size_t max, int (*wait)(void *arg, int fd), void *arg,
-			   struct secret **ret);
+int secret_read_fd(int fd, size_t max, int (*wait)(void *arg, int fd), void *arg,
+		   struct secret **ret);
 
 /* A second, equal secret. 0 or -ENOMEM. For the rare place that must keep one and give one away. */
 int secret_copy(const struct secret *s, struct secret **ret);

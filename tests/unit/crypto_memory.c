@@ -197,7 +197,7 @@ static int read_pipe(void *arg)
 		return -EIO;
 	assert_int_equal(write(fds[1], bytes, sizeof(bytes)), sizeof(bytes));
 	close(fds[1]);
-	r = secret_read_fd(fds[0], SECRET_MAX, &s);
+	r = secret_read_fd(fds[0], SECRET_MAX, NULL, NULL, &s);
 	close(fds[0]);
 	assert_true((r == 0) == (s != NULL));
 	secret_free(s);

@@ -189,7 +189,7 @@ static inline void luks_file_check_key(const struct secret *key, const char *key
 		      keyfile);
 	fd = open(VOLUME, O_RDONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	assert_int_equal(secret_read_fd(fd, 64, &expected), 0);
+	assert_int_equal(secret_read_fd(fd, 64, NULL, NULL, &expected), 0);
 	close(fd);
 	assert_true(secret_equal(key, expected));
 	secret_free(expected);

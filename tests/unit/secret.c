@@ -110,7 +110,7 @@ static void file_is_read_byte_for_byte(void **state)
 	struct secret *s;
 	int fd = file_with(bytes, sizeof(bytes) - 1);
 
-	assert_int_equal(secret_read_fd(fd, SECRET_MAX, &s), 0);
+	assert_int_equal(secret_read_fd(fd, SECRET_MAX, NULL, NULL, &s), 0);
 	assert_int_equal(secret_len(s), sizeof(bytes) - 1);
 	assert_memory_equal(secret_bytes(s), bytes, sizeof(bytes) - 1);
 	secret_free(s);
@@ -122,7 +122,7 @@ static void empty_file_is_no_data(void **state)
 	struct secret *s = NULL;
 	int fd = file_with("", 0);
 
-	assert_int_equal(secret_read_fd(fd, 100, &s), -ENODATA);
+	assert_int_equal(secret_read_fd(fd, 100, NULL, NULL, &s), -ENODATA);
 	assert_null(s);
 	close(fd);
 }
@@ -138,14 +138,14 @@ static void file_of_exactly_max_is_read_and_one_more_is_refused(void **state)
 		struct secret *s = NULL;
 		int fd = file_with(bytes, maxes[i]);
 
-		assert_int_equal(secret_read_fd(fd, maxes[i], &s), 0);
+		assert_int_equal(secret_read_fd(fd, maxes[i], NULL, NULL, &s), 0);
 		assert_int_equal(secret_len(s), maxes[i]);
 		secret_free(s);
 		close(fd);
 
 		s = NULL;
 		fd = file_with(bytes, maxes[i] + 1);
-		assert_int_equal(secret_read_fd(fd, maxes[i], &s), -EFBIG);
+		assert_int_equal(secret_read_fd(fd, maxes[i], NULL, NULL, &s), -EFBIG);
 		assert_null(s);
 		close(fd);
 	}
@@ -157,8 +157,8 @@ static void impossible_maximum_is_refused(void **state)
 	struct secret *s = NULL;
 	int fd = file_with("x", 1);
 
-	assert_int_equal(secret_read_fd(fd, 0, &s), -EINVAL);
-	assert_int_equal(secret_read_fd(fd, (size_t)SECRET_MAX + 1, &s), -EINVAL);
+	assert_int_equal(secret_read_fd(fd, 0, NULL, NULL, &s), -EINVAL);
+	assert_int_equal(secret_read_fd(fd, (size_t)SECRET_MAX + 1, NULL, NULL, &s), -EINVAL);
 	close(fd);
 }
 
@@ -182,7 +182,7 @@ static void pipe_is_read_to_its_end_whatever_the_pieces(void **state)
 
 	assert_int_equal(pipe(fds), 0);
 	assert_int_equal(pthread_create(&t, NULL, feed_slowly, &fds[1]), 0);
-	assert_int_equal(secret_read_fd(fds[0], SECRET_MAX, &s), 0);
+	assert_int_equal(secret_read_fd(fds[0], SECRET_MAX, NULL, NULL, &s), 0);
 	assert_int_equal(pthread_join(t, NULL), 0);
 	assert_int_equal(secret_len(s), 100000);
 	assert_int_equal(secret_bytes(s)[99999], 'p');
@@ -195,9 +195,9 @@ static void unreadable_fd_reports_its_errno(void **state)
 	struct secret *s = NULL;
 	int fd = open("/", O_RDONLY | O_DIRECTORY);
 
-	assert_int_equal(secret_read_fd(fd, 100, &s), -EISDIR);
+	assert_int_equal(secret_read_fd(fd, 100, NULL, NULL, &s), -EISDIR);
 	close(fd);
-	assert_int_equal(secret_read_fd(-1, 100, &s), -EBADF);
+	assert_int_equal(secret_read_fd(-1, 100, NULL, NULL, &s), -EBADF);
 	assert_null(s);
 }
 
