@@ -38,7 +38,8 @@
 /* The list of all volumes of a large host. */
 #define REPLY_MAX (64u << 20)
 
-int client_connect(const char *run_dir, int *ret_fd, struct fault *f)
+/* A connection to the daemon of run_dir. -ENOENT, and no fault: none listens there. */
+static int connect_daemon(const char *run_dir, int *ret_fd, struct fault *f)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd, r = 0;
@@ -181,8 +182,12 @@ static int read_reply(struct json_object *o, struct json_object **ret, struct fa
 			 json_object_get_string(error));
 }
 
-int client_call(int fd, const char *method, struct json_object *parameters, const int *fds,
-		unsigned int n_fds, struct json_object **ret_reply, struct fault *f)
+/*
+ * Calls a method of CONTROL_INTERFACE by its short name and waits for the answer. Takes parameters.
+ * *ret_reply, the answer's parameters, is for json_object_put(). A daemon's fault comes as it was.
+ */
+static int call_daemon(int fd, const char *method, struct json_object *parameters, const int *fds,
+		       unsigned int n_fds, struct json_object **ret_reply, struct fault *f)
 {
 	struct json_object *o = make_message(method, parameters);
 	const char *text;
@@ -371,7 +376,7 @@ static void take_back(const struct options *o, int fd, const char *name, struct 
 		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
 	if (parameters && !is_attach)
 		(void)json_object_object_add(parameters, "force", json_object_new_boolean(true));
-	if (client_call(fd, is_attach ? "Detach" : "Unmap", parameters, NULL, 0, &reply, NULL) < 0)
+	if (call_daemon(fd, is_attach ? "Detach" : "Unmap", parameters, NULL, 0, &reply, NULL) < 0)
 		fault_hint(f, "it is there: rbdcrypt-nbd unmap %s", name);
 	json_object_put(reply);
 }
@@ -413,14 +418,14 @@ int client_start(struct options *o, const char *run_dir, struct fault *f)
 
 	if (wants_own_process(o))
 		return -ENOENT;
-	r = client_connect(run_dir, &fd, f);
+	r = connect_daemon(run_dir, &fd, f);
 	if (r < 0)
 		return r;
 	r = settle_paths(o, f);
 	if (r == 0)
 		r = open_keys(o, &k, f);
 	if (r == 0)
-		r = client_call(fd, method_of(o->command), control_request_write(o, k.items, k.n),
+		r = call_daemon(fd, method_of(o->command), control_request_write(o, k.items, k.n),
 				k.fds, k.n, &reply, f);
 	if (r == 0)
 		r = print_reply(o, fd, reply, f);
@@ -438,7 +443,7 @@ int client_stop(const struct options *o, const char *run_dir, const struct volum
 {
 	struct json_object *parameters = json_object_new_object(), *reply = NULL;
 	char name[1024];
-	int fd, r = client_connect(run_dir, &fd, f);
+	int fd, r = connect_daemon(run_dir, &fd, f);
 
 	if (v->device >= 0)
 		(void)snprintf(name, sizeof(name), "/dev/nbd%d", v->device);
@@ -459,7 +464,7 @@ int client_stop(const struct options *o, const char *run_dir, const struct volum
 		(void)json_object_object_add(parameters, "timeout",
 					     json_object_new_int(o->reattach_timeout_s));
 	}
-	r = client_call(fd, o->command == COMMAND_UNMAP ? "Unmap" : "Detach", parameters, NULL, 0,
+	r = call_daemon(fd, o->command == COMMAND_UNMAP ? "Unmap" : "Detach", parameters, NULL, 0,
 			&reply, f);
 	json_object_put(reply);
 	(void)close(fd);

@@ -4,8 +4,6 @@
 #ifndef DAEMON_CONTROL_CLIENT_H
 #define DAEMON_CONTROL_CLIENT_H
 
-#include <json-c/json_object.h>
-
 #include "fault.h"
 #include "options.h"
 #include "state.h"
@@ -13,18 +11,6 @@
 /*
  * The commands' end of the control socket. Blocking. Main thread of a command.
  */
-
-/*
- * A connection to the daemon of run_dir. -ENOENT, and no fault: none listens there.
- */
-int client_connect(const char *run_dir, int *ret_fd, struct fault *f);
-
-/*
- * Calls a method of CONTROL_INTERFACE by its short name and waits for the answer. Takes parameters.
- * *ret_reply, the answer's parameters, is for json_object_put(). A daemon's fault comes as it was.
- */
-int client_call(int fd, const char *method, struct json_object *parameters, const int *fds,
-		unsigned int n_fds, struct json_object **ret_reply, struct fault *f);
 
 /*
  * map, attach and serve by the daemon of run_dir, and what they print. -ENOENT and no fault:

@@ -456,7 +456,7 @@ static int read_object(struct json_object *o, struct volume_state *v, const char
 	return read_fields(kernel, kernel_fields, COUNT(kernel_fields), &v->kernel, why);
 }
 
-int state_from_json(struct json_object *o, struct volume_state *ret, const char **why)
+static int state_from_json(struct json_object *o, struct volume_state *ret, const char **why)
 {
 	struct volume_state v;
 	int r;

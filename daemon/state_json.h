@@ -17,13 +17,10 @@
 struct json_object *state_to_json(const struct volume_state *v);
 
 /*
- * Fills ret, which the caller empties with volume_state_done(). Unknown keys are skipped, missing
- * ones left at volume_state_init()'s values. -EBADMSG with the reason in why (a constant)
- * when it is not a volume's state; -ENOMEM. On failure ret is untouched.
+ * Reads len bytes of text and fills ret, which the caller empties with volume_state_done(). Unknown
+ * keys are skipped, missing ones left at volume_state_init()'s values. -EBADMSG with the reason in
+ * why (a constant) when it is not a volume's state; -ENOMEM. On failure ret is untouched.
  */
-int state_from_json(struct json_object *o, struct volume_state *ret, const char **why);
-
-/* len bytes of text; else as above. */
 int state_from_text(const char *text, size_t len, struct volume_state *ret, const char **why);
 
 #endif

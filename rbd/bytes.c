@@ -18,7 +18,7 @@
 #define LENGTH_AT 2 /* behind version and compat */
 #define BEGIN_LEN 6
 
-void put_bytes(struct bytes_out *o, const void *data, size_t len)
+static void put_bytes(struct bytes_out *o, const void *data, size_t len)
 {
 	if (o->is_full || len > o->cap - o->len) {
 		o->is_full = true;

@@ -23,7 +23,6 @@ struct bytes_out {
 void put_u8(struct bytes_out *o, uint8_t v);
 void put_u32(struct bytes_out *o, uint32_t v);
 void put_u64(struct bytes_out *o, uint64_t v);
-void put_bytes(struct bytes_out *o, const void *data, size_t len);
 /* Length and bytes. */
 void put_string(struct bytes_out *o, const char *s);
 /* A versioned structure: begin returns where it started, end fills in its length. */

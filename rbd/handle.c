@@ -14,17 +14,16 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct handle *handle_ref(struct handle *h)
+static struct handle *handle_ref(struct handle *h)
 {
 	atomic_fetch_add(&h->refs, 1);
 	return h;
 }
 
-struct handle *handle_unref(struct handle *h)
+static struct handle *handle_unref(struct handle *h)
 {
 	if (!h || atomic_fetch_sub(&h->refs, 1) != 1)
 		return NULL;

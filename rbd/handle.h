@@ -48,9 +48,7 @@ struct place {
  */
 int handle_open(struct cluster *c, const struct place *place, const char *subject,
 		unsigned int timeout_s, struct handle **ret, struct fault *f);
-struct handle *handle_ref(struct handle *h);
-struct handle *handle_unref(struct handle *h);
-/* As handle_unref(), but does not wait longer than timeout_s for the image to close. */
+/* Lets go of it, and does not wait longer than timeout_s for the image to close. */
 struct handle *handle_close(struct handle *h, unsigned int timeout_s);
 
 /*

@@ -118,8 +118,6 @@ int rados_store_zero(struct store *s, struct store_io *io, uint64_t dev_off, uin
 int rados_store_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);
 void rados_store_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
 			  uint64_t *ret_len);
-/* Notes what an operation said that changed the image; returns what the request is told. */
-int rados_write_result(struct rados_store *rs, int error);
 
 /* copyup.c */
 struct copyup_wait {

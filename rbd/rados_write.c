@@ -60,7 +60,8 @@ struct change {
 
 /* ---- the end ---- */
 
-int rados_write_result(struct rados_store *rs, int error)
+/* Notes what an operation said that changed the image; returns what the request is told. */
+static int write_result(struct rados_store *rs, int error)
 {
 	if (error == -ESHUTDOWN) {
 		owner_is_fenced(rs->writer->owner);
@@ -90,7 +91,7 @@ static void part_end(struct part *p, int result)
 
 	if (result < 0)
 		(void)atomic_compare_exchange_strong(&c->error, &expected,
-						     rados_write_result(c->rs, result));
+						     write_result(c->rs, result));
 	free(p->zeros);
 	if (p != &c->first)
 		free(p);

@@ -26,7 +26,7 @@ static void numbers_are_little_endian(void **state)
 	put_u64(&o, 0x0123456789abcdef);
 	put_string(&o, "hi");
 	put_string(&o, "");
-	put_bytes(&o, "\xff", 1);
+	put_u8(&o, 0xff);
 	assert_false(o.is_full);
 	assert_int_equal(o.len, sizeof(golden));
 	assert_memory_equal(buf, golden, sizeof(golden));
