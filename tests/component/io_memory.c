@@ -8,7 +8,6 @@
 
 #undef NDEBUG
 #include <assert.h>
-#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,13 +15,12 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "no_pages.h"
 #include "rig.h"
 #include "stamps.h"
 
@@ -37,18 +35,6 @@ static const struct rig_options tight = {
 		 .delay_us = 200,
 		 .seed = 1 },
 };
-
-/* The system has no pages for anybody. */
-static atomic_bool is_empty;
-
-int madvise(void *at, size_t len, int advice)
-{
-	if (advice == MADV_POPULATE_WRITE && atomic_load(&is_empty)) {
-		errno = ENOMEM;
-		return -1;
-	}
-	return (int)syscall(SYS_madvise, at, len, advice);
-}
 
 struct client {
 	pthread_t thread;

@@ -12,27 +12,15 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "../../daemon/buffers.h"
+#include "no_pages.h"
 #include "rig.h"
 
 #define MIB (1u << 20)
-
-/* The system has no pages for anybody. */
-static atomic_bool is_empty;
-
-int madvise(void *at, size_t len, int advice)
-{
-	if (advice == MADV_POPULATE_WRITE && atomic_load(&is_empty)) {
-		errno = ENOMEM;
-		return -1;
-	}
-	return (int)syscall(SYS_madvise, at, len, advice);
-}
 
 struct waiter {
 	struct buffers_waiter w;
