@@ -169,33 +169,89 @@ static void by_force_a_socket_goes_at_once(void **state)
 	assert_answer("{}");
 }
 
-static void one_that_ends_while_its_keys_are_looked_at_is_gone_all_the_same(void **state)
+/* As a socket does: with the daemon the key goes. */
+static void a_device_is_left_behind_when_its_keys_are_safe(void **state)
 {
+	const struct fault why = { .status = EXIT_SAFEGUARD, .error = -EPERM, .message = "lost" };
 	struct state *file;
-	struct host_volume *v = start_serving("vol", -1, &file);
+	struct host_volume *v = start_serving("vol", 3, &file);
 
-	call(UNMAP, "{\"name\":\"rbd/vol\"}");
-	assert_non_null(t.child);
+	call(DETACH, "{\"name\":\"rbd/vol\",\"force\":false}");
+	assert_string_equal(t.child->name, "rbd/vol");
+	assert_true(t.child->o.is_check);
+	t.child->o.done(t.child->o.arg, &why);
+	assert_failed(EXIT_SAFEGUARD, -EPERM, "lost");
+	assert_int_equal(v->n_stops, 0);
+	/* Nobody waits for its end now. */
+	assert_false(methods_ended(t.methods, v));
+	call(DETACH, "{\"name\":\"/dev/nbd3\"}");
+	assert_true(t.child->o.is_check);
+	assert_int_equal(v->n_stops, 0);
+	t.child->o.done(t.child->o.arg, NULL);
+	assert_null(t.child);
+	assert_int_equal(v->n_stops, 1);
+	assert_int_equal(v->how, HOST_DETACH);
+	assert_int_equal(t.call.n_answers, 0);
 	(void)state_release(file, true);
 	assert_true(end(v, EXIT_OK, 0));
 	assert_answer("{}");
-	assert_null(t.child);
+	assert_string_equal(t.call.error, "");
 }
 
-/* Going away does not take it back. */
-static void an_end_goes_on_without_its_client(void **state)
+static void one_that_ends_already_is_not_looked_at(void **state)
 {
 	struct state *file;
-	struct host_volume *v = start_serving("vol", -1, &file);
+	struct host_volume *v = start_serving("vol", 3, &file);
 
-	call(UNMAP, "{\"name\":\"rbd/vol\"}");
-	methods_abandoned(t.methods, &t.call);
-	assert_int_equal(v->n_stops, 0);
-	t.child->o.done(t.child->o.arg, NULL);
-	assert_int_equal(v->how, HOST_DISCONNECT);
+	v->phase = HOST_STOPPING;
+	call(DETACH, "{\"name\":\"/dev/nbd3\"}");
+	assert_int_equal(t.n_children, 0);
+	assert_int_equal(v->how, HOST_DETACH);
 	(void)state_release(file, true);
 	assert_true(end(v, EXIT_OK, 0));
-	assert_int_equal(t.call.n_answers, 0);
+	assert_answer("{}");
+	assert_string_equal(t.call.error, "");
+}
+
+static void one_that_ends_while_its_keys_are_looked_at_is_gone_all_the_same(void **state)
+{
+	for (int is_device = 0; is_device < 2; is_device++) {
+		struct state *file;
+		struct host_volume *v = start_serving("vol", is_device ? 3 : -1, &file);
+
+		call(is_device ? DETACH : UNMAP, "{\"name\":\"rbd/vol\"}");
+		assert_true(t.child->o.is_check);
+		(void)state_release(file, true);
+		assert_true(end(v, EXIT_OK, 0));
+		assert_answer("{}");
+		assert_string_equal(t.call.error, "");
+		assert_null(t.child);
+	}
+}
+
+/* Going away does not take it back, and does not force it. */
+static void an_end_goes_on_without_its_client(void **state)
+{
+	const struct fault why = { .status = EXIT_SAFEGUARD, .error = -EPERM, .message = "lost" };
+
+	for (int is_device = 0; is_device < 2; is_device++) {
+		const char *method = is_device ? DETACH : UNMAP;
+		struct state *file;
+		struct host_volume *v = start_serving("vol", is_device ? 3 : -1, &file);
+
+		call(method, "{\"name\":\"rbd/vol\"}");
+		methods_abandoned(t.methods, &t.call);
+		t.child->o.done(t.child->o.arg, &why);
+		assert_int_equal(v->n_stops, 0);
+		call(method, "{\"name\":\"rbd/vol\"}");
+		methods_abandoned(t.methods, &t.call);
+		assert_int_equal(v->n_stops, 0);
+		t.child->o.done(t.child->o.arg, NULL);
+		assert_int_equal(v->how, is_device ? HOST_DETACH : HOST_DISCONNECT);
+		(void)state_release(file, true);
+		assert_true(end(v, EXIT_OK, 0));
+		assert_int_equal(t.call.n_answers, 0);
+	}
 }
 
 /* A map that another client waits for. */
@@ -415,6 +471,8 @@ int main(void)
 		TEST(what_is_not_ours_is_unmapped_by_a_child_too),
 		TEST(a_socket_goes_when_its_keys_are_safe),
 		TEST(by_force_a_socket_goes_at_once),
+		TEST(a_device_is_left_behind_when_its_keys_are_safe),
+		TEST(one_that_ends_already_is_not_looked_at),
 		TEST(one_that_ends_while_its_keys_are_looked_at_is_gone_all_the_same),
 		TEST(an_end_goes_on_without_its_client),
 		TEST(one_that_starts_is_known_by_its_image_and_interrupted),
