@@ -87,7 +87,7 @@ static void flight_copy(struct flight *f)
 	struct rados_store *rs = f->rs;
 	struct rados_writer *w = rs->writer;
 	rados_completion_t completion;
-	char name[RADOS_NAME_MAX];
+	char name[OBJECT_NAME_MAX];
 	rados_ioctx_t io = w->copyup;
 	rados_write_op_t op;
 	int r = rados_aio_create_completion2(f, on_copied, &completion);
@@ -96,7 +96,7 @@ static void flight_copy(struct flight *f)
 		flight_end(f, r);
 		return;
 	}
-	rados_object_name(&rs->layers[0], f->object, name);
+	object_name(&rs->layers[0].place, f->object, name);
 	op = rados_create_write_op();
 	cls_copyup(op, f->buf, f->len);
 	if (w->plan.n_snaps == 0 && f->waits->buf) {

@@ -9,12 +9,13 @@
 
 #include "handle.h"
 #include "layout.h"
+#include "object_place.h"
 #include "store.h"
 
 /* librbd_direct.c */
 struct librbd_direct {
 	rados_ioctx_t io; /* owned: the data pool; NULL: all reads are librbd's */
-	char prefix[128]; /* of the objects' names */
+	struct object_place place;
 	bool has_parent;
 	atomic_bool is_on; /* nothing is configured that librbd would have to see to */
 };

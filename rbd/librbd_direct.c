@@ -20,28 +20,13 @@
 #include "librbd.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "log.h"
 
-#define NAME_MAX_BYTES (sizeof(((struct librbd_direct *)0)->prefix) + 20)
-
-struct place_facts {
-	int64_t pool_id;
-	char prefix[sizeof(((struct librbd_direct *)0)->prefix)];
-};
-
 static int fill_place(struct handle *h, void *data)
 {
-	struct place_facts *facts = data;
-	int r = rbd_get_block_name_prefix(h->image, facts->prefix, sizeof(facts->prefix));
-
-	if (r < 0)
-		return r;
-	facts->pool_id = rbd_get_data_pool_id(h->image);
-	return facts->pool_id < 0 ? (int)facts->pool_id : 0;
+	return object_place_read(h, data);
 }
 
 static int fill_settings(struct handle *h, void *data)
@@ -65,17 +50,15 @@ void librbd_direct_look(struct librbd_store *ls)
 void librbd_direct_open(struct librbd_store *ls, struct cluster *c, const struct layer_info *info)
 {
 	struct librbd_direct *d = &ls->direct;
-	struct place_facts facts = { 0 };
-	int r = handle_call(ls->handle, ls->timeout_s, fill_place, &facts, sizeof(facts));
+	int r = handle_call(ls->handle, ls->timeout_s, fill_place, &d->place, sizeof(d->place));
 
 	if (r == 0)
-		r = cluster_ioctx(c, facts.pool_id, info->nspace, &d->io);
+		r = cluster_ioctx(c, d->place.pool_id, info->nspace, &d->io);
 	if (r < 0) {
 		d->io = NULL;
 		log_info(info->spec, "all reads are librbd's: %s", strerror(-r));
 		return;
 	}
-	memcpy(d->prefix, facts.prefix, sizeof(d->prefix));
 	d->has_parent = info->has_parent;
 	librbd_direct_look(ls);
 }
@@ -124,7 +107,7 @@ bool librbd_direct_read(struct librbd_store *ls, struct store_io *io, uint64_t d
 	struct librbd_direct *d = &ls->direct;
 	uint64_t off, object, object_off;
 	rados_completion_t c;
-	char name[NAME_MAX_BYTES];
+	char name[OBJECT_NAME_MAX];
 
 	if (!atomic_load_explicit(&d->is_on, memory_order_relaxed) ||
 	    librbd_img_off(ls, dev_off, len, &off) < 0 ||
@@ -136,7 +119,7 @@ bool librbd_direct_read(struct librbd_store *ls, struct store_io *io, uint64_t d
 	io->len = len;
 	if (rados_aio_create_completion2(io, completed, &c) < 0)
 		return false;
-	(void)snprintf(name, sizeof(name), "%s.%016" PRIx64, d->prefix, object);
+	object_name(&d->place, object, name);
 	if (rados_aio_read(d->io, name, c, buf, len, object_off) == 0)
 		return true;
 	rados_aio_release(c);

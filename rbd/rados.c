@@ -158,9 +158,8 @@ static const struct store_ops rados_ops = {
 
 /* Where an image's objects are, gathered in one limited call. */
 struct object_facts {
-	int64_t pool_id;
+	struct object_place place;
 	struct layout layout;
-	char prefix[128];
 };
 
 static int fill_objects(struct handle *h, void *data)
@@ -170,12 +169,7 @@ static int fill_objects(struct handle *h, void *data)
 
 	if (r == 0)
 		r = rbd_get_stripe_count(h->image, &facts->layout.stripe_count);
-	if (r == 0)
-		r = rbd_get_block_name_prefix(h->image, facts->prefix, sizeof(facts->prefix));
-	if (r < 0)
-		return r;
-	facts->pool_id = rbd_get_data_pool_id(h->image);
-	return facts->pool_id < 0 ? (int)facts->pool_id : 0;
+	return r < 0 ? r : object_place_read(h, &facts->place);
 }
 
 static int open_objects(struct cluster *c, const struct rados_layer *from, struct rados_objects *l,
@@ -187,17 +181,16 @@ static int open_objects(struct cluster *c, const struct rados_layer *from, struc
 			    sizeof(facts));
 
 	if (r >= 0)
-		r = cluster_ioctx(c, facts.pool_id, info->nspace, &l->io);
+		r = cluster_ioctx(c, facts.place.pool_id, info->nspace, &l->io);
 	if (r < 0)
 		return cluster_fault(f, r, info->spec, "cannot find the image's objects");
 	if (facts.layout.stripe_unit == 0 || facts.layout.stripe_count == 0 ||
 	    facts.layout.object_size % facts.layout.stripe_unit)
 		return fault_set(f, EXIT_LAYERED, -EINVAL, "%s: striping that makes no sense",
 				 info->spec);
-	l->pool_id = facts.pool_id;
+	l->place = facts.place;
 	if (info->snap_id != UINT64_MAX)
 		rados_ioctx_snap_set_read(l->io, info->snap_id);
-	memcpy(l->prefix, facts.prefix, sizeof(l->prefix));
 	l->layout = facts.layout;
 	l->data_offset = from->data_offset;
 	l->sector = from->sector;

@@ -13,14 +13,14 @@
 #include "image.h"
 #include "layout.h"
 #include "object_map.h"
+#include "object_place.h"
 #include "owner.h"
 #include "store.h"
 
 /* One layer as IO sees it. Constant while the store is open, but for overlap. */
 struct rados_objects {
 	rados_ioctx_t io; /* owned: the data pool, namespace and snapshot */
-	int64_t pool_id; /* of the data */
-	char prefix[128]; /* of the objects' names */
+	struct object_place place;
 	struct layout layout;
 	uint64_t data_offset; /* bytes */
 	uint32_t sector; /* bytes; 1 for plaintext */
@@ -28,9 +28,6 @@ struct rados_objects {
 	/* Bytes of the device that are the parent's where this layer has no object. */
 	atomic_uint_fast64_t overlap;
 };
-
-#define RADOS_NAME_MAX (sizeof(((struct rados_objects *)0)->prefix) + 20)
-void rados_object_name(const struct rados_objects *l, uint64_t object, char name[RADOS_NAME_MAX]);
 
 /*
  * What writes are planned by between two changes of the image. Replaced by the owner's thread

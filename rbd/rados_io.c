@@ -19,8 +19,6 @@
 #include "rados.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,11 +37,6 @@ struct read {
 	atomic_int error; /* the first */
 	struct piece first;
 };
-
-void rados_object_name(const struct rados_objects *l, uint64_t object, char name[RADOS_NAME_MAX])
-{
-	(void)snprintf(name, RADOS_NAME_MAX, "%s.%016" PRIx64, l->prefix, object);
-}
 
 bool rados_is_parent(const struct rados_store *rs, const struct rados_parent *p)
 {
@@ -120,12 +113,12 @@ static int piece_send(struct piece *p, uint64_t object, uint64_t object_off)
 {
 	struct rados_objects *l = &p->read->store->layers[p->layer];
 	rados_completion_t completion;
-	char name[RADOS_NAME_MAX];
+	char name[OBJECT_NAME_MAX];
 	int r = rados_aio_create_completion2(p, on_read, &completion);
 
 	if (r < 0)
 		return r;
-	rados_object_name(l, object, name);
+	object_name(&l->place, object, name);
 	r = rados_aio_read(l->io, name, completion, (char *)bytes_of(p), p->len, object_off);
 	/* When it was sent, its callback may have run already, and p be gone. */
 	if (r < 0)

@@ -49,14 +49,14 @@ static int read_identity(struct rados_store *rs, const struct patience *p,
 			 unsigned char ret[HEADER_LEN])
 {
 	struct header_call *c = calloc(1, sizeof(*c));
-	char name[RADOS_NAME_MAX];
+	char name[OBJECT_NAME_MAX];
 	rados_read_op_t op;
 	bool is_late = false;
 	int r;
 
 	if (!c)
 		return -ENOMEM;
-	rados_object_name(&rs->layers[0], 0, name);
+	object_name(&rs->layers[0].place, 0, name);
 	op = rados_create_read_op();
 	rados_read_op_read(op, 0, HEADER_LEN, c->bytes, &c->len, &c->error);
 	r = osd_read(rs->layers[0].io, name, op, p, c, &is_late);
@@ -178,7 +178,7 @@ static int plan_writes(struct rados_store *rs, const struct image_facts *f)
 	struct rados_objects *l = &rs->layers[0];
 	struct rados_writer *w = rs->writer;
 	rados_ioctx_t io;
-	int r = cluster_ioctx(rs->cluster, l->pool_id, rs->nspace, &io);
+	int r = cluster_ioctx(rs->cluster, l->place.pool_id, rs->nspace, &io);
 
 	if (r < 0)
 		return r;
@@ -300,7 +300,7 @@ int rados_writer_open(struct rados_store *rs, struct cluster *c, const struct ra
 	rs->writer = w;
 	r = cluster_ioctx(c, info->pool_id, info->nspace, &w->metadata);
 	if (r == 0)
-		r = cluster_ioctx(c, rs->layers[0].pool_id, rs->nspace, &w->copyup);
+		r = cluster_ioctx(c, rs->layers[0].place.pool_id, rs->nspace, &w->copyup);
 	if (r == 0)
 		r = object_map_new(w->metadata, info->image_id, info->spec, &rs->layers[0].layout,
 				   &w->map);

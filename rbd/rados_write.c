@@ -18,8 +18,6 @@
 #include "rados.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,7 +180,7 @@ static void part_operate(struct part *p)
 	 */
 	int flags = p->takes_space ? 0 : LIBRADOS_OPERATION_FULL_TRY;
 	rados_completion_t completion;
-	char name[RADOS_NAME_MAX];
+	char name[OBJECT_NAME_MAX];
 	rados_write_op_t op;
 	int r = rados_aio_create_completion2(p, on_operated, &completion);
 
@@ -190,7 +188,7 @@ static void part_operate(struct part *p)
 		part_end(p, r);
 		return;
 	}
-	rados_object_name(&rs->layers[0], p->object, name);
+	object_name(&rs->layers[0].place, p->object, name);
 	op = rados_create_write_op();
 	add_steps(p, op);
 	r = rados_aio_write_op_operate(op, rs->writer->plan.io, completion, name, NULL, flags);

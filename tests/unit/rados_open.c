@@ -128,9 +128,9 @@ static void open_image(bool has_lock)
 		rs->layers[i].layout = (struct layout){ .object_size = MIB,
 							.stripe_unit = MIB,
 							.stripe_count = 1 };
-		rs->layers[i].pool_id = 3;
+		rs->layers[i].place.pool_id = 3;
 	}
-	(void)snprintf(rs->layers[0].prefix, sizeof(rs->layers[0].prefix), "prefix");
+	(void)snprintf(rs->layers[0].place.prefix, sizeof(rs->layers[0].place.prefix), "prefix");
 	rs->layers[0].data_offset = 2 * MIB;
 	rs->layers[1].data_offset = MIB;
 	rs->layers[1].raw_size = 8 * MIB;

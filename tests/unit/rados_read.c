@@ -134,7 +134,7 @@ static int setup(void **state)
 		for (unsigned int j = 0; j < N_OBJECTS; j++)
 			fakes[i].bytes[j] = -1;
 		l->io = &fakes[i];
-		strcpy(l->prefix, "prefix");
+		strcpy(l->place.prefix, "prefix");
 		l->layout = (struct layout){ .object_size = OBJECT,
 					     .stripe_unit = OBJECT,
 					     .stripe_count = 1 };

@@ -168,7 +168,7 @@ static void take_snap(void)
 static void layer_init(struct rados_objects *l, void *io)
 {
 	l->io = io;
-	(void)snprintf(l->prefix, sizeof(l->prefix), "prefix");
+	(void)snprintf(l->place.prefix, sizeof(l->place.prefix), "prefix");
 	l->layout =
 		(struct layout){ .object_size = OBJECT, .stripe_unit = OBJECT, .stripe_count = 1 };
 	l->sector = BLOCK;
