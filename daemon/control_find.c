@@ -9,9 +9,26 @@
 
 #include "control_find.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "state.h"
+
+int control_get_name(struct control_call *call, const char **ret, struct fault *f)
+{
+	struct json_object *value;
+	const char *name;
+
+	if (!json_object_object_get_ex(control_parameters(call), "name", &value) ||
+	    !json_object_is_type(value, json_type_string))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"name\" must be a text");
+	name = json_object_get_string(value);
+	if (!name[0] || strlen(name) != (size_t)json_object_get_string_len(value) ||
+	    strlen(name) > 4000)
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"name\" is empty or too long");
+	*ret = name;
+	return 0;
+}
 
 struct search {
 	const char *spec, *key;

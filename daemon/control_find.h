@@ -4,7 +4,11 @@
 #ifndef DAEMON_CONTROL_FIND_H
 #define DAEMON_CONTROL_FIND_H
 
+#include "control.h"
 #include "host.h"
+
+/* The parameter "name" of a call, which it must have. 0, or -errno with the fault. */
+int control_get_name(struct control_call *call, const char **ret, struct fault *f);
 
 /*
  * Which volume of this daemon a client means by name; NULL and 0: none of ours. 0, or -errno with

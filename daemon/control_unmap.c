@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/*
+ * How a volume ends when a client asks. Whoever has it as a device has a child unmap it, which
+ * opens the device; else the child only looks at its keys, and the volume is told to end. It has
+ * ended when the host says so; who asked waits for that no longer than it allows.
+ */
+
+#include "control_unmap.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "control_find.h"
+#include "control_pending.h"
+#include "unmap_child.h"
+
+/* For a volume to end, as the unmap command has it: what the caller does not say, and at most. */
+#define PATIENCE_DEFAULT_S 30
+#define PATIENCE_MAX_S (30 * 24 * 3600)
+
+static bool has_device(const struct host_volume *v, enum host_phase phase)
+{
+	return phase != HOST_STARTING && host_volume_service(v)->device >= 0;
+}
+
+static void on_patience_over(struct watch *w)
+{
+	struct pending *p = (struct pending *)((char *)w - offsetof(struct pending, patience));
+	struct fault f = { 0 };
+
+	/* It goes on ending. */
+	(void)fault_set(&f, EXIT_TIMED_OUT, -ETIMEDOUT, "%s: still served after %d seconds",
+			host_volume_spec(p->volume), p->timeout_s);
+	fault_hint(&f, "it finishes what is in flight first; is the cluster reachable?");
+	if (p->call)
+		control_fail(p->call, &f);
+	pending_forget(p);
+}
+
+/* Its volume ends; for as long as the call allows, it waits for that. */
+static int end_volume(struct pending *p, enum host_stop how, struct fault *f)
+{
+	int s = p->timeout_s, r = timer_new();
+
+	p->timeout_s = s < 0 ? PATIENCE_DEFAULT_S : s < PATIENCE_MAX_S ? s : PATIENCE_MAX_S;
+	if (r >= 0) {
+		p->patience.fd = r;
+		p->patience.ready = on_patience_over;
+		r = loop_add(p->methods->o.loop, &p->patience);
+	}
+	if (r < 0)
+		return fault_set(f, EXIT_MEMORY, r, "cannot wait for a volume: %s", strerror(-r));
+	/* No time at all is a look, as for the command; here 0 would be for ever. */
+	timer_set(p->patience.fd, p->timeout_s > 0 ? (unsigned int)p->timeout_s * 1000u : 1);
+	host_volume_stop(p->volume, how);
+	return 0;
+}
+
+static int wait_end(struct methods *m, struct control_call *call, struct host_volume *v,
+		    enum host_stop how, int timeout_s, struct fault *f)
+{
+	struct pending *p = pending_new(m, call);
+	int r;
+
+	if (!p)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
+	p->volume = v;
+	p->timeout_s = timeout_s;
+	r = end_volume(p, how, f);
+	if (r < 0)
+		pending_forget(p);
+	return r;
+}
+
+static void on_unmapped(void *arg, const struct fault *f)
+{
+	struct pending *p = arg;
+	struct fault own = { 0 };
+
+	/* Only its keys were looked at: now it may go. */
+	if (!f && p->volume) {
+		p->child = unmap_child_free(p->child);
+		if (end_volume(p, p->how, &own) == 0)
+			return;
+		f = &own;
+	}
+	if (p->call && f)
+		control_fail(p->call, f);
+	else if (p->call)
+		control_succeed(p->call);
+	pending_forget(p);
+}
+
+/* The parameters "force" and "timeout". A text is never true: nothing is forced by mistake. */
+static int get_force(struct control_call *call, struct unmap_child_options *ret, struct fault *f)
+{
+	struct json_object *force = NULL, *timeout = NULL;
+
+	(void)json_object_object_get_ex(control_parameters(call), "force", &force);
+	(void)json_object_object_get_ex(control_parameters(call), "timeout", &timeout);
+	if (force && !json_object_is_type(force, json_type_boolean))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"force\" must be true or false");
+	if (timeout &&
+	    (!json_object_is_type(timeout, json_type_int) || json_object_get_int(timeout) < 0))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "\"timeout\" must be a number of seconds");
+	ret->is_forced = json_object_get_boolean(force);
+	ret->timeout_s = timeout ? json_object_get_int(timeout) : -1;
+	return 0;
+}
+
+/* Whether a volume in this phase ends without a look at its keys. Before and after it serves there
+ * are none to lose. */
+static bool is_unasked(const struct unmap_child_options *o, enum host_phase phase)
+{
+	return o->is_forced || phase != HOST_SERVING;
+}
+
+/* volume: one whose keys are looked at before it is stopped, as how says; NULL: the child unmaps.
+ */
+static int start_child(struct methods *m, struct control_call *call, struct unmap_child_options *o,
+		       struct host_volume *volume, enum host_stop how, struct fault *f)
+{
+	struct pending *p = pending_new(m, call);
+	int r;
+
+	if (!p)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a call");
+	o->loop = m->o.loop;
+	o->run_dir = m->o.run_dir;
+	o->is_check = volume != NULL;
+	o->done = on_unmapped;
+	o->arg = p;
+	p->volume = volume;
+	p->how = how;
+	p->timeout_s = o->timeout_s;
+	r = unmap_child_new(o, &p->child, f);
+	if (r < 0)
+		pending_forget(p);
+	return r;
+}
+
+int methods_unmap(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct unmap_child_options o = { 0 };
+	struct host_volume *v = NULL;
+	enum host_phase phase;
+	int r = control_get_name(call, &o.name, f);
+
+	if (r == 0)
+		r = get_force(call, &o, f);
+	if (r == 0)
+		r = control_find(m->o.host, m->o.run_dir, o.name, &v, f);
+	if (r < 0)
+		return r;
+	/* Asked once: the device of a start that ends meanwhile is looked at before it goes. */
+	phase = v ? host_volume_phase(v) : HOST_ENDED;
+	if (v && has_device(v, phase))
+		v = NULL;
+	if (v && is_unasked(&o, phase))
+		return wait_end(m, call, v, HOST_DISCONNECT, o.timeout_s, f);
+	return start_child(m, call, &o, v, HOST_DISCONNECT, f);
+}
+
+int methods_detach(struct methods *m, struct control_call *call, struct fault *f)
+{
+	struct unmap_child_options o = { 0 };
+	struct host_volume *v = NULL;
+	enum host_phase phase;
+	int r = control_get_name(call, &o.name, f);
+
+	if (r == 0)
+		r = get_force(call, &o, f);
+	if (r == 0)
+		r = control_find(m->o.host, m->o.run_dir, o.name, &v, f);
+	if (r < 0)
+		return r;
+	if (!v)
+		return fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not served by this daemon",
+				 o.name);
+	phase = host_volume_phase(v);
+	if (!has_device(v, phase))
+		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
+				 o.name);
+	/* With the daemon the key goes, as it does with unmap. */
+	return is_unasked(&o, phase) ? wait_end(m, call, v, HOST_DETACH, o.timeout_s, f)
+				     : start_child(m, call, &o, v, HOST_DETACH, f);
+}
