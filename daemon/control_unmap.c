@@ -142,17 +142,24 @@ static int start_child(struct methods *m, struct control_call *call, struct unma
 	return r;
 }
 
+/* *ret_volume: NULL when this daemon has none of that name. */
+static int read_call(struct methods *m, struct control_call *call, struct unmap_child_options *ret,
+		     struct host_volume **ret_volume, struct fault *f)
+{
+	int r = control_get_name(call, &ret->name, f);
+
+	if (r == 0)
+		r = get_force(call, ret, f);
+	return r < 0 ? r : control_find(m->o.host, m->o.run_dir, ret->name, ret_volume, f);
+}
+
 int methods_unmap(struct methods *m, struct control_call *call, struct fault *f)
 {
 	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
 	enum host_phase phase;
-	int r = control_get_name(call, &o.name, f);
+	int r = read_call(m, call, &o, &v, f);
 
-	if (r == 0)
-		r = get_force(call, &o, f);
-	if (r == 0)
-		r = control_find(m->o.host, m->o.run_dir, o.name, &v, f);
 	if (r < 0)
 		return r;
 	/* Asked once: the device of a start that ends meanwhile is looked at before it goes. */
@@ -169,12 +176,8 @@ int methods_detach(struct methods *m, struct control_call *call, struct fault *f
 	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
 	enum host_phase phase;
-	int r = control_get_name(call, &o.name, f);
+	int r = read_call(m, call, &o, &v, f);
 
-	if (r == 0)
-		r = get_force(call, &o, f);
-	if (r == 0)
-		r = control_find(m->o.host, m->o.run_dir, o.name, &v, f);
 	if (r < 0)
 		return r;
 	if (!v)
