@@ -25,16 +25,9 @@
 #include <unistd.h>
 
 #include "luks.h"
+#include "sanitized.h"
 #include "secret.h"
 #include "xts.h"
-
-#if defined(__has_feature)
-#define IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#else
-#define IS_SANITIZED 0
-#endif
 
 static long fails_at = -1; /* the allocation that fails; below zero: none */
 static long calls;

@@ -25,16 +25,9 @@
 
 #include "clock.h"
 #include "luks_file.h"
+#include "sanitized.h"
 
 #define MIB ((uint64_t)1 << 20)
-
-#if defined(__has_feature)
-#define IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#else
-#define IS_SANITIZED 0
-#endif
 
 static int count_fds(void)
 {

@@ -24,22 +24,11 @@
 #include "../../crypto/xts_x86.h"
 #include "../vectors/ieee1619.h"
 #include "../vectors/xts_short.h"
+#include "sanitized.h"
 #include "xts.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define MAX_SECTOR 4096u
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define IS_SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#endif
-#ifndef IS_SANITIZED
-#define IS_SANITIZED 0
-#endif
 
 static const uint32_t sector_sizes[] = { 512, 1024, 2048, 4096 };
 static const size_t key_sizes[] = { 32, 64 };
