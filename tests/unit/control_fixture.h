@@ -8,7 +8,6 @@
 
 #include "../../daemon/control.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -30,6 +29,7 @@
 #include <cmocka.h>
 
 #include "clock.h"
+#include "leftovers.h"
 #include "rig.h"
 
 #define MESSAGE_MAX (256u << 10)
@@ -50,18 +50,6 @@ static struct {
 	char method[256];
 	int fds; /* before */
 } d;
-
-static inline int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	int n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	(void)closedir(dir);
-	return n;
-}
 
 static inline void called(void *arg, struct control_call *call)
 {

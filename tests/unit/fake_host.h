@@ -22,6 +22,7 @@
 #include "../../daemon/control_methods.h"
 #include "../../daemon/control_request.h"
 #include "../../daemon/unmap_child.h"
+#include "leftovers.h"
 #include "state_dir.h"
 
 #define MAP CONTROL_INTERFACE ".Map"
@@ -218,18 +219,6 @@ struct unmap_child *unmap_child_free(struct unmap_child *c)
 static void reload(void *arg)
 {
 	t.n_reloads++;
-}
-
-static int count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	(void)closedir(d);
-	return n;
 }
 
 static void on_deadline(struct watch *w)

@@ -9,7 +9,6 @@
  * thread, as in a daemon; what a test asks of it is done there. Included once, by a test program.
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -29,6 +28,7 @@
 #include "../../daemon/clusters.h"
 #include "../../daemon/host.h"
 #include "../../daemon/setup.h"
+#include "leftovers.h"
 #include "rig.h"
 
 #define N 40
@@ -299,22 +299,10 @@ static inline void there(void (*what)(void *arg), void *arg)
 
 /* ---- around each test ---- */
 
-static inline int count(const char *folder)
-{
-	DIR *dir = opendir(folder);
-	int n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	(void)closedir(dir);
-	return n;
-}
-
 /* The one before them may have been seen on its way out. */
 static inline bool are_threads_gone(void *arg)
 {
-	return count("/proc/self/task") <= t.threads;
+	return count_entries("/proc/self/task") <= t.threads;
 }
 
 static inline int new_host(void)
@@ -345,9 +333,9 @@ static inline int start(void **state)
 		return -1;
 	(void)pthread_join(first, NULL);
 	/* What the C library opens once, it keeps. */
-	(void)count("/proc/self/fd");
-	t.fds = count("/proc/self/fd");
-	t.threads = count("/proc/self/task");
+	(void)count_fds();
+	t.fds = count_fds();
+	t.threads = count_entries("/proc/self/task");
 	t.add_next = -1;
 	for (int i = 0; i < N; i++)
 		atomic_store(&t.images[i].end, NO_END);
@@ -384,8 +372,7 @@ static inline int stop(void **state)
 	(void)close(t.ask.fd);
 	(void)sem_destroy(&t.done);
 	t.loop = loop_free(t.loop);
-	return atomic_load(&t.n_held) == 0 && !atomic_load(&t.was_early) &&
-			       count("/proc/self/fd") == t.fds &&
+	return atomic_load(&t.n_held) == 0 && !atomic_load(&t.was_early) && count_fds() == t.fds &&
 			       rig_wait(are_threads_gone, NULL, PATIENCE_MS)
 		       ? 0
 		       : -1;

@@ -164,7 +164,7 @@ static void the_host_ends_when_all_have_left(void **state)
 /* The control thread and one worker are all that is left. */
 static bool are_quiet(void *arg)
 {
-	return count("/proc/self/task") <= t.threads + 2;
+	return count_entries("/proc/self/task") <= t.threads + 2;
 }
 
 static void start_quiet(int n)

@@ -12,7 +12,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -24,22 +23,11 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "leftovers.h"
 #include "luks_file.h"
 #include "sanitized.h"
 
 #define MIB ((uint64_t)1 << 20)
-
-static int count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 static void small_luks2(void)
 {

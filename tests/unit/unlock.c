@@ -14,7 +14,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -27,6 +26,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "leftovers.h"
 
 #define CHILD "unlock-test-child-"
 
@@ -353,18 +354,6 @@ static struct luks_header header(void)
 		meta[i] = (unsigned char)(i * 3);
 	memset(area, 'A', sizeof(area));
 	return h;
-}
-
-static int count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
 }
 
 /* Runs one unlock; nothing may be left behind, whatever comes out. */
