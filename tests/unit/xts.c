@@ -17,64 +17,13 @@
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../crypto/xts_engine.h"
 #include "../vectors/ieee1619.h"
 #include "xts.h"
-
-#define MAX_SECTOR 4096u
-
-static const uint32_t sector_sizes[] = { 512, 1024, 2048, 4096 };
-static const size_t key_sizes[] = { 32, 64 };
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-
-/* A small generator with a seed, so that a failure can be repeated. */
-static uint64_t next_random(uint64_t *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return *seed;
-}
-
-static void fill_random(void *buf, size_t len, uint64_t seed)
-{
-	unsigned char *p = buf;
-
-	for (size_t i = 0; i < len; i++)
-		p[i] = (unsigned char)(next_random(&seed) >> 32);
-}
-
-static void from_hex(const char *hex, unsigned char *ret, size_t len)
-{
-	assert_int_equal(strlen(hex), 2 * len);
-	for (size_t i = 0; i < len; i++) {
-		unsigned int byte;
-
-		assert_int_equal(sscanf(hex + 2 * i, "%2x", &byte), 1);
-		ret[i] = (unsigned char)byte;
-	}
-}
-
-static struct secret *key_of(const void *bytes, size_t len)
-{
-	struct secret *key;
-
-	assert_int_equal(secret_new(len, &key), 0);
-	memcpy(secret_data(key), bytes, len);
-	return key;
-}
-
-static struct secret *random_key(size_t len, uint64_t seed)
-{
-	unsigned char bytes[64];
-
-	fill_random(bytes, len, seed);
-	return key_of(bytes, len);
-}
+#include "xts_samples.h"
 
 static struct xts *new_xts(struct secret *key, uint32_t sector_size)
 {

@@ -15,7 +15,6 @@
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,60 +25,9 @@
 #include "../vectors/xts_short.h"
 #include "sanitized.h"
 #include "xts.h"
+#include "xts_samples.h"
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define MAX_SECTOR 4096u
-
-static const uint32_t sector_sizes[] = { 512, 1024, 2048, 4096 };
-static const size_t key_sizes[] = { 32, 64 };
 static const enum xts_choice choices[] = { XTS_AESNI, XTS_VAES256, XTS_VAES512 };
-
-/* A small generator with a seed, so that a failure can be repeated. */
-static uint64_t next_random(uint64_t *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return *seed;
-}
-
-static void fill_random(void *buf, size_t len, uint64_t seed)
-{
-	unsigned char *p = buf;
-
-	for (size_t i = 0; i < len; i++)
-		p[i] = (unsigned char)(next_random(&seed) >> 32);
-}
-
-static void from_hex(const char *hex, unsigned char *ret, size_t len)
-{
-	assert_int_equal(strlen(hex), 2 * len);
-	for (size_t i = 0; i < len; i++) {
-		unsigned int byte;
-
-		assert_int_equal(sscanf(hex + 2 * i, "%2x", &byte), 1);
-		ret[i] = (unsigned char)byte;
-	}
-}
-
-static struct secret *key_of(const void *bytes, size_t len)
-{
-	struct secret *key;
-
-	assert_int_equal(secret_new(len, &key), 0);
-	memcpy(secret_data(key), bytes, len);
-	return key;
-}
-
-static struct secret *random_key(size_t len, uint64_t seed)
-{
-	struct secret *key;
-
-	/* Byte by byte: copying would leave it in the C library's registers. */
-	assert_int_equal(secret_new(len, &key), 0);
-	fill_random(secret_data(key), len, seed);
-	return key;
-}
 
 /* Sector by sector, with a context that is made for it. */
 static void evp_xts(const struct secret *key, enum xts_direction direction, unsigned char *buf,
