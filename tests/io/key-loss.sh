@@ -21,7 +21,6 @@ cp key.saved key
 truncate -s 20M image
 cryptsetup luksFormat --type luks2 "${FAST[@]}" image key || fail "no image"
 cp image image.saved
-failures=0
 
 state() { # EXPRESSION: of v, the volume's state, with l its first layer
 	"$PROGRAM" status --json "$T/s" | python3 -c "
@@ -56,16 +55,7 @@ restored() {
 	exits 0 check-keys "$T/s" && grep -q 'layer 1: ok' out && [[ ! -s err ]] && is "l['key']" ok && is "v['health']" '' &&
 		grep 'notice: file:image: all layers can be opened again' log
 }
-claim() { # FUNCTION
-	local log
-	if log=$("$1" 2>&1 </dev/null); then
-		echo "ok ${1//_/-}"
-	else
-		echo "not ok ${1//_/-}"
-		sed 's/^/	/' <<<"$log"
-		failures=$((failures + 1))
-	fi
-}
+claim() { run_case "${1//_/-}" "$1" </dev/null; } # FUNCTION
 
 a_key_that_is_there_is_ok() {
 	is "l['key']" ok && is "l['key_source']" "$T/key" && exits 0 check-keys && [[ ! -s err ]] && is "v['health']" '' && ! grep -v ' notice: file:image: serves ' log

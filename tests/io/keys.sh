@@ -19,7 +19,6 @@ unset CREDENTIALS_DIRECTORY
 printf 'correct horse' >key
 truncate -s 20M image
 cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 image key || fail "no image"
-failures=0
 
 # serve ARGUMENT...: comes up, is as large as the data area, and goes again
 serve() {
@@ -40,16 +39,7 @@ refused() {
 	cat err
 	[[ $rc == "$status" && ! -s out ]] && head -n 1 err | grep -qE "$pattern"
 }
-claim() { # FUNCTION
-	local log
-	if log=$("$1" 2>&1 </dev/null); then
-		echo "ok ${1//_/-}"
-	else
-		echo "not ok ${1//_/-}"
-		sed 's/^/	/' <<<"$log"
-		failures=$((failures + 1))
-	fi
-}
+claim() { run_case "${1//_/-}" "$1" </dev/null; } # FUNCTION
 
 a_path_from_where_the_user_is() { with key; }
 standard_input() { with - <key; }

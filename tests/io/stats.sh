@@ -20,7 +20,6 @@ export RBDCRYPT_NBD_RUN_DIR=$T/run
 printf 'correct horse' >key
 truncate -s 20M image
 cryptsetup luksFormat -q --type luks2 --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 image key || fail "no image"
-failures=0
 
 stats() { "$PROGRAM" stats --interval 0 --json "$T/s"; }
 is() { # EXPRESSION: of v, the volume's statistics, with c its commands
@@ -30,16 +29,7 @@ v = json.load(sys.stdin)[0]
 c = v['commands']
 sys.exit(not ($1) and str(v))"
 }
-claim() { # FUNCTION
-	local log
-	if log=$("$1" 2>&1 </dev/null); then
-		echo "ok ${1//_/-}"
-	else
-		echo "not ok ${1//_/-}"
-		sed 's/^/	/' <<<"$log"
-		failures=$((failures + 1))
-	fi
-}
+claim() { run_case "${1//_/-}" "$1" </dev/null; } # FUNCTION
 
 requests_are_shown_by_size_and_alignment() {
 	nbdsh -u "nbd+unix:///?socket=$T/s" -c '
