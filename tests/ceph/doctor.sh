@@ -19,7 +19,6 @@ PROGRAM=${RBDCRYPT_NBD:-${LIB_DIR%/tests/lib}/build/rbdcrypt-nbd}
 tmpdir T
 cd "$T" || exit 1
 export RBDCRYPT_NBD_RUN_DIR=$T/run
-failures=0
 
 doctor() { # STATUS ARGUMENT...
 	local want=$1 rc
@@ -33,16 +32,7 @@ says() { # LEVEL ABOUT PATTERN: and below it, unless all is well, what to do
 	grep -E -A 1 "^$1 +$2 .*$3" out >found && { [[ $1 == ok ]] || grep -q '^ *-> .' found; }
 }
 silent_on() { ! grep -E "^(warn|fail) +$1 " out; }
-claim() { # FUNCTION
-	local log
-	if log=$("$1" 2>&1); then
-		echo "ok ${1//_/-}"
-	else
-		echo "not ok ${1//_/-}"
-		sed 's/^/	/' <<<"$log"
-		failures=$((failures + 1))
-	fi
-}
+claim() { run_case "${1//_/-}" "$1"; } # FUNCTION
 
 # ---- an image in a file: no cluster is asked ----
 

@@ -19,7 +19,7 @@ tmpdir T
 export RBDCRYPT_NBD_RUN_DIR=$T/run
 cleanup_fn cluster_stop "$T/cluster"
 cluster_start "$T/cluster" memstore || fail "no cluster"
-failures=0
+CASE_LOGS=("$T/out" "$T/err")
 
 # Python with the hierarchies of layers.py: images of 12 MiB whose bytes tell whose they are.
 layers() {
@@ -47,18 +47,6 @@ for i in range(16):
     deep = clone(deep, f"deep{i}", features=LOCK).format(("luks1", "luks2")[i % 2], f"d{i}", 2 * MIB)
 END
 keys() { local k; for k in $1; do printf -- '--encryption-passphrase-file\n%s/pass-%s\n' "$T" "$k"; done; }
-
-check() { # NAME CMD...
-	local name=$1
-	shift
-	if "$@" >"$T/log" 2>&1; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		sed 's/^/	/' "$T/log" "$T/out" "$T/err" 2>/dev/null
-		failures=$((failures + 1))
-	fi
-}
 
 # gives STATUS COMMAND ARGUMENT...: into $T/out and $T/err; nothing stays behind.
 gives() {
@@ -134,24 +122,24 @@ what_is_served_is_in_use() {
 	local rc=$?
 	"$PROGRAM" unmap rbd/plain && [[ $rc -eq 5 ]] && errs 'rbd/plain.*already'
 }
-check "the chain, its formats and sizes are shown" shows_the_chain
-check "JSON and XML have the same" json_has_the_same
-check "with --test-keys, which file opens which layer" says_which_file_opens_which
-check "no passphrase is tried, nor read" tries_nothing_by_itself
-check "a passphrase file that is missing is told" files_that_are_not_there_are_told
-check "everything that would be refused is told" every_refusal_is_told
-check "without passphrases, what they would be" without_passphrases_it_shows_what_they_would_be
-check "an image in use" what_is_served_is_in_use
+run_case "the chain, its formats and sizes are shown" shows_the_chain
+run_case "JSON and XML have the same" json_has_the_same
+run_case "with --test-keys, which file opens which layer" says_which_file_opens_which
+run_case "no passphrase is tried, nor read" tries_nothing_by_itself
+run_case "a passphrase file that is missing is told" files_that_are_not_there_are_told
+run_case "everything that would be refused is told" every_refusal_is_told
+run_case "without passphrases, what they would be" without_passphrases_it_shows_what_they_would_be
+run_case "an image in use" what_is_served_is_in_use
 
 # ---- passphrases ----
-check "the order that would fit is told" refused 2 "x y" rbd/y 'layer 1: rbd/y \(luks1\).*pass-x' 'in this order: .*pass-y, .*pass-x$'
-check "also where one fits several layers" refused 2 "x t y" rbd/top 'layer 1: rbd/top' 'order: .*pass-t, .*pass-y, .*pass-y, .*pass-x$'
-check "one passphrase for two keys" refused 2 "y y" rbd/y 'layer 2: rbd/x@for-y.*that of layer 1' 'layers 1 and 2 have different keys'
-check "one too few" refused 2 "y" rbd/y 'layer 2: rbd/x@for-y \(luks2\)' 'the last passphrase goes on'
-check "one that fits nothing" refused 2 "y t" rbd/y 'layer 2: rbd/x@for-y' 'none of the passphrase files opens it'
+run_case "the order that would fit is told" refused 2 "x y" rbd/y 'layer 1: rbd/y \(luks1\).*pass-x' 'in this order: .*pass-y, .*pass-x$'
+run_case "also where one fits several layers" refused 2 "x t y" rbd/top 'layer 1: rbd/top' 'order: .*pass-t, .*pass-y, .*pass-y, .*pass-x$'
+run_case "one passphrase for two keys" refused 2 "y y" rbd/y 'layer 2: rbd/x@for-y.*that of layer 1' 'layers 1 and 2 have different keys'
+run_case "one too few" refused 2 "y" rbd/y 'layer 2: rbd/x@for-y \(luks2\)' 'the last passphrase goes on'
+run_case "one that fits nothing" refused 2 "y t" rbd/y 'layer 2: rbd/x@for-y' 'none of the passphrase files opens it'
 
 # ---- stores ----
-check "librbd cannot show a chain with several keys" gives 1 serve --socket "$T/s" --read-only --store=librbd \
+run_case "librbd cannot show a chain with several keys" gives 1 serve --socket "$T/s" --read-only --store=librbd \
 	--encryption-passphrase-file "$T/pass-y" --encryption-passphrase-file "$T/pass-x" rbd/y
 rados_serves_flat_images() {
 	local rc=0
@@ -164,12 +152,12 @@ rados_serves_flat_images() {
 	done
 	return $rc
 }
-check "the rados store serves flat images and raw clones too" rados_serves_flat_images
+run_case "the rados store serves flat images and raw clones too" rados_serves_flat_images
 no_lock_needs_a_word() {
 	dry 7 rbd/nolock "y x" --without-exclusive-lock && return 1
 	dry 7 rbd/nolock "y x" && says 'refused \(7\): rbd/nolock has no exclusive-lock' && says 'hint: rbd feature enable rbd/nolock exclusive-lock'
 }
-check "writing without the exclusive-lock feature" no_lock_needs_a_word
+run_case "writing without the exclusive-lock feature" no_lock_needs_a_word
 
 # ---- settings, at each level ----
 copy_on_read() { # HINT CMD...: set by CMD
@@ -178,10 +166,10 @@ copy_on_read() { # HINT CMD...: set by CMD
 	"$@" || return
 	dry 7 rbd/y "y x" && says 'refused \(7\): rbd/y: with rbd_clone_copy_on_read' && says "hint: .*$hint" && dry 0 rbd/y "y x" --read-only
 }
-check "copy on read, set for the image" copy_on_read 'rbd config image rm rbd/y rbd_clone_copy_on_read' \
+run_case "copy on read, set for the image" copy_on_read 'rbd config image rm rbd/y rbd_clone_copy_on_read' \
 	rbd config image set rbd/y rbd_clone_copy_on_read true
 rbd config image rm rbd/y rbd_clone_copy_on_read
-check "copy on read, set for the pool" copy_on_read 'rbd config pool rm rbd rbd_clone_copy_on_read' \
+run_case "copy on read, set for the pool" copy_on_read 'rbd config pool rm rbd rbd_clone_copy_on_read' \
 	rbd config pool set rbd rbd_clone_copy_on_read true
 rbd config pool rm rbd rbd_clone_copy_on_read
 everybodys_settings() {
@@ -193,7 +181,7 @@ everybodys_settings() {
 	[[ $rc -eq 0 ]] && ! says copy_on_read && says 'refused \(7\): rbd/y: rbd_persistent_cache_mode' &&
 		says 'hint: .*CEPH_ARGS.*ceph config rm client rbd_persistent_cache_mode'
 }
-check "settings for everybody" everybodys_settings
+run_case "settings for everybody" everybodys_settings
 
 # ---- sixteen layers ----
 sixteen_layers() {
@@ -205,14 +193,14 @@ sixteen_layers() {
 	nbdcopy "nbd+unix:///?socket=$T/s" "$T/ours"
 	"$PROGRAM" unmap rbd/deep15 && cmp -n $((10 << 20)) "$T/ours" "$T/whole"
 }
-check "a chain of sixteen formatted clones" sixteen_layers
+run_case "a chain of sixteen formatted clones" sixteen_layers
 
 # ---- layers that are damaged, too small, in the trash or gone: the chain is no more after this ----
 parent_in_the_trash() {
 	rbd trash mv rbd/x && dry 0 rbd/y "y x" --read-only --test-keys && says '^verdict: would work' &&
 		rbd trash restore "$(rbd trash ls --format json | jq -r '.[0].id')"
 }
-check "a parent in the trash serves as before" parent_in_the_trash
+run_case "a parent in the trash serves as before" parent_in_the_trash
 parent_header_damaged() {
 	local id
 	id=$(rbd info --format json rbd/x | jq -r .id)
@@ -229,14 +217,14 @@ clone_smaller_than_its_header() {
 header_fills_the_clone() {
 	small rbd/top 2M && dry 4 rbd/top "t y y x" --read-only && errs 'rbd/top has no room for data'
 }
-check "a clone that is smaller than its header" clone_smaller_than_its_header
-check "a clone that its header fills" header_fills_the_clone
-check "a damaged header" parent_header_damaged
+run_case "a clone that is smaller than its header" clone_smaller_than_its_header
+run_case "a clone that its header fills" header_fills_the_clone
+run_case "a damaged header" parent_header_damaged
 parent_gone() {
 	local id
 	id=$(rbd info --format json rbd/x | jq -r .id)
 	rados -p rbd rm "rbd_header.$id" && dry 4 rbd/y "y x" --read-only && errs 'rbd/y: its parent.*gone' && hints 'rbd trash ls'
 }
-check "a parent that is gone" parent_gone
+run_case "a parent that is gone" parent_gone
 
 [[ $failures -eq 0 ]] || fail "$failures claims do not hold"

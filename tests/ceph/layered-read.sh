@@ -27,7 +27,7 @@ cleanup_fn cluster_stop "$T/cluster"
 # memstore has no holes.
 cluster_start "$T/cluster" bluestore || fail "no cluster"
 URI="nbd+unix:///?socket=$T/nbd.sock"
-dir=$T/cluster cases=0 failures=0
+dir=$T/cluster cases=0
 
 # SPEC FORMATS PASSPHRASES [OPTION]...: served, until ours_stop
 ours() {
@@ -85,18 +85,6 @@ cases_of() { # ARG...: as reef-layers has them
 	done <"$T/cases"
 }
 
-check() { # NAME CMD...
-	local name=$1
-	shift
-	if "$@" >"$T/log" 2>&1; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		sed 's/^/# /' "$T/log"
-		failures=$((failures + 1))
-	fi
-}
-
 # A peer's resize of a mapped head reaches the device, and the parent's bytes beyond do not.
 resize_is_followed() {
 	local rc=0
@@ -138,9 +126,9 @@ for part; do
 	case $part in
 	load)
 		cases_of load
-		check "a resize of the head is followed" resize_is_followed
-		check "a flatten by Reef changes nothing" flatten_changes_nothing
-		check "a parent that moves is not read" parent_that_moves_is_not_read
+		run_case "a resize of the head is followed" resize_is_followed
+		run_case "a flatten by Reef changes nothing" flatten_changes_nothing
+		run_case "a parent that moves is not read" parent_that_moves_is_not_read
 		;;
 	random)
 		seed=${SEED:-$((SRANDOM % 1000000))}

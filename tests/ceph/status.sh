@@ -16,14 +16,7 @@ tmpdir T
 export RBDCRYPT_NBD_RUN_DIR=$T/run
 cleanup_fn cluster_stop "$T/cluster"
 cluster_start "$T/cluster" memstore || fail "no cluster"
-failures=0
-claim() { # NAME
-	if "$@" >"$T/log" 2>&1; then echo "ok $1"; else
-		echo "not ok $1"
-		sed 's/^/# /' "$T/log"
-		failures=$((failures + 1))
-	fi
-}
+claim() { run_case "${1//_/-}" "$1"; } # FUNCTION
 serve() { # NAME OPTION... SPEC
 	"$PROGRAM" serve --socket "$T/$1" "${@:2}" >"$T/out" 2>&1 || { cat "$T/out"; return 1; }
 }

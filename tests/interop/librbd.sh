@@ -21,19 +21,6 @@ export RBDCRYPT_NBD_RUN_DIR=$T/run
 cleanup_fn cluster_stop "$T/cluster"
 cluster_start "$T/cluster" bluestore none || fail "no cluster"
 printf 'correct horse' >"$T/key"
-failures=0
-
-check() { # NAME CMD...
-	local name=$1
-	shift
-	if "$@" >"$T/out" 2>&1; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		sed 's/^/	/' "$T/out"
-		failures=$((failures + 1))
-	fi
-}
 
 # librbd IMAGE FORMAT: QEMU's words for the image as librbd decrypts it. LUKS1 is "luks" there.
 librbd() {
@@ -82,16 +69,16 @@ one_format() { # FORMAT CIPHER
 	local image=$1-$2
 	rbd create --size 88M --object-size 4M "rbd/$image" &&
 		rbd encryption format --cipher-alg "$2" "rbd/$image" "$1" "$T/key" || return 1
-	check "$image: unwritten device reads as zeros" unwritten "$image" "$1"
+	run_case "$image: unwritten device reads as zeros" unwritten "$image" "$1"
 	ours start "$image" || return 1
-	check "$image: we write at any alignment, trim and zero" write_ours
+	run_case "$image: we write at any alignment, trim and zero" write_ours
 	ours stop "$image" || return 1
 	ours start "$image" || return 1
-	check "$image: librbd reads what we wrote" same "$image" "$1"
+	run_case "$image: librbd reads what we wrote" same "$image" "$1"
 	ours stop "$image" || return 1
-	check "$image: librbd writes" write_theirs "$image" "$1"
+	run_case "$image: librbd writes" write_theirs "$image" "$1"
 	ours start "$image" || return 1
-	check "$image: we read what librbd wrote" same "$image" "$1"
+	run_case "$image: we read what librbd wrote" same "$image" "$1"
 	ours stop "$image"
 }
 
@@ -119,27 +106,27 @@ done
 rbd --no-progress snap create rbd/luks2-aes-256@base && rbd snap protect rbd/luks2-aes-256@base &&
 	rbd clone rbd/luks2-aes-256@base rbd/clone || fail "no clone"
 ours start clone || fail "the clone is not served"
-check "clone: reads its parent" same clone luks2
-check "clone: we write at any alignment, trim and zero" write_ours
+run_case "clone: reads its parent" same clone luks2
+run_case "clone: we write at any alignment, trim and zero" write_ours
 ours stop clone || fail "the clone is not stopped"
 ours start clone --encryption-passphrase-file "$T/key" || fail "two passphrases for two layers"
-check "clone: librbd reads what we wrote" same clone luks2
+run_case "clone: librbd reads what we wrote" same clone luks2
 ours stop clone || fail "the clone is not stopped"
-check "clone: three passphrases are too many" refused 1 clone \
+run_case "clone: three passphrases are too many" refused 1 clone \
 	--encryption-passphrase-file "$T/key" --encryption-passphrase-file "$T/key"
 ours start luks2-aes-256@base || fail "the snapshot is not served"
-check "snapshot: unchanged by its clone" same luks2-aes-256@base luks2
-check "snapshot: is read-only" bash -c "nbdinfo --is readonly '$URI'"
+run_case "snapshot: unchanged by its clone" same luks2-aes-256@base luks2
+run_case "snapshot: is read-only" bash -c "nbdinfo --is readonly '$URI'"
 ours stop rbd/luks2-aes-256@base || fail "the snapshot is not stopped"
 
-check "a wrong format is refused" refused 10 luks1-aes-128 --encryption-format luks2
+run_case "a wrong format is refused" refused 10 luks1-aes-128 --encryption-format luks2
 printf 'wrong' >"$T/wrong"
-check "a wrong passphrase is refused" bash -c \
+run_case "a wrong passphrase is refused" bash -c \
 	"'$PROGRAM' serve --socket '$T/nbd.sock' --encryption-passphrase-file '$T/wrong' clone; [[ \$? -eq 2 ]]"
 printf 'correct horse\n' >"$T/newline"
-check "a newline that an older rbd would not count is tolerated, and told" bash -c \
+run_case "a newline that an older rbd would not count is tolerated, and told" bash -c \
 	"'$PROGRAM' serve --socket '$T/nbd.sock' --encryption-passphrase-file '$T/newline' clone 2>&1 >/dev/null | grep newline"
 ours stop clone || fail "the clone is not stopped"
-check "nothing is left" bash -c "[[ ! -e '$T/nbd.sock' && -z \$('$PROGRAM' list --all) && -z \$(rbd status clone | grep watcher=) ]]"
+run_case "nothing is left" bash -c "[[ ! -e '$T/nbd.sock' && -z \$('$PROGRAM' list --all) && -z \$(rbd status clone | grep watcher=) ]]"
 
 [[ $failures -eq 0 ]] || fail "$failures claims do not hold"
