@@ -29,7 +29,6 @@
 #include "control_message.h"
 #include "log.h"
 #include "peers.h"
-#include "text.h"
 #include "unix_socket.h"
 
 #define CLIENTS_MAX 64
@@ -59,7 +58,7 @@ struct control_call {
 
 struct control {
 	struct control_options o;
-	char path[108]; /* to be removed, or "" */
+	struct unix_socket_name name; /* to be removed, or "" */
 	struct acceptor acceptor;
 	struct watch sweep;
 	struct control_call *clients;
@@ -409,11 +408,11 @@ static void on_sweep(struct watch *w)
 static int open_socket(struct control *c, struct fault *f)
 {
 	const struct unix_socket_access access = { 0660, (uid_t)-1, c->o.group };
-	char path[sizeof(c->path)];
+	char path[sizeof(c->name.path)];
 	int fd = -ENAMETOOLONG;
 
 	if (snprintf(path, sizeof(path), "%s/" CONTROL_NAME, c->o.run_dir) < (int)sizeof(path))
-		fd = unix_socket_listen(path, &access, CLIENTS_MAX);
+		fd = unix_socket_listen(path, &access, CLIENTS_MAX, &c->name);
 	if (fd == -ENAMETOOLONG)
 		return fault_set(f, EXIT_USAGE, fd,
 				 "run directory %s: too long a path for a socket in it",
@@ -423,7 +422,6 @@ static int open_socket(struct control *c, struct fault *f)
 	if (fd < 0)
 		return fault_set(f, fault_status(fd, EXIT_NOT_FOUND), fd, "cannot listen on %s: %s",
 				 path, strerror(-fd));
-	text_copy(c->path, sizeof(c->path), path);
 	return fd;
 }
 
@@ -450,8 +448,11 @@ static int start(struct control *c, struct fault *f)
 	r = acceptor_start(&c->acceptor, fd);
 	if (r == 0)
 		return 0;
-	if (fd != c->o.fd)
+	if (fd != c->o.fd) {
+		unix_socket_remove(&c->name);
+		c->name.path[0] = '\0';
 		(void)close(fd);
+	}
 	return fault_set(f, EXIT_USAGE, r, "cannot listen on the control socket: %s", strerror(-r));
 }
 
@@ -480,8 +481,8 @@ struct control *control_free(struct control *c)
 {
 	if (!c)
 		return NULL;
-	if (c->path[0])
-		(void)unlink(c->path);
+	/* First the name, so that nobody new comes. */
+	unix_socket_remove(&c->name);
 	while (c->clients)
 		drop(c->clients);
 	acceptor_stop(&c->acceptor);

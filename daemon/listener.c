@@ -33,7 +33,7 @@ struct client {
 struct listener {
 	struct listener_options o;
 	char *export_name;
-	char *path; /* to be removed, or NULL */
+	struct unix_socket_name name; /* to be removed, or "" */
 	struct client *clients;
 	unsigned int n_clients;
 	struct log_limit refusals;
@@ -187,7 +187,7 @@ static void on_ended(struct watch *w)
 static int open_path(struct listener *l, struct fault *f)
 {
 	const char *path = l->o.path;
-	int fd = unix_socket_listen(path, &l->o.access, CLIENTS_MAX);
+	int fd = unix_socket_listen(path, &l->o.access, CLIENTS_MAX, &l->name);
 
 	if (fd == -ENAMETOOLONG)
 		return fault_set(f, EXIT_USAGE, fd, "socket path %s is longer than %zu bytes", path,
@@ -207,12 +207,6 @@ static int open_path(struct listener *l, struct fault *f)
 			fault_hint(f, "a hardened service writes below its run directory only: "
 				      "put the socket there, or use --no-daemon");
 		return fd;
-	}
-	l->path = strdup(path);
-	if (!l->path) {
-		(void)unlink(path);
-		(void)close(fd);
-		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the socket's path");
 	}
 	return fd;
 }
@@ -263,8 +257,11 @@ static int start(struct listener *l, struct fault *f)
 	if (r == 0)
 		return 0;
 	/* What was passed stays the caller's. */
-	if (l->path)
+	if (l->o.path) {
+		unix_socket_remove(&l->name);
+		l->name.path[0] = '\0';
 		(void)close(fd);
+	}
 	return fault_set(f, EXIT_USAGE, r, "cannot listen on the socket: %s", strerror(-r));
 }
 
@@ -298,8 +295,7 @@ struct listener *listener_stop(struct listener *l)
 		return NULL;
 	loop_remove(l->o.loop, &l->ended);
 	/* First the name, so that nobody new comes. */
-	if (l->path)
-		(void)unlink(l->path);
+	unix_socket_remove(&l->name);
 	acceptor_stop(&l->acceptor);
 	for (struct client *c = l->clients; c; c = c->next)
 		conn_stop(c->conn);
@@ -312,7 +308,6 @@ struct listener *listener_stop(struct listener *l)
 	}
 	if (l->ended.fd >= 0)
 		(void)close(l->ended.fd);
-	free(l->path);
 	free(l->export_name);
 	free(l);
 	return NULL;

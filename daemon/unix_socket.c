@@ -17,6 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "text.h"
+
 /* A service may be forbidden to ask, even for nothing. */
 static bool is_given_away(const struct unix_socket_access *access)
 {
@@ -50,20 +52,42 @@ static int set_access(const char *path, const struct unix_socket_access *access)
 	return r;
 }
 
+/* What bind() has just made. */
+static void note_name(const char *path, struct unix_socket_name *ret)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode) || st.st_uid != geteuid())
+		return;
+	text_copy(ret->path, sizeof(ret->path), path);
+	ret->dev = st.st_dev;
+	ret->ino = st.st_ino;
+}
+
+static void remove_name(const struct unix_socket_name *name)
+{
+	struct stat st;
+
+	if (name->path[0] && lstat(name->path, &st) == 0 && st.st_dev == name->dev &&
+	    st.st_ino == name->ino)
+		(void)unlink(name->path);
+}
+
 /* Linux gives the file the socket's own mode, so nobody can be faster; the umask is all threads'.
  */
 static int bind_at(int fd, const struct sockaddr_un *a, const struct unix_socket_access *access,
-		   int backlog)
+		   int backlog, struct unix_socket_name *ret)
 {
 	int r;
 
 	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)a, sizeof(*a)) < 0)
 		return -errno;
+	note_name(a->sun_path, ret);
 	r = set_access(a->sun_path, access);
 	if (r == 0 && listen(fd, backlog) < 0)
 		r = -errno;
 	if (r < 0)
-		(void)unlink(a->sun_path);
+		remove_name(ret);
 	return r;
 }
 
@@ -88,14 +112,14 @@ static int look_for_dead(const struct sockaddr_un *a)
 
 /* What one that was killed left behind. */
 static int replace(int fd, const struct sockaddr_un *a, const struct unix_socket_access *access,
-		   int backlog)
+		   int backlog, struct unix_socket_name *ret)
 {
 	int r = look_for_dead(a);
 
 	/* It may have ended, and removed it, in the meantime. */
 	if (r == 0 && unlink(a->sun_path) < 0 && errno != ENOENT)
 		r = -errno;
-	return r < 0 ? r : bind_at(fd, a, access, backlog);
+	return r < 0 ? r : bind_at(fd, a, access, backlog, ret);
 }
 
 /* A turn takes moments. Who holds the folder for longer is none of us. */
@@ -103,9 +127,9 @@ static int replace(int fd, const struct sockaddr_un *a, const struct unix_socket
 #define TURN_STEP_MS 5
 
 /*
- * The turn to make a socket in the folder of path: else two of us, at the same moment, could each
- * find that nobody listens there, and one take the other's name away. To be closed; -1 without a
- * turn, which is no reason not to serve.
+ * The turn to make a socket in the folder of path, or to remove one: else two of us, at the same
+ * moment, could each find that nobody listens there, and one take the other's name away. To be
+ * closed; -1 without a turn, which is no reason not to serve.
  */
 static int take_turn(const char *path)
 {
@@ -126,9 +150,11 @@ static int take_turn(const char *path)
 	return fd;
 }
 
-int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog)
+int unix_socket_listen(const char *path, const struct unix_socket_access *access, int backlog,
+		       struct unix_socket_name *ret)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct unix_socket_name name = { .path = "" };
 	struct stat st;
 	int fd, turn, r;
 
@@ -139,16 +165,26 @@ int unix_socket_listen(const char *path, const struct unix_socket_access *access
 	if (fd < 0)
 		return -errno;
 	turn = take_turn(path);
-	r = bind_at(fd, &a, access, backlog);
+	r = bind_at(fd, &a, access, backlog, &name);
 	if (r == -EADDRINUSE && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
 		r = -EEXIST;
 	if (r == -EADDRINUSE)
-		r = replace(fd, &a, access, backlog);
+		r = replace(fd, &a, access, backlog, &name);
 	if (turn >= 0)
 		(void)close(turn);
 	if (r < 0) {
 		(void)close(fd);
 		return r;
 	}
+	*ret = name;
 	return fd;
+}
+
+void unix_socket_remove(const struct unix_socket_name *name)
+{
+	int turn = name->path[0] ? take_turn(name->path) : -1;
+
+	remove_name(name);
+	if (turn >= 0)
+		(void)close(turn);
 }

@@ -205,7 +205,8 @@ static void file_has_the_mode_whatever_the_umask(void **state)
 	(void)snprintf(path, sizeof(path), "%s/s", dir);
 	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
 		struct unix_socket_access access = { modes[i], (uid_t)-1, getegid() };
-		int fd = unix_socket_listen(path, &access, 5);
+		struct unix_socket_name name;
+		int fd = unix_socket_listen(path, &access, 5, &name);
 
 		assert_true(fd >= 0);
 		assert_int_equal(stat(path, &st), 0);
@@ -222,6 +223,7 @@ static void file_has_the_mode_whatever_the_umask(void **state)
 static void file_that_cannot_be_given_away_is_not_left(void **state)
 {
 	struct unix_socket_access access = { 0600, OTHER, (gid_t)-1 };
+	struct unix_socket_name name;
 	char dir[] = "/tmp/rbdcrypt-peers.XXXXXX", path[64];
 	struct stat st;
 	int fd;
@@ -229,7 +231,7 @@ static void file_that_cannot_be_given_away_is_not_left(void **state)
 	(void)state;
 	assert_non_null(mkdtemp(dir));
 	(void)snprintf(path, sizeof(path), "%s/s", dir);
-	fd = unix_socket_listen(path, &access, 5);
+	fd = unix_socket_listen(path, &access, 5, &name);
 	if (geteuid() == 0) {
 		assert_true(fd >= 0);
 		assert_int_equal(stat(path, &st), 0);

@@ -52,6 +52,13 @@ static int remove_place(void **state)
 	return 0;
 }
 
+static int listen_at(const struct place *p, int backlog)
+{
+	struct unix_socket_name name;
+
+	return unix_socket_listen(p->path, &ours, backlog, &name);
+}
+
 /* Clients still find the server that had the name first. */
 static void assert_served_by(const struct place *p, int server)
 {
@@ -74,11 +81,11 @@ static void assert_served_by(const struct place *p, int server)
 static void name_of_a_dead_server_is_taken_over(void **state)
 {
 	const struct place *p = *state;
-	int fd = unix_socket_listen(p->path, &ours, 5);
+	int fd = listen_at(p, 5);
 
 	assert_true(fd >= 0);
 	(void)close(fd);
-	fd = unix_socket_listen(p->path, &ours, 5);
+	fd = listen_at(p, 5);
 	assert_true(fd >= 0);
 	assert_served_by(p, fd);
 	(void)close(fd);
@@ -87,15 +94,15 @@ static void name_of_a_dead_server_is_taken_over(void **state)
 static void name_of_a_living_server_is_not(void **state)
 {
 	const struct place *p = *state;
-	int fd = unix_socket_listen(p->path, &ours, 1);
+	int fd = listen_at(p, 1);
 
 	assert_true(fd >= 0);
 	/* The queue of those who wait is full after a few. */
 	for (unsigned int i = 0; i < 5; i++)
-		assert_int_equal(unix_socket_listen(p->path, &ours, 1), -EADDRINUSE);
+		assert_int_equal(listen_at(p, 1), -EADDRINUSE);
 	(void)close(fd);
-	fd = unix_socket_listen(p->path, &ours, 5);
-	assert_int_equal(unix_socket_listen(p->path, &ours, 5), -EADDRINUSE);
+	fd = listen_at(p, 5);
+	assert_int_equal(listen_at(p, 5), -EADDRINUSE);
 	assert_served_by(p, fd);
 	(void)close(fd);
 }
@@ -111,7 +118,7 @@ static void name_of_a_server_of_another_kind_is_not(void **state)
 	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(listen(fd, 5), 0);
 	assert_int_equal(stat(p->path, &before), 0);
-	assert_int_equal(unix_socket_listen(p->path, &ours, 5), -EADDRINUSE);
+	assert_int_equal(listen_at(p, 5), -EADDRINUSE);
 	assert_int_equal(stat(p->path, &after), 0);
 	assert_int_equal(after.st_ino, before.st_ino);
 	(void)close(fd);
@@ -121,7 +128,7 @@ static void name_of_a_server_of_another_kind_is_not(void **state)
 static void name_is_not_taken_from_whom_nobody_could_ask(void **state)
 {
 	const struct place *p = *state;
-	int fd = unix_socket_listen(p->path, &ours, 5), r;
+	int fd = listen_at(p, 5), r;
 	struct rlimit old, tight;
 
 	assert_true(fd >= 0);
@@ -130,7 +137,7 @@ static void name_is_not_taken_from_whom_nobody_could_ask(void **state)
 		tight = old;
 		tight.rlim_cur = n;
 		assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
-		r = unix_socket_listen(p->path, &ours, 5);
+		r = listen_at(p, 5);
 		assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 		assert_true(r == -EMFILE || r == -EADDRINUSE);
 		assert_served_by(p, fd);
@@ -141,7 +148,7 @@ static void name_is_not_taken_from_whom_nobody_could_ask(void **state)
 static void name_is_not_taken_by_who_may_not_ask(void **state)
 {
 	const struct place *p = *state;
-	int fd = unix_socket_listen(p->path, &ours, 5), r;
+	int fd = listen_at(p, 5), r;
 	const uid_t us = geteuid();
 
 	assert_true(fd >= 0);
@@ -150,7 +157,7 @@ static void name_is_not_taken_by_who_may_not_ask(void **state)
 		assert_int_equal(chown(p->dir, OTHER, (gid_t)-1), 0);
 		assert_int_equal(seteuid(OTHER), 0);
 	}
-	r = unix_socket_listen(p->path, &ours, 5);
+	r = listen_at(p, 5);
 	assert_int_equal(seteuid(us), 0);
 	assert_int_equal(r, -EACCES);
 	assert_int_equal(chmod(p->path, 0600), 0);
@@ -166,9 +173,45 @@ static void what_is_no_socket_stays(void **state)
 
 	assert_true(fd >= 0);
 	(void)close(fd);
-	assert_int_equal(unix_socket_listen(p->path, &ours, 5), -EEXIST);
+	assert_int_equal(listen_at(p, 5), -EEXIST);
 	assert_int_equal(lstat(p->path, &st), 0);
 	assert_true(S_ISREG(st.st_mode));
+}
+
+static void name_goes_with_its_server(void **state)
+{
+	const struct place *p = *state;
+	const struct unix_socket_name none = { .path = "" };
+	struct unix_socket_name name;
+	int fd = unix_socket_listen(p->path, &ours, 5, &name);
+
+	assert_true(fd >= 0);
+	unix_socket_remove(&none);
+	assert_served_by(p, fd);
+	unix_socket_remove(&name);
+	assert_int_equal(access(p->path, F_OK), -1);
+	/* Once more is once too often, and harmless. */
+	unix_socket_remove(&name);
+	(void)close(fd);
+}
+
+/* Somebody has taken the first one's file away, and listens there now. */
+static void name_that_another_server_has_by_now_stays(void **state)
+{
+	const struct place *p = *state;
+	struct unix_socket_name name, other;
+	int fd = unix_socket_listen(p->path, &ours, 5, &name), second;
+
+	assert_true(fd >= 0);
+	assert_int_equal(unlink(p->path), 0);
+	second = unix_socket_listen(p->path, &ours, 5, &other);
+	assert_true(second >= 0);
+	unix_socket_remove(&name);
+	assert_served_by(p, second);
+	(void)close(fd);
+	unix_socket_remove(&other);
+	assert_int_equal(access(p->path, F_OK), -1);
+	(void)close(second);
 }
 
 int main(void)
@@ -181,6 +224,8 @@ int main(void)
 		TEST(name_is_not_taken_from_whom_nobody_could_ask),
 		TEST(name_is_not_taken_by_who_may_not_ask),
 		TEST(what_is_no_socket_stays),
+		TEST(name_goes_with_its_server),
+		TEST(name_that_another_server_has_by_now_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,7 +49,9 @@ static int teardown(void **state)
 
 static int make(void)
 {
-	return unix_socket_listen(path, &access_own, 4);
+	struct unix_socket_name name;
+
+	return unix_socket_listen(path, &access_own, 4, &name);
 }
 
 static bool is_served(void)
