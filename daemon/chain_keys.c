@@ -222,6 +222,21 @@ static int shared_with(const struct keys *k, unsigned int i)
 	return NONE;
 }
 
+/* How whoever has the passphrase finds out what is wrong with it. */
+static void hint_source(const struct keys *k, const char *source, struct fault *f)
+{
+	if (key_repeat(source) == KEY_ASKS)
+		fault_hint(f, "type it again, with an eye on the keyboard's layout");
+	else if (k->o->newline == NEWLINE_KEEP)
+		fault_hint(f, "--passphrase-newline=auto also tries it without a final newline");
+	else if (key_is_file(source))
+		fault_hint(f, "the file is used byte for byte; check it with 'cryptsetup open "
+			      "--test-passphrase --key-file'");
+	else
+		fault_hint(f, "what the source gives is used byte for byte; check it with "
+			      "'cryptsetup open --test-passphrase --key-file -'");
+}
+
 static int explain_wrong(const struct keys *k, unsigned int i, const int *fits, struct fault *f)
 {
 	const struct chain_options *o = k->o;
@@ -254,11 +269,8 @@ static int explain_wrong(const struct keys *k, unsigned int i, const int *fits, 
 			      "encryption-passphrase-file per layer, the image's own first");
 	else if (o->passphrase_files->n > 1 && k->tries_left > 0)
 		fault_hint(f, "none of the passphrase files opens it");
-	else if (o->newline == NEWLINE_KEEP)
-		fault_hint(f, "--passphrase-newline=auto also tries it without a final newline");
 	else
-		fault_hint(f, "the file is used byte for byte; check it with 'cryptsetup open "
-			      "--test-passphrase --key-file'");
+		hint_source(k, file, f);
 	return -EPERM;
 }
 

@@ -130,6 +130,11 @@ enum key_repeat key_repeat(const char *resolved)
 	return kind == &from_path && is_stream(resolved) ? KEY_ONCE : kind->repeat;
 }
 
+bool key_is_file(const char *resolved)
+{
+	return kind_of(resolved) == &from_path;
+}
+
 bool key_is_none(const char *source)
 {
 	return strcmp(source, no_source) == 0;

@@ -73,6 +73,9 @@ int key_check(const char *resolved, struct fault *f);
 
 enum key_repeat key_repeat(const char *resolved);
 
+/* Whether it is a path, and not something that gives bytes when asked. */
+bool key_is_file(const char *resolved);
+
 /* Whether it is "none": no passphrase at all, not even a default one. */
 bool key_is_none(const char *source);
 

@@ -52,6 +52,13 @@ a_program() { with "exec:/bin/cat '$T/key'"; }
 a_program_that_says_why() { refused 2 'ended with exit status 1: .*No such file' "exec:/bin/cat $T/none"; }
 a_program_that_hangs() { refused 6 'gave nothing in 1 seconds' 'exec:/bin/sleep 600' --key-timeout 1; }
 a_wrong_key_names_its_source() { refused 2 'layer 1.*No key available with the passphrase in exec:/bin/echo no' 'exec:/bin/echo no'; }
+# The hint fits where it came from.
+a_wrong_key_hints_at_its_source() {
+	printf wrong >bad && chmod 600 bad
+	refused 2 'No key available' bad && grep -q 'hint: the file is used byte for byte' err &&
+		refused 2 'No key available' 'exec:/bin/echo no' && grep -q 'hint: what the source gives is used' err &&
+		! grep -q 'hint: the file' err
+}
 a_credential() { CREDENTIALS_DIRECTORY=$T with cred:key; }
 a_credential_without_systemd() { refused 2 'no credential key, and systemd has passed us none' cred:key; }
 the_default_credential() {
@@ -136,7 +143,7 @@ but_not_for_ever() {
 	local shown rc=0
 	shown=$(typed $'one\n|two\n|correct horse\n' "$PROGRAM" serve --tries 2 --socket "$T/s" --encryption-passphrase-file ask: "file:$T/image") || rc=$?
 	echo "$rc $shown"
-	[[ $rc == 2 && $(grep -o 'Asked for' <<<"$shown" | wc -l) == 2 && $shown == *"No key available"* ]]
+	[[ $rc == 2 && $(grep -o 'Asked for' <<<"$shown" | wc -l) == 2 && $shown == *"No key available"*"type it again"* ]]
 }
 a_part_of_a_file() {
 	{ head -c 5000 /dev/zero; printf 'correct horse, battery'; } >part
@@ -199,8 +206,8 @@ an_encrypted_credential() {
 
 for c in a_path_from_where_the_user_is standard_input a_descriptor a_descriptor_that_was_not_passed \
 	a_substituted_process a_specifier an_unknown_specifier a_program a_program_that_says_why \
-	a_program_that_hangs a_wrong_key_names_its_source a_credential a_credential_without_systemd \
-	the_default_credential none_serves_the_raw_image a_socket a_file_for_everybody \
+	a_program_that_hangs a_wrong_key_names_its_source a_wrong_key_hints_at_its_source a_credential \
+	a_credential_without_systemd the_default_credential none_serves_the_raw_image a_socket a_file_for_everybody \
 	a_part_of_a_file a_part_is_checked_too somebody_at_the_terminal who_mistypes_is_asked_again \
 	but_not_for_ever somebody_who_gives_up; do
 	claim $c
