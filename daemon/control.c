@@ -32,6 +32,8 @@
 #include "unix_socket.h"
 
 #define CLIENTS_MAX 64
+/* Of those who are not trusted. */
+#define OTHERS_MAX 56
 #define MESSAGE_MAX (256u << 10)
 #define ROOM_MIN 4096u
 #define SWEEP_MS 1000
@@ -62,7 +64,7 @@ struct control {
 	struct acceptor acceptor;
 	struct watch sweep;
 	struct control_call *clients;
-	unsigned int n;
+	unsigned int n, n_others; /* all, and those who are not trusted */
 	bool is_sweeping;
 };
 
@@ -98,6 +100,7 @@ static void drop(struct control_call *c)
 		link = &(*link)->next;
 	*link = c->next;
 	control->n--;
+	control->n_others -= c->is_trusted ? 0 : 1;
 	loop_remove(control->o.loop, &c->watch);
 	if (c->is_under_way)
 		control->o.abandoned(control->o.arg, c);
@@ -321,15 +324,20 @@ static void on_client(struct watch *w)
 
 /* ---- new clients ---- */
 
-/* Places are few: who has said nothing for longest, and waits for nothing, makes room. */
-static bool make_room(struct control *control)
+/*
+ * Places are few: who has said nothing for longest, and waits for nothing, makes room; one of their
+ * own when those who are not trusted have all of theirs.
+ */
+static bool make_room(struct control *control, bool is_trusted)
 {
+	bool is_share_used = !is_trusted && control->n_others >= OTHERS_MAX;
 	struct control_call *oldest = NULL;
 
-	if (control->n < CLIENTS_MAX)
+	if (control->n < CLIENTS_MAX && !is_share_used)
 		return true;
 	for (struct control_call *c = control->clients; c; c = c->next)
-		if (!c->is_under_way && !c->out && (!oldest || c->since_ms < oldest->since_ms))
+		if (!c->is_under_way && !c->out && !(is_share_used && c->is_trusted) &&
+		    (!oldest || c->since_ms < oldest->since_ms))
 			oldest = c;
 	if (oldest)
 		drop(oldest);
@@ -346,7 +354,7 @@ static int add_client(struct control *control, int fd)
 		return r;
 	if (!peers_is_trusted(&peer) && !peers_is_in_group(fd, &peer, control->o.group))
 		return -EACCES;
-	if (!make_room(control))
+	if (!make_room(control, peers_is_trusted(&peer)))
 		return -EBUSY;
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -364,6 +372,7 @@ static int add_client(struct control *control, int fd)
 	c->next = control->clients;
 	control->clients = c;
 	control->n++;
+	control->n_others += c->is_trusted ? 0 : 1;
 	if (!control->is_sweeping)
 		timer_set(control->sweep.fd, SWEEP_MS);
 	control->is_sweeping = true;

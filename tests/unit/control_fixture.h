@@ -104,10 +104,10 @@ static inline void *run(void *arg)
 	return NULL;
 }
 
-static inline int start(void **state)
+static inline int start_for(gid_t group)
 {
 	struct control_options o = {
-		.run_dir = "/nowhere", .group = (gid_t)-1, .called = called, .abandoned = abandoned
+		.run_dir = "/nowhere", .group = group, .called = called, .abandoned = abandoned
 	};
 	struct fault f = { 0 };
 
@@ -129,6 +129,11 @@ static inline int start(void **state)
 	if (loop_add(d.loop, &d.quit) < 0)
 		return -1;
 	return -pthread_create(&d.thread, NULL, run, NULL);
+}
+
+static inline int start(void **state)
+{
+	return start_for((gid_t)-1);
 }
 
 static inline void end_loop(void)

@@ -5,6 +5,8 @@
 
 #include "control_fixture.h"
 
+#include <sys/syscall.h>
+
 /* ---- what a client can make us hold ---- */
 
 /* {"method":"a.B","parameters":{"x":[{},{},...]}} with n of them. */
@@ -165,6 +167,86 @@ static void who_is_half_way_for_too_long_is_cut(void **state)
 		(void)close((int[]){ writer, reader, silent, waiting }[i]);
 }
 
+/* ---- who takes all places ---- */
+
+#define OTHER 65534
+#define PLACES 64
+#define SHARE 56 /* of members of the group */
+
+static bool has_called(void *arg)
+{
+	return atomic_load(&d.called) == *(unsigned int *)arg;
+}
+
+static int start_for_our_group(void **state)
+{
+	return start_for(getegid());
+}
+
+/* A member of the control group that is not root: this thread alone, not the daemon's. */
+static int dial_as_member(void)
+{
+	int fd;
+
+	assert_int_equal(syscall(SYS_setresuid, -1, OTHER, -1), 0);
+	fd = dial();
+	assert_int_equal(syscall(SYS_setresuid, -1, 0, -1), 0);
+	return fd;
+}
+
+static void members_of_the_group_leave_root_a_place(void **state)
+{
+	int members[PLACES], root[PLACES];
+
+	if (geteuid() != 0)
+		skip();
+	/* None takes its answer, so none has to make room. */
+	atomic_store(&d.answer_bytes, ANSWER);
+	for (unsigned int i = 0; i < PLACES; i++) {
+		members[i] = dial_as_member();
+		(void)send(members[i], CALL, sizeof(CALL), MSG_NOSIGNAL);
+		if (i < SHARE)
+			assert_true(rig_wait(has_called, &(unsigned int){ i + 1 }, 10000));
+	}
+	for (unsigned int i = SHARE; i < PLACES; i++)
+		assert_string_equal(answer(members[i]), "");
+	atomic_store(&d.answer_bytes, 0);
+	/* One place after the other, and also where idle ones of root have taken some. */
+	for (unsigned int i = 0; i < PLACES; i++) {
+		root[i] = dial();
+		send_text(root[i], CALL, sizeof(CALL));
+		assert_non_null(strstr(answer(root[i]), "\"fds\":0"));
+	}
+	for (unsigned int i = 0; i < PLACES; i++) {
+		(void)close(members[i]);
+		(void)close(root[i]);
+	}
+}
+
+static void idle_members_make_room_for_members_and_not_root(void **state)
+{
+	int root, members[PLACES], n_cut = 0;
+
+	if (geteuid() != 0)
+		skip();
+	root = dial();
+	send_text(root, CALL, sizeof(CALL));
+	assert_non_null(strstr(answer(root), "fds"));
+	for (unsigned int i = 0; i < PLACES; i++) {
+		members[i] = dial_as_member();
+		send_text(members[i], CALL, sizeof(CALL));
+		assert_non_null(strstr(answer(members[i]), "fds"));
+	}
+	send_text(root, CALL, sizeof(CALL));
+	assert_non_null(strstr(answer(root), "fds"));
+	for (unsigned int i = 0; i < PLACES; i++) {
+		n_cut += is_hung_up(members[i]);
+		(void)close(members[i]);
+	}
+	assert_int_equal(n_cut, PLACES - SHARE);
+	(void)close(root);
+}
+
 /* ---- no descriptor to spare ---- */
 
 static double processor_seconds(void)
@@ -207,12 +289,15 @@ static void without_descriptors_clients_wait_and_the_loop_sleeps(void **state)
 
 int main(void)
 {
+#define GROUP(name) cmocka_unit_test_setup_teardown(name, start_for_our_group, stop)
 	const struct CMUnitTest tests[] = {
 		TEST(a_message_of_too_many_values_is_cut),
 		TEST(what_stands_in_a_text_is_no_value),
 		TEST(clients_hold_no_more_than_they_sent),
 		TEST(a_call_under_way_holds_nothing_of_its_message),
 		TEST(who_is_half_way_for_too_long_is_cut),
+		GROUP(members_of_the_group_leave_root_a_place),
+		GROUP(idle_members_make_room_for_members_and_not_root),
 		TEST(without_descriptors_clients_wait_and_the_loop_sleeps),
 	};
 
