@@ -118,11 +118,22 @@ static void check_claim(struct dry_run *d, struct fault *f)
 	volume_state_done(&state);
 }
 
+/* Whether there are those who are to be let in. */
+static void check_access(struct dry_run *d, struct fault *f)
+{
+	struct unix_socket_access access;
+	struct peers *peers = NULL;
+
+	note(d, setup_access(d->options, &peers, &access, f), f);
+	(void)peers_free(peers);
+}
+
 static void survey(struct dry_run *d, struct fault *f)
 {
 	const struct chain_options *o = &d->chain_options;
 	struct plan *p = &d->plan;
 
+	check_access(d, f);
 	note(d, setup_open(&d->sources, o, &d->chain, f), f);
 	p->is_raw = d->sources.list.n == 0;
 	p->is_key_tested = d->options->is_key_tested && !p->is_raw;

@@ -9,7 +9,6 @@
 #include "mapping_private.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,27 +34,9 @@ static bool has_device(const struct mapping *m)
 
 /* ---- who may connect; first, because it costs nothing to find a wrong name ---- */
 
-static mode_t socket_mode(const struct options *o)
-{
-	if (o->socket_mode != UINT_MAX)
-		return o->socket_mode;
-	if (o->socket_group)
-		return 0660;
-	/* Where a list decides, whoever is on it must get that far. */
-	return o->allow_users.n + o->allow_groups.n > 0 ? 0666 : 0600;
-}
-
 static int start_peers(struct mapping *m, struct fault *f)
 {
-	const struct options *o = m->o.options;
-	int r = peers_new(&o->allow_users, &o->allow_groups, &m->peers, f);
-
-	m->access = (struct unix_socket_access){ socket_mode(o), (uid_t)-1, (gid_t)-1 };
-	if (r == 0 && o->socket_owner)
-		r = peers_find_user("--socket-owner", o->socket_owner, &m->access.owner, f);
-	if (r == 0 && o->socket_group)
-		r = peers_find_group("--socket-group", o->socket_group, &m->access.group, f);
-	return r;
+	return setup_access(m->o.options, &m->peers, &m->access, f);
 }
 
 static void stop_peers(struct mapping *m)

@@ -3,12 +3,13 @@
 
 /*
  * What a volume and a dry run do in the same way: connect as the user said, and turn options into
- * those of a chain. The thread of the volume, or of the command; owns nothing.
+ * those of a chain and of a socket. The thread of the volume, or of the command; owns nothing.
  */
 
 #include "setup.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,4 +104,27 @@ int setup_open(struct setup_sources *sources, const struct chain_options *o, str
 		return r;
 	fault_clear(f);
 	return chain_open(o, ret, f);
+}
+
+static mode_t socket_mode(const struct options *o)
+{
+	if (o->socket_mode != UINT_MAX)
+		return o->socket_mode;
+	if (o->socket_group)
+		return 0660;
+	/* Where a list decides, whoever is on it must get that far. */
+	return o->allow_users.n + o->allow_groups.n > 0 ? 0666 : 0600;
+}
+
+int setup_access(const struct options *o, struct peers **ret_peers,
+		 struct unix_socket_access *ret_access, struct fault *f)
+{
+	int r = peers_new(&o->allow_users, &o->allow_groups, ret_peers, f);
+
+	*ret_access = (struct unix_socket_access){ socket_mode(o), (uid_t)-1, (gid_t)-1 };
+	if (r == 0 && o->socket_owner)
+		r = peers_find_user("--socket-owner", o->socket_owner, &ret_access->owner, f);
+	if (r == 0 && o->socket_group)
+		r = peers_find_group("--socket-group", o->socket_group, &ret_access->group, f);
+	return r;
 }

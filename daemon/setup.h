@@ -7,6 +7,8 @@
 #include "chain.h"
 #include "clusters.h"
 #include "options.h"
+#include "peers.h"
+#include "unix_socket.h"
 
 /*
  * From the command line to what a volume is opened with. The volume's thread.
@@ -40,5 +42,12 @@ void setup_chain(const struct options *o, struct cluster *c, const struct image_
  */
 int setup_open(struct setup_sources *sources, const struct chain_options *o, struct chain *ret,
 	       struct fault *f);
+
+/*
+ * Who may connect (NULL: no list; the caller's, whatever is returned), and what the socket's file
+ * says, by the names that the user gave. 0 or -errno with the fault filled.
+ */
+int setup_access(const struct options *o, struct peers **ret_peers,
+		 struct unix_socket_access *ret_access, struct fault *f);
 
 #endif

@@ -119,6 +119,19 @@ list_and_file_both_have_to_agree() {
 }
 run_case list-and-file-both-have-to-agree list_and_file_both_have_to_agree
 
+# Who is to be let in but does not exist; the plan itself is shown all the same.
+dry_run_finds_wrong_names() {
+	local wrong
+	for wrong in "--allow-user nobody-has-this" "--allow-group nobody-has-this" \
+		"--socket-owner nobody-has-this" "--socket-group nobody-has-this"; do
+		# shellcheck disable=SC2086
+		"$PROGRAM" serve --dry-run --socket pub/s $wrong file:disk >plan 2>err && return 1
+		[[ $(head -n 1 err) == *"${wrong% *}"*nobody-has-this* ]] && grep '^layers: 1$' plan || return
+	done
+	"$PROGRAM" serve --dry-run --socket pub/s --allow-user games --socket-group 7005 file:disk | grep '^verdict: would work$'
+}
+run_case dry-run-finds-wrong-names dry_run_finds_wrong_names
+
 passed_socket_is_judged() {
 	type -P systemd-socket-activate >/dev/null || { echo "no systemd-socket-activate"; return 0; }
 	rm -f pub/s
