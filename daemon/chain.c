@@ -126,8 +126,8 @@ static int open_layers(const struct chain_options *o, struct chain *c, struct fa
 {
 	struct layer *layer = NULL;
 	unsigned int files = o->passphrase_files->n;
-	int r = o->note ? layer_open_any(o->cluster, o->spec, o->timeout_s, &layer, f)
-			: layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
+	int r = o->note ? layer_open_any(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f)
+			: layer_open(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f);
 
 	while (r == 0) {
 		r = add_layer(c, &layer);
@@ -189,7 +189,7 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 {
 	struct layer *layer = NULL;
 	unsigned char magic[6] = { 0 };
-	int r = layer_open(o->cluster, o->spec, o->timeout_s, &layer, f);
+	int r = layer_open(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f);
 
 	if (r == 0)
 		r = add_layer(c, &layer);

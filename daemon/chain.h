@@ -52,6 +52,8 @@ struct chain_options {
 	struct luks_limits limits;
 	enum xts_choice engine;
 	unsigned int timeout_s;
+	const struct interrupt
+		*interrupt; /* of waiting for the cluster; NULL: none. Outlives the chain. */
 	enum store_choice store;
 	bool is_without_lock; /* write without the exclusive-lock feature */
 	/*

@@ -32,6 +32,7 @@ struct loaded {
 struct key_check {
 	struct key_check_options o;
 	struct chain_options chain; /* o.chain's, with our own way to be interrupted, and */
+	struct interrupt interrupt;
 	struct image_spec spec; /* the image, if it is a file, by a path */
 	char *path; /* that still leads there when the daemon has left the folder */
 	struct loaded *loaded; /* n of them, as all below; the checker's while it runs */
@@ -301,6 +302,8 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 	k->chain.keys.arg = k;
 	k->chain.limits.is_interrupted = is_stopping;
 	k->chain.limits.arg = k;
+	k->interrupt = (struct interrupt){ is_stopping, k };
+	k->chain.interrupt = &k->interrupt;
 	k->xts = xts;
 	k->n = c->n;
 	k->errand.run = check;

@@ -57,6 +57,7 @@ static int start_chain(struct mapping *m, struct fault *f)
 	c->keys.arg = m->o.arg;
 	c->limits.is_interrupted = m->o.is_interrupted;
 	c->limits.arg = m->o.arg;
+	c->interrupt = &m->interrupt;
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
 	r = setup_open(&m->sources, c, &m->chain, f);
@@ -186,7 +187,7 @@ static int fence_dead(struct mapping *m, struct fault *f)
 	if (!m->state.dead_client[0])
 		return 0;
 	r = cluster_fence(m->o.cluster, m->state.dead_client,
-			  (unsigned int)m->o.options->open_timeout_s);
+			  (unsigned int)m->o.options->open_timeout_s, &m->interrupt);
 	/* Where we may not, the image's lock has to do. */
 	if (r == -EACCES || r == -EPERM || r == -EINVAL)
 		log_warning(m->spec,
@@ -194,7 +195,7 @@ static int fence_dead(struct mapping *m, struct fault *f)
 			    m->state.dead_client, strerror(-r));
 	else if (r < 0)
 		return fault_set(
-			f, r == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_CLUSTER, r,
+			f, r == -ETIMEDOUT || r == -EINTR ? EXIT_TIMED_OUT : EXIT_CLUSTER, r,
 			"%s: its last daemon died, and client %s is not blocklisted yet: %s",
 			m->spec, m->state.dead_client, strerror(-r));
 	else
@@ -545,6 +546,7 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 	if (!m)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a volume");
 	m->o = *o;
+	m->interrupt = (struct interrupt){ o->is_interrupted, o->arg };
 	m->index = -1;
 	m->end = MAPPING_DISCONNECT;
 	m->changed.fd = m->again.fd = -1;

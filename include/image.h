@@ -63,9 +63,10 @@ int cluster_address(struct cluster *c, char *buf, size_t len);
 /*
  * Keeps a client that is dead from having anything carried out that may still be under way, and
  * ends its watches, for an hour. Blocking, at most timeout_s. 0 or -errno; -EINVAL for our own
- * address and for one that is no client's.
+ * address and for one that is no client's; -EINTR soon after i, or NULL, was raised.
  */
-int cluster_fence(struct cluster *c, const char *address, unsigned int timeout_s);
+int cluster_fence(struct cluster *c, const char *address, unsigned int timeout_s,
+		  const struct interrupt *i);
 /* No image may be open. NULL is fine. Returns NULL. */
 struct cluster *cluster_free(struct cluster *c);
 
@@ -128,13 +129,15 @@ struct layer;
 /*
  * The image named by spec (its pool filled in), read-only. c is NULL for a file. Errors:
  * EXIT_NOT_FOUND (pool, namespace, image or snapshot; says which), EXIT_PASSPHRASE (no permission),
- * EXIT_TIMED_OUT. Refuses, as ENOTSUP: what layer_refusal() says.
+ * EXIT_TIMED_OUT. Refuses, as ENOTSUP: what layer_refusal() says. Once i (or NULL), which outlives
+ * the layer, is raised, whatever waits for the layer, its parents, or the image that
+ * store_open_librbd() opens by it, soon comes back with -EINTR.
  */
 int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
-	       struct layer **ret, struct fault *f);
+	       const struct interrupt *i, struct layer **ret, struct fault *f);
 /* The same, but also what must not be served; its parents too. layer_refusal() has the reasons. */
 int layer_open_any(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
-		   struct layer **ret, struct fault *f);
+		   const struct interrupt *i, struct layer **ret, struct fault *f);
 /*
  * The next reason from *at on why the layer must not be served, with the command that mends it:
  * -ENOTSUP (EXIT_SAFEGUARD); 0 when there is no more. Start with *at 0.

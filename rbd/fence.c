@@ -50,7 +50,8 @@ static void fence_free(void *arg)
 	free(c);
 }
 
-int cluster_fence(struct cluster *cluster, const char *address, unsigned int timeout_s)
+int cluster_fence(struct cluster *cluster, const char *address, unsigned int timeout_s,
+		  const struct interrupt *i)
 {
 	struct fence_call *c;
 	char own[128];
@@ -67,7 +68,7 @@ int cluster_fence(struct cluster *cluster, const char *address, unsigned int tim
 		return -ENOMEM;
 	c->cluster = cluster_ref(cluster);
 	(void)snprintf(c->address, sizeof(c->address), "%s", address);
-	r = limit_call(timeout_s, fence_run, fence_free, c, &is_late);
+	r = limit_call_unless(i, timeout_s, fence_run, fence_free, c, &is_late);
 	if (!is_late)
 		fence_free(c);
 	return r;

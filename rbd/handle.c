@@ -80,15 +80,8 @@ static void call_free(void *arg)
 	free(call);
 }
 
-int handle_call(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len)
-{
-	bool is_late;
-
-	return handle_call_late(h, timeout_s, fn, data, len, &is_late);
-}
-
-int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
-		     bool *ret_is_late)
+static int call_unless(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
+		       handle_fn fn, void *data, size_t len, bool *ret_is_late)
 {
 	struct call *call = malloc(sizeof(*call) + len);
 	int r;
@@ -99,13 +92,32 @@ int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, voi
 	call->handle = handle_ref(h);
 	call->fn = fn;
 	memcpy(call->data, data, len);
-	r = limit_call(timeout_s, call_run, call_free, call, ret_is_late);
+	r = limit_call_unless(i, timeout_s, call_run, call_free, call, ret_is_late);
 	if (*ret_is_late)
-		return -ETIMEDOUT;
+		return r;
 	if (r >= 0)
 		memcpy(data, call->data, len);
 	call_free(call);
 	return r;
+}
+
+int handle_call(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len)
+{
+	return handle_call_unless(h, NULL, timeout_s, fn, data, len);
+}
+
+int handle_call_unless(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
+		       handle_fn fn, void *data, size_t len)
+{
+	bool is_late;
+
+	return call_unless(h, i, timeout_s, fn, data, len, &is_late);
+}
+
+int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
+		     bool *ret_is_late)
+{
+	return call_unless(h, NULL, timeout_s, fn, data, len, ret_is_late);
 }
 
 /* ---- opening ---- */
@@ -277,7 +289,8 @@ static int explain_open(const struct place *p, enum open_step step, int error, c
 }
 
 int handle_open(struct cluster *c, const struct place *place, const char *subject,
-		unsigned int timeout_s, struct handle **ret, struct fault *f)
+		unsigned int timeout_s, const struct interrupt *i, struct handle **ret,
+		struct fault *f)
 {
 	struct open_call *o = open_new(c, place);
 	bool is_late;
@@ -285,7 +298,10 @@ int handle_open(struct cluster *c, const struct place *place, const char *subjec
 
 	if (!o)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "%s: out of memory", subject);
-	r = limit_call(timeout_s, open_run, open_free, o, &is_late);
+	r = limit_call_unless(i, timeout_s, open_run, open_free, o, &is_late);
+	if (is_late && r == -EINTR)
+		return fault_set(f, EXIT_TIMED_OUT, r, "%s: interrupted while it was opened",
+				 subject);
 	if (is_late)
 		return cluster_fault(f, -ETIMEDOUT, subject, "cannot open the image");
 	if (r < 0) {

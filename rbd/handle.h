@@ -43,11 +43,13 @@ struct place {
 };
 
 /*
- * Blocking, for at most timeout_s (0: for ever). The fault says which of pool, namespace,
- * image or snapshot is missing; subject is how the user calls it.
+ * Blocking, for at most timeout_s (0: for ever), and no longer than i (or NULL) is not raised,
+ * which is -EINTR (EXIT_TIMED_OUT). The fault says which of pool, namespace, image or snapshot is
+ * missing; subject is how the user calls it.
  */
 int handle_open(struct cluster *c, const struct place *place, const char *subject,
-		unsigned int timeout_s, struct handle **ret, struct fault *f);
+		unsigned int timeout_s, const struct interrupt *i, struct handle **ret,
+		struct fault *f);
 /* Lets go of it, and does not wait longer than timeout_s for the image to close. */
 struct handle *handle_close(struct handle *h, unsigned int timeout_s);
 
@@ -58,7 +60,10 @@ struct handle *handle_close(struct handle *h, unsigned int timeout_s);
  */
 typedef int (*handle_fn)(struct handle *h, void *data);
 int handle_call(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len);
-/* The same; tells fn's own -ETIMEDOUT from that of a call that is still running. */
+/* The same, and -EINTR soon after i, or NULL, was raised. */
+int handle_call_unless(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
+		       handle_fn fn, void *data, size_t len);
+/* The first; tells fn's own -ETIMEDOUT from that of a call that is still running. */
 int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
 		     bool *ret_is_late);
 

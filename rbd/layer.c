@@ -47,7 +47,7 @@ struct layer *layer_close(struct layer *l)
 	return NULL;
 }
 
-static struct layer *layer_new(struct cluster *c, unsigned int timeout_s)
+static struct layer *layer_new(struct cluster *c, unsigned int timeout_s, const struct interrupt *i)
 {
 	struct layer *l = calloc(1, sizeof(*l));
 
@@ -55,9 +55,23 @@ static struct layer *layer_new(struct cluster *c, unsigned int timeout_s)
 		return NULL;
 	l->file.fd = -1;
 	l->timeout_s = timeout_s;
+	l->interrupt = i;
 	l->cluster = c ? cluster_ref(c) : NULL;
 	l->info.snap_id = UINT64_MAX;
 	return l;
+}
+
+/* One limited call on the image. -EINTR as well. */
+static int call(const struct layer *l, handle_fn fn, void *data, size_t len)
+{
+	return handle_call_unless(l->handle, l->interrupt, l->timeout_s, fn, data, len);
+}
+
+static int call_fault(const struct layer *l, int error, const char *doing, struct fault *f)
+{
+	return error == -EINTR
+		       ? fault_set(f, EXIT_TIMED_OUT, error, "%s: interrupted", l->info.spec)
+		       : cluster_fault(f, error, l->info.spec, doing);
 }
 
 /* ---- files ---- */
@@ -201,10 +215,10 @@ static int learn(struct layer *l, bool is_parent, struct fault *f)
 {
 	struct facts facts = { .info = l->info, .has_settings = !is_parent };
 	unsigned int at = 0;
-	int r = handle_call(l->handle, l->timeout_s, fill_facts, &facts, sizeof(facts));
+	int r = call(l, fill_facts, &facts, sizeof(facts));
 
 	if (r < 0)
-		return cluster_fault(f, r, l->info.spec, "cannot read the image's metadata");
+		return call_fault(l, r, "cannot read the image's metadata", f);
 	name_it(&facts.info);
 	l->info = facts.info;
 	l->settings = facts.settings;
@@ -244,14 +258,14 @@ static int open_image(struct layer *l, const struct image_spec *spec, struct fau
 	(void)snprintf(info->snap, sizeof(info->snap), "%s", spec->snap ? spec->snap : "");
 	info->snap_id = spec->snap_id;
 	name_it(info);
-	r = handle_open(l->cluster, &place, info->spec, l->timeout_s, &l->handle, f);
+	r = handle_open(l->cluster, &place, info->spec, l->timeout_s, l->interrupt, &l->handle, f);
 	return r < 0 ? r : learn(l, false, f);
 }
 
 static int open_layer(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
-		      bool is_any, struct layer **ret, struct fault *f)
+		      const struct interrupt *i, bool is_any, struct layer **ret, struct fault *f)
 {
-	struct layer *l = layer_new(spec->is_file ? NULL : c, timeout_s);
+	struct layer *l = layer_new(spec->is_file ? NULL : c, timeout_s, i);
 	int r;
 
 	if (!l)
@@ -267,15 +281,15 @@ static int open_layer(struct cluster *c, const struct image_spec *spec, unsigned
 }
 
 int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
-	       struct layer **ret, struct fault *f)
+	       const struct interrupt *i, struct layer **ret, struct fault *f)
 {
-	return open_layer(c, spec, timeout_s, false, ret, f);
+	return open_layer(c, spec, timeout_s, i, false, ret, f);
 }
 
 int layer_open_any(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
-		   struct layer **ret, struct fault *f)
+		   const struct interrupt *i, struct layer **ret, struct fault *f)
 {
-	return open_layer(c, spec, timeout_s, true, ret, f);
+	return open_layer(c, spec, timeout_s, i, true, ret, f);
 }
 
 /* ---- the way up ---- */
@@ -309,13 +323,13 @@ int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 
 	if (!child->info.has_parent)
 		return -ENOENT;
-	l = layer_new(child->cluster, child->timeout_s);
+	l = layer_new(child->cluster, child->timeout_s, child->interrupt);
 	if (!l)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
 	l->is_any = child->is_any;
-	r = handle_call(child->handle, child->timeout_s, parent_place, &l->info, sizeof(l->info));
+	r = call(child, parent_place, &l->info, sizeof(l->info));
 	if (r < 0) {
-		cluster_fault(f, r, child->info.spec, "cannot find the parent");
+		call_fault(child, r, "cannot find the parent", f);
 		layer_close(l);
 		return r;
 	}
@@ -324,7 +338,8 @@ int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 	place.nspace = l->info.nspace;
 	place.image_id = l->info.image_id;
 	place.snap_id = l->info.snap_id;
-	r = handle_open(l->cluster, &place, l->info.spec, l->timeout_s, &l->handle, f);
+	r = handle_open(l->cluster, &place, l->info.spec, l->timeout_s, l->interrupt, &l->handle,
+			f);
 	if (r == 0)
 		r = learn(l, true, f);
 	if (r < 0) {
@@ -346,11 +361,11 @@ struct read_call {
 
 static int read_bytes(struct handle *h, void *data)
 {
-	struct read_call *call = data;
+	struct read_call *c = data;
 	ssize_t n;
 
-	for (size_t at = 0; at < call->len; at += (size_t)n) {
-		n = rbd_read(h->image, call->off + at, call->len - at, (char *)call->bytes + at);
+	for (size_t at = 0; at < c->len; at += (size_t)n) {
+		n = rbd_read(h->image, c->off + at, c->len - at, (char *)c->bytes + at);
 		if (n < 0)
 			return (int)n;
 		if (n == 0)
@@ -361,20 +376,19 @@ static int read_bytes(struct handle *h, void *data)
 
 static int read_image(struct layer *l, uint64_t off, unsigned char *buf, size_t len)
 {
-	struct read_call *call = malloc(sizeof(*call) + READ_CHUNK);
+	struct read_call *c = malloc(sizeof(*c) + READ_CHUNK);
 	int r = 0;
 
-	if (!call)
+	if (!c)
 		return -ENOMEM;
-	for (size_t at = 0; r == 0 && at < len; at += call->len) {
-		call->off = off + at;
-		call->len = len - at < READ_CHUNK ? len - at : READ_CHUNK;
-		r = handle_call(l->handle, l->timeout_s, read_bytes, call,
-				sizeof(*call) + call->len);
+	for (size_t at = 0; r == 0 && at < len; at += c->len) {
+		c->off = off + at;
+		c->len = len - at < READ_CHUNK ? len - at : READ_CHUNK;
+		r = call(l, read_bytes, c, sizeof(*c) + c->len);
 		if (r == 0)
-			memcpy(buf + at, call->bytes, call->len);
+			memcpy(buf + at, c->bytes, c->len);
 	}
-	free(call);
+	free(c);
 	return r;
 }
 

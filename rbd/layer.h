@@ -24,6 +24,7 @@ struct layer_settings {
 struct layer {
 	struct layer_info info;
 	unsigned int timeout_s;
+	const struct interrupt *interrupt; /* or NULL; outlives it */
 	struct cluster *cluster; /* one reference; NULL for a file */
 	struct handle *handle; /* one reference; NULL for a file */
 	struct file file; /* fd -1 for an image */

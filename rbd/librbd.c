@@ -254,9 +254,10 @@ static int start_watch(struct librbd_store *ls, const char *spec, struct fault *
 	return 0;
 }
 
-static int open_steps(struct librbd_store *ls, struct cluster *c, const struct layer_info *info,
-		      bool has_cache, const struct store_options *o, struct fault *f)
+static int open_steps(struct librbd_store *ls, struct cluster *c, const struct layer *l,
+		      const struct store_options *o, struct fault *f)
 {
+	const struct layer_info *info = layer_info(l);
 	struct place place = { .pool_id = info->pool_id,
 			       .nspace = info->nspace,
 			       .image_id = info->image_id,
@@ -269,11 +270,11 @@ static int open_steps(struct librbd_store *ls, struct cluster *c, const struct l
 	 * A write that librbd need not copy is answered when nobody has its buffer any more, and
 	 * the cache would keep that. Other images of this connection only become slower.
 	 */
-	if (has_cache)
+	if (l->settings.has_cache)
 		r = rados_conf_set(cluster_rados(c), "rbd_disable_zero_copy_writes", "true");
 	if (r < 0)
 		return cluster_fault(f, r, info->spec, "cannot set rbd_disable_zero_copy_writes");
-	r = handle_open(c, &place, info->spec, ls->timeout_s, &ls->handle, f);
+	r = handle_open(c, &place, info->spec, ls->timeout_s, l->interrupt, &ls->handle, f);
 	if (r == 0)
 		r = learn(ls, info->spec, f);
 	if (r == 0 && o->is_exclusive && !ls->is_read_only)
@@ -304,7 +305,7 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->tail = &ls->head;
 	(void)pthread_mutex_init(&ls->lock, NULL);
 	(void)pthread_cond_init(&ls->more, NULL);
-	r = open_steps(ls, c, info, l->settings.has_cache, o, f);
+	r = open_steps(ls, c, l, o, f);
 	if (r < 0) {
 		op_close(&ls->base);
 		return r;

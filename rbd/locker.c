@@ -151,7 +151,7 @@ int locker_is_alive(const struct locker_place *p, const struct locker *l)
 	struct alive_call c = { 0 };
 	struct handle *h;
 	struct fault f = { 0 };
-	int r = handle_open(p->cluster, &place, p->image_id, p->timeout_s, &h, &f);
+	int r = handle_open(p->cluster, &place, p->image_id, p->timeout_s, /* i */ NULL, &h, &f);
 
 	if (r < 0)
 		return r;
@@ -187,7 +187,7 @@ int locker_break(const struct locker_place *p, const struct locker *l, uint64_t 
 	/* An address without a nonce would be that of every client of the host. */
 	if (client == 0 || client == own_client || !strchr(address, '/'))
 		return -EINVAL;
-	r = cluster_fence(p->cluster, address, p->timeout_s);
+	r = cluster_fence(p->cluster, address, p->timeout_s, /* i */ NULL);
 	if (r < 0)
 		return r;
 	(void)snprintf(object, sizeof(object), "rbd_header.%s", p->image_id);

@@ -167,6 +167,27 @@ wedged_volume_holds_nobody() {
 }
 claim wedged-volume-holds-nobody wedged_volume_holds_nobody
 
+# Storage does not answer, so an image is being opened for as long as it may take; who is told to stop
+# then does so, with exit status 6.
+opening_is_interrupted() {
+	local pid rc=0 status=0 start
+	cluster_osd_pause "$T/cluster"
+	"$PROGRAM" serve --no-daemon --foreground --open-timeout 60 --socket b rbd/v0 >/dev/null 2>err &
+	pid=$!
+	cleanup_fn end "$pid"
+	# Connecting takes less.
+	sleep 2
+	start=$SECONDS
+	kill -TERM "$pid"
+	wait "$pid" || status=$?
+	cat err
+	echo "ended with $status after $((SECONDS - start)) s"
+	((status == 6 && SECONDS - start < 5)) && [[ ! -e b ]] && grep -q 'rbd/v0: interrupted' err || rc=1
+	cluster_osd_resume "$T/cluster"
+	nbd serve --socket b rbd/v0 && reads b && nbd unmap b && return "$rc"
+}
+claim opening-is-interrupted opening_is_interrupted
+
 # ---- a cluster that is away when the daemon starts ----
 
 waits() { nbd status --json | grep -F '"health"' | grep -qF 'waits: '; }

@@ -59,7 +59,7 @@ static int target_open(const char *text, const struct options *o, struct target 
 			r = cluster_connect(t->cluster, NULL, f);
 	}
 	if (r == 0)
-		r = layer_open(t->cluster, &spec, o->store.timeout_s, &t->layer, f);
+		r = layer_open(t->cluster, &spec, o->store.timeout_s, NULL, &t->layer, f);
 	if (r == 0)
 		r = spec.is_file ? store_open_file(t->layer, &o->store, &t->store, f)
 				 : store_open_librbd(t->cluster, t->layer, &o->store, &t->store, f);
@@ -173,7 +173,7 @@ static int cmd_info(const char *text, const struct options *o, struct fault *f)
 	if (r == 0 && !spec.is_file)
 		r = cluster_connect(t.cluster, NULL, f);
 	if (r == 0)
-		r = layer_open(t.cluster, &spec, o->store.timeout_s, &t.layer, f);
+		r = layer_open(t.cluster, &spec, o->store.timeout_s, NULL, &t.layer, f);
 	while (r == 0) {
 		print_layer(layer_info(t.layer));
 		r = layer_read(t.layer, 0, first, sizeof(first));

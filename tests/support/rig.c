@@ -88,7 +88,7 @@ static struct store *open_file_store(const struct rig_options *o)
 
 	(void)snprintf(text, sizeof(text), "file:%s", o->file);
 	assert(image_spec_parse(text, &spec, &f) == 0);
-	assert(layer_open(NULL, &spec, 0, &layer, &f) == 0);
+	assert(layer_open(NULL, &spec, 0, NULL, &layer, &f) == 0);
 	assert(store_open_file(layer, &so, &s, &f) == 0);
 	layer_close(layer);
 	image_spec_done(&spec);

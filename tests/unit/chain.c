@@ -220,7 +220,7 @@ static void make_heirs(struct setup *s, struct chain *c, unsigned int n)
 	for (unsigned int i = 0; i < n; i++) {
 		struct chain_layer *l = &c->layers[i];
 
-		assert_int_equal(layer_open(NULL, &s->spec, 0, &l->layer, &f), 0);
+		assert_int_equal(layer_open(NULL, &s->spec, 0, NULL, &l->layer, &f), 0);
 		l->layer->info.raw_size = SIZE;
 		l->layer->info.raw_overlap = i + 1 < n ? SIZE : 0;
 		l->layer->info.object_size = l->layer->info.stripe_period = 4 << 20;
@@ -301,7 +301,7 @@ static void make_pair(struct setup *s, struct chain *c, unsigned char child, uns
 		struct chain_layer *l = &c->layers[i];
 		unsigned char key = i == 0 ? child : parent;
 
-		assert_int_equal(layer_open(NULL, &s->spec, 0, &l->layer, &f), 0);
+		assert_int_equal(layer_open(NULL, &s->spec, 0, NULL, &l->layer, &f), 0);
 		l->is_encrypted = key != 0;
 		l->luks.data_offset = 1 << 20;
 		l->luks.sector_size = 4096;

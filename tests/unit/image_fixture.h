@@ -47,15 +47,21 @@ static inline int setup(void **state)
 	return new_cluster(60, &f);
 }
 
-static inline int open_layer(const char *text, unsigned int timeout_s, struct fault *f)
+static inline int open_layer_unless(const char *text, unsigned int timeout_s,
+				    const struct interrupt *i, struct fault *f)
 {
 	struct image_spec spec = IMAGE_SPEC_INIT;
 	int r = image_spec_parse(text, &spec, f);
 
 	if (r == 0)
-		r = layer_open(fx.cluster, &spec, timeout_s, &fx.layer, f);
+		r = layer_open(fx.cluster, &spec, timeout_s, i, &fx.layer, f);
 	image_spec_done(&spec);
 	return r;
+}
+
+static inline int open_layer(const char *text, unsigned int timeout_s, struct fault *f)
+{
+	return open_layer_unless(text, timeout_s, NULL, f);
 }
 
 static inline int open_store(const struct store_options *o, struct fault *f)

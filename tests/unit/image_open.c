@@ -5,6 +5,8 @@
 
 #include "image_fixture.h"
 
+#include "clock.h"
+
 /* Opens everything that there is, on a clone. */
 static int open_everything(struct fault *f)
 {
@@ -101,6 +103,51 @@ static void slow_calls_are_given_up_and_undone_later(void **state)
 	expect_all_closed();
 }
 
+static bool is_time(void *arg)
+{
+	return clock_ms() >= *(int64_t *)arg;
+}
+
+/* Whoever waits for a cluster that does not answer can be told to stop; with a time limit and
+ * without one. */
+static void slow_calls_are_left_by_who_is_told_to_stop(void **state)
+{
+	static const struct {
+		const char *name;
+		unsigned int timeout_s;
+		bool is_of_store;
+	} slow[] = {
+		{ "rbd_open_read_only", 60, false },
+		{ "rbd_open_read_only", 0, false },
+		{ "rbd_stat", 60, false },
+		{ "rbd_open_by_id", 60, true },
+	};
+	const struct store_options o = { .timeout_s = 60 };
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(slow) / sizeof(slow[0]); i++) {
+		int64_t start = clock_ms(), then = INT64_MAX;
+		const struct interrupt interrupt = { is_time, &then };
+		struct fault f = { 0 };
+		int r;
+
+		if (slow[i].is_of_store)
+			assert_int_equal(open_layer_unless("img", 60, &interrupt, &f), 0);
+		then = start + 300;
+		make_fail(slow[i].name, 0, 3);
+		r = slow[i].is_of_store
+			    ? open_store(&o, &f)
+			    : open_layer_unless("img", slow[i].timeout_s, &interrupt, &f);
+		assert_int_equal(r, -EINTR);
+		assert_int_equal(f.status, EXIT_TIMED_OUT);
+		assert_non_null(strstr(f.message, "interrupted"));
+		assert_true(clock_ms() - start < 2000);
+		make_fail("", 0, 0);
+	}
+	close_all();
+	expect_all_closed();
+}
+
 static void slow_connection_is_given_up_and_undone_later(void **state)
 {
 	struct fault f = { 0 };
@@ -180,7 +227,7 @@ static void missing_things_are_named(void **state)
 	make_fail("rbd_snap_set_by_id", -ENOENT, 0);
 	by_id.snap_id = 12;
 	assert_int_equal(image_spec_parse("img", &by_id, &f), 0);
-	assert_int_equal(layer_open(fx.cluster, &by_id, 60, &fx.layer, &f), -ENOENT);
+	assert_int_equal(layer_open(fx.cluster, &by_id, 60, NULL, &fx.layer, &f), -ENOENT);
 	assert_non_null(strstr(f.message, "no snapshot with id 12"));
 	image_spec_done(&by_id);
 }
@@ -274,7 +321,7 @@ static void every_reason_can_be_asked_for(void **state)
 	fake.cache = "true";
 	fake.cache_policy = "writeback";
 	assert_int_equal(image_spec_parse("rbd/img@s", &spec, &f), 0);
-	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, &fx.layer, &f), 0);
+	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, NULL, &fx.layer, &f), 0);
 	for (; layer_refusal(fx.layer, &at, &f) < 0; n++) {
 		/* No command changes a snapshot. */
 		assert_non_null(strstr(f.message, "rbd/img@s: "));
@@ -285,7 +332,7 @@ static void every_reason_can_be_asked_for(void **state)
 	fx.layer = layer_close(fx.layer);
 	/* Of the first format nothing more is asked. */
 	fake.is_old = 1;
-	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, &fx.layer, &f), 0);
+	assert_int_equal(layer_open_any(fx.cluster, &spec, 60, NULL, &fx.layer, &f), 0);
 	at = 0;
 	assert_int_equal(layer_refusal(fx.layer, &at, &f), -ENOTSUP);
 	assert_non_null(strstr(f.message, "format 1"));
@@ -381,6 +428,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(every_failure_of_opening_is_told_and_undone),
 		TEST(slow_calls_are_given_up_and_undone_later),
+		TEST(slow_calls_are_left_by_who_is_told_to_stop),
 		TEST(slow_connection_is_given_up_and_undone_later),
 		TEST(a_slow_watch_leaves_its_context_behind),
 		TEST(slow_close_does_not_wait),

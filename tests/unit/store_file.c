@@ -168,7 +168,7 @@ static int open_layer(const char *text, struct layer **ret, struct fault *f)
 	int r = image_spec_parse(text, &spec, f);
 
 	if (r == 0)
-		r = layer_open(NULL, &spec, 5, ret, f);
+		r = layer_open(NULL, &spec, 5, NULL, ret, f);
 	image_spec_done(&spec);
 	return r;
 }
