@@ -438,25 +438,12 @@ int client_start(struct options *o, const char *run_dir, struct fault *f)
 
 /* ---- unmap, detach ---- */
 
-int client_stop(const struct options *o, const char *run_dir, const struct volume_state *v,
-		struct fault *f)
+/* By name; on a connection, which it closes. */
+static int stop(const struct options *o, int fd, const char *name, struct fault *f)
 {
 	struct json_object *parameters = json_object_new_object(), *reply = NULL;
-	char name[1024];
-	int fd, r = connect_daemon(run_dir, &fd, f);
+	int r;
 
-	if (v->device >= 0)
-		(void)snprintf(name, sizeof(name), "/dev/nbd%d", v->device);
-	else if (v->socket[0])
-		text_copy(name, sizeof(name), v->socket);
-	else
-		volume_state_spec(v, name, sizeof(name));
-	if (r < 0) {
-		json_object_put(parameters);
-		return r == -ENOENT ? fault_set(f, EXIT_TIMED_OUT, r,
-						"the daemon that serves %s does not listen", name)
-				    : r;
-	}
 	if (parameters) {
 		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
 		(void)json_object_object_add(parameters, "force",
@@ -469,4 +456,31 @@ int client_stop(const struct options *o, const char *run_dir, const struct volum
 	json_object_put(reply);
 	(void)close(fd);
 	return r;
+}
+
+int client_stop(const struct options *o, const char *run_dir, const struct volume_state *v,
+		struct fault *f)
+{
+	char name[1024];
+	int fd, r = connect_daemon(run_dir, &fd, f);
+
+	if (v->device >= 0)
+		(void)snprintf(name, sizeof(name), "/dev/nbd%d", v->device);
+	else if (v->socket[0])
+		text_copy(name, sizeof(name), v->socket);
+	else
+		volume_state_spec(v, name, sizeof(name));
+	if (r == -ENOENT)
+		return fault_set(f, EXIT_TIMED_OUT, r, "the daemon that serves %s does not listen",
+				 name);
+	return r < 0 ? r : stop(o, fd, name, f);
+}
+
+int client_stop_starting(const struct options *o, const char *run_dir, const char *name,
+			 struct fault *f)
+{
+	struct fault unheard = { 0 };
+	int fd;
+
+	return connect_daemon(run_dir, &fd, &unheard) < 0 ? -ENOENT : stop(o, fd, name, f);
 }

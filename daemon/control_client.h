@@ -22,4 +22,11 @@ int client_start(struct options *o, const char *run_dir, struct fault *f);
 int client_stop(const struct options *o, const char *run_dir, const struct volume_state *v,
 		struct fault *f);
 
+/*
+ * The same of one that the run directory knows nothing of yet, by the name of its image. -ENOENT:
+ * nor does the daemon, or there is none that we may ask.
+ */
+int client_stop_starting(const struct options *o, const char *run_dir, const char *name,
+			 struct fault *f);
+
 #endif

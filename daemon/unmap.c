@@ -32,6 +32,7 @@
 #define STEP_MS 20
 /* Finding who uses a device means looking at every process. */
 #define WAIT_STEP_MS 100
+#define NAME_BYTES 4096
 /* A process without volumes ends within moments, unless the cluster does not let it go. */
 #define EXIT_MS 5000
 
@@ -45,14 +46,13 @@ static int to_ms(int timeout_s)
 
 /*
  * *ret points into l, or is NULL for a device that the kernel knows and the run directory does not.
- * *ret_index: its device, -1 for a socket.
+ * *ret_index: its device, -1 for a socket. name: what the user calls it.
  */
-static int find(struct options *o, const struct state_list *l, const struct volume_state **ret,
-		int *ret_index, struct fault *f)
+static int find(struct options *o, const struct state_list *l, char name[NAME_BYTES],
+		const struct volume_state **ret, int *ret_index, struct fault *f)
 {
 	struct nbd_sysfs kernel;
-	char name[4096];
-	int r = operand_name(o, name, sizeof(name), f);
+	int r = operand_name(o, name, NAME_BYTES, f);
 
 	*ret = NULL;
 	if (r < 0)
@@ -334,16 +334,34 @@ static bool is_asked_for(const struct options *o, const struct volume_state *v)
 	return !o->is_private && v && v->is_hosted && volume_is_alive(v);
 }
 
+/*
+ * Nobody knows it but perhaps the host's daemon: before a volume has connected to its cluster, it
+ * has no state file. *f says that it is not mapped, and goes on to do so if the daemon does.
+ */
+static int end_starting(const struct options *o, const char *run_dir, const char *name,
+			struct fault *f)
+{
+	struct fault answer = { 0 };
+	int r = client_stop_starting(o, run_dir, name, &answer);
+
+	if (r != -ENOENT)
+		*f = answer;
+	return r;
+}
+
 int unmap_run(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
 	struct lookup l;
+	char name[NAME_BYTES];
 	int index, r = lookup_open(o, &l, f);
 
 	if (r < 0)
 		return r;
-	r = find(o, &l.list, &v, &index, f);
-	if (r == 0 && is_asked_for(o, v)) {
+	r = find(o, &l.list, name, &v, &index, f);
+	if (r == -ENOENT && name[0] && !o->is_private) {
+		r = end_starting(o, l.run_dir, name, f);
+	} else if (r == 0 && is_asked_for(o, v)) {
 		r = client_stop(o, l.run_dir, v, f);
 	} else if (r == 0 && index >= 0) {
 		r = unmap_device(o, l.run_dir, v, index, f);
@@ -362,11 +380,12 @@ int detach_run(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
 	struct lookup l;
+	char name[NAME_BYTES];
 	int index, r = lookup_open(o, &l, f);
 
 	if (r < 0)
 		return r;
-	r = find(o, &l.list, &v, &index, f);
+	r = find(o, &l.list, name, &v, &index, f);
 	if (r == 0 && index < 0)
 		r = fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
 			      o->operand);
@@ -388,11 +407,12 @@ int unmap_check(struct options *o, struct fault *f)
 {
 	const struct volume_state *v;
 	struct lookup l;
+	char name[NAME_BYTES];
 	int index, r = lookup_open(o, &l, f);
 
 	if (r < 0)
 		return r;
-	r = find(o, &l.list, &v, &index, f);
+	r = find(o, &l.list, name, &v, &index, f);
 	if (r == 0 && v)
 		r = check_keys(o, l.run_dir, v, f);
 	lookup_done(&l);

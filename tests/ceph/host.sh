@@ -188,6 +188,27 @@ opening_is_interrupted() {
 }
 claim opening-is-interrupted opening_is_interrupted
 
+# The same in the daemon, which has no state file of it yet: unmap knows it, and whoever waits is told.
+unmap_ends_what_is_being_opened() {
+	local pid rc=0 status=0 start
+	nbd unmap rbd/v0
+	[[ $? == 4 ]] || return
+	cluster_osd_pause "$T/cluster"
+	"$PROGRAM" serve --open-timeout 60 --socket b rbd/v0 >/dev/null 2>err &
+	pid=$!
+	cleanup_fn end "$pid"
+	sleep 2
+	start=$SECONDS
+	nbd unmap --image v0 --pool rbd || rc=1
+	wait "$pid" || status=$?
+	cat err
+	echo "ended with $status after $((SECONDS - start)) s"
+	((status == 6 && SECONDS - start < 5)) && [[ ! -e b ]] || rc=1
+	cluster_osd_resume "$T/cluster"
+	nbd serve --socket b rbd/v0 && reads b && nbd unmap b && return "$rc"
+}
+claim unmap-ends-what-is-being-opened unmap_ends_what_is_being_opened
+
 # ---- a cluster that is away when the daemon starts ----
 
 waits() { nbd status --json | grep -F '"health"' | grep -qF 'waits: '; }
