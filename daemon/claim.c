@@ -14,6 +14,7 @@
 
 #include "nbdctl.h"
 #include "text.h"
+#include "unfenced.h"
 
 void claim_identity(const struct volume_state *s, char *buf, size_t len)
 {
@@ -183,18 +184,6 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 	return r;
 }
 
-void claim_forget(const char *run_dir, int index)
-{
-	struct state_list l;
-
-	if (state_list(run_dir, &l, NULL) < 0)
-		return;
-	for (unsigned int i = 0; i < l.n; i++)
-		if (l.volumes[i].device == index && !volume_is_alive(&l.volumes[i]))
-			(void)state_remove(run_dir, l.volumes[i].key);
-	state_list_done(&l);
-}
-
 /* A daemon has one client for all its volumes, so it may be alive for another of them. */
 static bool is_client_alive(const struct state_list *l, const char *client)
 {
@@ -215,21 +204,96 @@ static const char *client_left(const struct state_list *l, const struct volume_s
 	return v->status == VOLUME_DETACHED || is_client_alive(l, v->client) ? "" : v->client;
 }
 
-void claim_dead_client(const char *run_dir, struct volume_state *mine)
+int claim_remove_dead(const char *run_dir, const struct volume_state *v)
+{
+	char left[sizeof(v->dead_client)], id[600], *save = NULL;
+	struct state_list l;
+	int r = state_list(run_dir, &l, NULL);
+
+	if (r < 0)
+		return r;
+	text_copy(left, sizeof(left), client_left(&l, v));
+	state_list_done(&l);
+	claim_identity(v, id, sizeof(id));
+	/* Before the file goes: whoever maps the image now finds one or the other. */
+	for (char *c = strtok_r(left, " ", &save); r == 0 && c; c = strtok_r(NULL, " ", &save))
+		r = unfenced_note(run_dir, id, c);
+	return r < 0 ? r : state_remove(run_dir, v->key);
+}
+
+void claim_forget(const char *run_dir, int index)
+{
+	struct state_list l;
+
+	if (state_list(run_dir, &l, NULL) < 0)
+		return;
+	for (unsigned int i = 0; i < l.n; i++)
+		if (l.volumes[i].device == index && !volume_is_alive(&l.volumes[i]))
+			(void)claim_remove_dead(run_dir, &l.volumes[i]);
+	state_list_done(&l);
+}
+
+static bool has_word(const char *list, const char *word, size_t len)
+{
+	for (size_t n; *list; list += n) {
+		list += strspn(list, " ");
+		n = strcspn(list, " ");
+		if (n == len && memcmp(list, word, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Each of one or more. What there is no room for stays where it was found. */
+static void add_clients(void *arg, const char *clients)
+{
+	struct volume_state *mine = arg;
+
+	for (size_t n; *clients; clients += n) {
+		size_t used = strlen(mine->dead_client);
+
+		clients += strspn(clients, " ");
+		n = strcspn(clients, " ");
+		if (n > 0 && used + n + 2 <= sizeof(mine->dead_client) &&
+		    !has_word(mine->dead_client, clients, n))
+			(void)snprintf(mine->dead_client + used, sizeof(mine->dead_client) - used,
+				       "%s%.*s", used > 0 ? " " : "", (int)n, clients);
+	}
+}
+
+bool claim_dead_client(const char *run_dir, struct volume_state *mine)
 {
 	struct state_list l;
 	char id[600], other_id[600];
+	bool is_own = false;
 
 	mine->dead_client[0] = '\0';
 	if (mine->is_read_only || state_list(run_dir, &l, NULL) < 0)
-		return;
+		return false;
 	claim_identity(mine, id, sizeof(id));
-	for (unsigned int i = 0; i < l.n && !mine->dead_client[0]; i++) {
+	for (unsigned int i = 0; i < l.n; i++) {
 		const struct volume_state *v = &l.volumes[i];
+		const char *left = client_left(&l, v);
 
 		claim_identity(v, other_id, sizeof(other_id));
-		if (strcmp(other_id, id) == 0 && strcmp(v->fsid, mine->fsid) == 0)
-			text_copy(mine->dead_client, sizeof(mine->dead_client), client_left(&l, v));
+		if (strcmp(other_id, id) != 0 || strcmp(v->fsid, mine->fsid) != 0)
+			continue;
+		add_clients(mine, left);
+		is_own = is_own || (left[0] && strcmp(v->key, mine->key) == 0);
 	}
 	state_list_done(&l);
+	unfenced_each(run_dir, id, add_clients, mine);
+	return is_own;
+}
+
+void claim_client_fenced(const char *run_dir, struct volume_state *mine)
+{
+	size_t n = strcspn(mine->dead_client, " "), all = strlen(mine->dead_client);
+	char id[600], client[sizeof(mine->dead_client)];
+
+	claim_identity(mine, id, sizeof(id));
+	(void)snprintf(client, sizeof(client), "%.*s", (int)n, mine->dead_client);
+	unfenced_forget(run_dir, id, client);
+	n += strspn(mine->dead_client + n, " ");
+	memmove(mine->dead_client, mine->dead_client + n, all - n + 1);
 }

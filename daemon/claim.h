@@ -4,6 +4,7 @@
 #ifndef DAEMON_CLAIM_H
 #define DAEMON_CLAIM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "fault.h"
@@ -37,13 +38,23 @@ int claim_check_start(const char *run_dir, const struct volume_state *mine, cons
 int claim_check_attach(const char *run_dir, struct volume_state *mine, const char *spec,
 		       struct fault *f);
 
-/* The device is ours now: what dead owners left behind about it goes. */
+/*
+ * Removes the state file of an owner that died. Whom it leaves, the next to write the image still
+ * has to shut out, and will find. -EBUSY if it lives; -errno, and the file stays.
+ */
+int claim_remove_dead(const char *run_dir, const struct volume_state *v);
+
+/* The device is ours now: what dead owners left behind about it goes, as above. */
 void claim_forget(const char *run_dir, int index);
 
 /*
- * Fills in the dead_client of mine: the address of the client that wrote the same image for an
- * owner that died, and that nobody has shut out yet; "" where none is known.
+ * Fills in the dead_client of mine: the addresses of the clients that wrote the same image for
+ * owners that died, and that nobody has shut out yet; "" where none is known. Whether the state
+ * file of mine's key says so of one, too, which mine has to go on saying.
  */
-void claim_dead_client(const char *run_dir, struct volume_state *mine);
+bool claim_dead_client(const char *run_dir, struct volume_state *mine);
+
+/* The first of them is shut out. */
+void claim_client_fenced(const char *run_dir, struct volume_state *mine);
 
 #endif

@@ -144,7 +144,7 @@ static int start_claim(struct mapping *m, struct fault *f)
 	}
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
-		claim_dead_client(m->o.run_dir, &m->state);
+		m->is_after_dead = claim_dead_client(m->o.run_dir, &m->state);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
@@ -156,15 +156,17 @@ static void stop_claim(struct mapping *m)
 {
 	bool is_kept = m->state.status == VOLUME_DETACHED;
 	bool is_awaited = m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m));
+	/* Others that are to be shut out have files of their own. */
+	bool is_after_dead = m->is_after_dead && m->state.dead_client[0];
 
 	/*
 	 * A start that failed took over what said that somebody waits, or whom the next one has to
 	 * shut out, and gives it back.
 	 */
-	if (m->state_file && (is_awaited || (m->state.dead_client[0] && is_alone(m))) &&
+	if (m->state_file && (is_awaited || (is_after_dead && is_alone(m))) &&
 	    m->state.status == VOLUME_STARTING) {
 		/* Without its lock that says: dead, and not to be trusted yet. */
-		m->state.status = m->state.dead_client[0] ? VOLUME_MAPPED : VOLUME_DETACHED;
+		m->state.status = is_after_dead ? VOLUME_MAPPED : VOLUME_DETACHED;
 		text_copy(m->state.handed_over, sizeof(m->state.handed_over), m->handed_over);
 		(void)state_update(m->state_file, &m->state);
 		is_kept = true;
@@ -175,34 +177,46 @@ static void stop_claim(struct mapping *m)
 
 /* ---- store and volume ---- */
 
-/*
- * An owner of this image that died on this host may have left writes on their way to the OSDs; they
- * must not land after ours, and its watch and lock must not keep us waiting for half a minute.
- */
-static int fence_dead(struct mapping *m, struct fault *f)
+static int fence(struct mapping *m, const char *client, struct fault *f)
 {
 	const struct event_about about = event_about_image(m->spec, m->o.spec, m->state.device);
-	int r;
+	int r = cluster_fence(m->o.cluster, client, (unsigned int)m->o.options->open_timeout_s,
+			      &m->interrupt);
 
-	if (!m->state.dead_client[0])
-		return 0;
-	r = cluster_fence(m->o.cluster, m->state.dead_client,
-			  (unsigned int)m->o.options->open_timeout_s, &m->interrupt);
 	/* Where we may not, the image's lock has to do. */
 	if (r == -EACCES || r == -EPERM || r == -EINVAL)
 		log_warning(m->spec,
-			    "its last daemon died, and client %s cannot be blocklisted: %s",
-			    m->state.dead_client, strerror(-r));
+			    "its last daemon died, and client %s cannot be blocklisted: %s", client,
+			    strerror(-r));
 	else if (r < 0)
 		return fault_set(
 			f, r == -ETIMEDOUT || r == -EINTR ? EXIT_TIMED_OUT : EXIT_CLUSTER, r,
 			"%s: its last daemon died, and client %s is not blocklisted yet: %s",
-			m->spec, m->state.dead_client, strerror(-r));
+			m->spec, client, strerror(-r));
 	else
 		event_log(EVENT_CLIENT_FENCED, &about,
-			  "its last daemon died: client %s is blocklisted", m->state.dead_client);
-	m->state.dead_client[0] = '\0';
+			  "its last daemon died: client %s is blocklisted", client);
 	return 0;
+}
+
+/*
+ * Owners of this image that died on this host may have left writes on their way to the OSDs; they
+ * must not land after ours, and their watches and locks must not keep us waiting for half a minute.
+ */
+static int fence_dead(struct mapping *m, struct fault *f)
+{
+	int r = 0;
+
+	while (r == 0 && m->state.dead_client[0]) {
+		char client[sizeof(m->state.dead_client)];
+
+		text_copy(client, sizeof(client), m->state.dead_client);
+		client[strcspn(client, " ")] = '\0';
+		r = fence(m, client, f);
+		if (r == 0)
+			claim_client_fenced(m->o.run_dir, &m->state);
+	}
+	return r;
 }
 
 static int start_store(struct mapping *m, struct fault *f)

@@ -72,8 +72,9 @@ struct volume_state {
 	char lock[16], lock_owner[128], lock_reason[160];
 	uint64_t lock_seen;
 	char client[128]; /* the address of the cluster's client that writes for it, or "" */
-	char dead_client[128]; /* that of its last owner, who died, while it is not shut out; or ""
-				*/
+	/* Those of its last owners, who died, while they are not shut out, with blanks between; or
+	 * "" */
+	char dead_client[1024];
 	uint64_t inline_threshold; /* bytes; SIZE_MAX: nothing is handed to the workers */
 	char health[256]; /* "" while all is well, else what is wrong */
 

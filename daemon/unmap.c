@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "claim.h"
 #include "control_client.h"
 #include "guard_socket.h"
 #include "lookup.h"
@@ -292,7 +293,7 @@ static int disconnect(const struct options *o, const char *run_dir, const struct
 /* What a dead owner left. */
 static int remove_dead(const char *run_dir, const struct volume_state *v, struct fault *f)
 {
-	int r = state_remove(run_dir, v->key);
+	int r = claim_remove_dead(run_dir, v);
 	char spec[1024];
 
 	volume_state_spec(v, spec, sizeof(spec));
@@ -319,7 +320,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	if (r == 0 && is_served)
 		r = wait_owner(run_dir, v, owner, o->reattach_timeout_s, f);
 	else if (r == 0 && v)
-		(void)state_remove(run_dir, v->key);
+		(void)claim_remove_dead(run_dir, v);
 	if (owner >= 0)
 		(void)close(owner);
 	/* Forced: whoever has it open keeps the number, not the data. */

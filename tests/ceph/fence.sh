@@ -51,6 +51,22 @@ for store in librbd rados; do
 	check "$store: unmapped again" "$PROGRAM" unmap rbd/image
 done
 
+# ---- unmapped before it is mapped again, by who only knows that the daemon is gone ----
+
+serve || fail "cannot serve"
+check "written before another kill" io 'write -P 0x33 0 64k' wrote
+kill -9 "$(pgrep -f "serve --socket $T/s")"
+n=$((n + 1))
+check "what the dead one left is unmapped" "$PROGRAM" unmap rbd/image
+check "and is listed no more" test "$("$PROGRAM" list --all --json)" = '[]'
+check "served after that" serve
+check "the dead client is blocklisted then" fenced $n
+check "and forgotten" test -z "$(find "$T/run" -name '*.client')"
+check "unmapped in order" "$PROGRAM" unmap rbd/image
+check "served once more" serve
+check "nobody else is blocklisted after that" test "$(blocked)" -eq $n
+check "and unmapped" "$PROGRAM" unmap rbd/image
+
 # ---- a start that fails in between; nothing but this list keeps the dead out of such an image ----
 
 truncate -s 24M "$T/luks" && printf secret >"$T/key" && printf wrong >"$T/other" &&
@@ -83,6 +99,14 @@ check "without blocklisting its client nobody else serves" is_not_served
 check "with it, one does" serve_luks "$T/key"
 check "and has blocklisted the client" fenced $n
 check "unmapped at the end" "$PROGRAM" unmap rbd/luks
+check "a daemon dies once more" dies_at_once
+n=$((n + 1))
+check "and is unmapped" "$PROGRAM" unmap rbd/luks
+check "nobody serves then either without blocklisting it" is_not_served
+check "which leaves nothing in the list" test "$("$PROGRAM" list --all --json)" = '[]'
+check "nor the client forgotten" serve_luks "$T/key"
+check "which is blocklisted" fenced $n
+check "and the image unmapped" "$PROGRAM" unmap rbd/luks
 
 # ---- with Ceph's cache, which an image can insist on, an answered write is stored all the same ----
 

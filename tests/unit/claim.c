@@ -16,6 +16,7 @@
 
 #define DEAD "10.0.0.1:0/1"
 #define OTHER "10.0.0.1:0/2"
+#define THIRD "10.0.0.1:0/3"
 
 static void fill_image(struct volume_state *v, const char *image_id)
 {
@@ -28,15 +29,21 @@ static void fill_image(struct volume_state *v, const char *image_id)
 	v->pool_id = 2;
 }
 
-/* The file of an owner that is gone. */
-static void leave(const char *image_id, enum volume_status status, const char *client)
+/* The file of an owner that is gone, of one of several mappings of an image. */
+static void leave_as(const char *key, const char *image_id, enum volume_status status,
+		     const char *client)
 {
 	struct volume_state v;
 
 	fill_image(&v, image_id);
 	v.status = status;
 	strcpy(v.client, client);
-	(void)state_release(claim(image_id, &v), /* is_removed */ false);
+	(void)state_release(claim(key, &v), /* is_removed */ false);
+}
+
+static void leave(const char *image_id, enum volume_status status, const char *client)
+{
+	leave_as(image_id, image_id, status, client);
 }
 
 static const char *dead_client_of(const char *image_id)
@@ -45,7 +52,7 @@ static const char *dead_client_of(const char *image_id)
 
 	fill_image(&mine, image_id);
 	strcpy(mine.dead_client, "a leftover");
-	claim_dead_client(dir, &mine);
+	(void)claim_dead_client(dir, &mine);
 	return mine.dead_client;
 }
 
@@ -127,6 +134,127 @@ static void readers_shut_nobody_out(void **state)
 	assert_string_equal(v.dead_client, "");
 }
 
+/* ---- whose state file is gone ---- */
+
+/* As unmap does, after an owner was killed. */
+static void unmap_dead(const char *key)
+{
+	struct state_list l;
+
+	assert_int_equal(state_list(dir, &l, NULL), 0);
+	for (unsigned int i = 0; i < l.n; i++)
+		if (strcmp(l.volumes[i].key, key) == 0)
+			assert_int_equal(claim_remove_dead(dir, &l.volumes[i]), 0);
+	state_list_done(&l);
+}
+
+static unsigned int n_files(const char *suffix)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	unsigned int n = 0;
+
+	while ((e = readdir(d)))
+		n += strstr(e->d_name, suffix) != NULL;
+	(void)closedir(d);
+	return n;
+}
+
+static void whoever_was_unmapped_is_still_to_be_shut_out(void **state)
+{
+	struct volume_state v;
+
+	leave("a", VOLUME_MAPPED, DEAD);
+	leave("b", VOLUME_MAPPED, OTHER);
+	unmap_dead("a");
+	assert_int_equal(n_files(".json"), 1);
+	assert_string_equal(dead_client_of("a"), DEAD);
+	assert_string_equal(dead_client_of("b"), OTHER);
+	/* Until somebody has done it. */
+	fill_image(&v, "a");
+	/* A start that fails has nothing to give back. */
+	assert_false(claim_dead_client(dir, &v));
+	claim_client_fenced(dir, &v);
+	assert_string_equal(v.dead_client, "");
+	assert_string_equal(dead_client_of("a"), "");
+	assert_int_equal(n_files(".client"), 0);
+}
+
+static void the_next_one_on_a_device_forgets_nobody(void **state)
+{
+	struct volume_state v;
+
+	fill_image(&v, "a");
+	strcpy(v.client, DEAD);
+	v.device = 3;
+	(void)state_release(claim("a", &v), false);
+	claim_forget(dir, 3);
+	assert_int_equal(n_files(".json"), 0);
+	assert_string_equal(dead_client_of("a"), DEAD);
+	/* Again: it is known already. */
+	(void)state_release(claim("a", &v), false);
+	claim_forget(dir, 3);
+	assert_string_equal(dead_client_of("a"), DEAD);
+	assert_int_equal(n_files(".client"), 1);
+}
+
+static void who_left_nobody_leaves_no_file(void **state)
+{
+	leave("a", VOLUME_DETACHED, DEAD);
+	leave("b", VOLUME_MAPPED, "");
+	unmap_dead("a");
+	unmap_dead("b");
+	assert_int_equal(n_files(".client") + n_files(".json"), 0);
+}
+
+static void of_several_all_are_to_be_shut_out(void **state)
+{
+	struct volume_state v;
+
+	leave_as("a#1", "a", VOLUME_MAPPED, DEAD);
+	leave_as("a#2", "a", VOLUME_MAPPED, OTHER);
+	leave_as("a#3", "a", VOLUME_MAPPED, DEAD);
+	leave_as("a#4", "a", VOLUME_MAPPED, THIRD);
+	unmap_dead("a#4");
+	fill_image(&v, "a");
+	strcpy(v.key, "a");
+	assert_false(claim_dead_client(dir, &v));
+	assert_string_equal(v.dead_client, DEAD " " OTHER " " THIRD);
+	claim_client_fenced(dir, &v);
+	claim_client_fenced(dir, &v);
+	assert_string_equal(v.dead_client, THIRD);
+	claim_client_fenced(dir, &v);
+	assert_string_equal(v.dead_client, "");
+	assert_int_equal(n_files(".client"), 0);
+}
+
+/* What its own file said, a start that fails has to say again, of all of them. */
+static void all_of_several_are_passed_on(void **state)
+{
+	struct volume_state v;
+
+	leave("a", VOLUME_MAPPED, DEAD);
+	leave_as("a#2", "a", VOLUME_MAPPED, OTHER);
+	fill_image(&v, "a");
+	strcpy(v.key, "a");
+	assert_true(claim_dead_client(dir, &v));
+	(void)state_release(claim("a", &v), false);
+	unmap_dead("a");
+	unmap_dead("a#2");
+	assert_string_equal(dead_client_of("b"), "");
+	assert_int_equal(strlen(dead_client_of("a")), strlen(DEAD " " OTHER));
+}
+
+/* Half a file, of one that died while it wrote it, or of somebody else. */
+static void files_that_say_nothing_are_passed_over(void **state)
+{
+	make_file("x.client", "c0ffee00-1111-2222-3333-444444444444/2/a\n" DEAD);
+	make_file("y.client", "");
+	make_file("z.client", "c0ffee00-1111-2222-3333-444444444444/2/ab\n" DEAD "\n");
+	assert_string_equal(dead_client_of("a"), "");
+	assert_string_equal(dead_client_of("ab"), DEAD);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -137,6 +265,12 @@ int main(void)
 		T(each_volume_of_a_dead_daemon_shuts_its_client_out),
 		T(who_died_before_it_was_done_passes_it_on),
 		T(readers_shut_nobody_out),
+		T(whoever_was_unmapped_is_still_to_be_shut_out),
+		T(the_next_one_on_a_device_forgets_nobody),
+		T(who_left_nobody_leaves_no_file),
+		T(of_several_all_are_to_be_shut_out),
+		T(all_of_several_are_passed_on),
+		T(files_that_say_nothing_are_passed_over),
 #undef T
 	};
 
