@@ -51,6 +51,14 @@ uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_objec
 	return l->stripe_unit - at;
 }
 
+uint64_t layout_piece(const struct layout *l, uint64_t off, uint64_t objects)
+{
+	uint64_t periods = objects > l->stripe_count ? objects / l->stripe_count : 1;
+	uint64_t piece = periods * l->object_size * l->stripe_count;
+
+	return piece - off % piece;
+}
+
 uint64_t layout_objects(const struct layout *l, uint64_t raw_size)
 {
 	uint64_t period = l->object_size * l->stripe_count, rest = raw_size % period;

@@ -46,6 +46,14 @@ static inline struct librbd_store *librbd_of(struct store *s)
 	return (struct librbd_store *)s;
 }
 
+enum librbd_op {
+	LIBRBD_WRITE,
+	LIBRBD_ZERO,
+	LIBRBD_ZERO_DENSE,
+	LIBRBD_DISCARD,
+	LIBRBD_FREE, /* as ZERO, but only a hint */
+};
+
 /* librbd_io.c: read, write, zero, discard, flush, freeable. */
 int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len);
 /* The same by librbd, always. */
@@ -59,6 +67,11 @@ int librbd_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint6
 int librbd_flush(struct store *s, struct store_io *io);
 void librbd_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
 		     uint64_t *ret_len);
+/*
+ * A change, or its next piece. 0: under way, and io may be gone; STORE_DONE: nothing was left to
+ * do; else -errno.
+ */
+int librbd_send(struct store_io *io);
 /*
  * The one place where an offset in the device becomes one in the image. -EIO for a range
  * that the image no longer has: librbd would cut it short and call it a success.

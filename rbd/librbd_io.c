@@ -15,7 +15,12 @@
 #include <errno.h>
 #include <stddef.h>
 
-enum librbd_op { LIBRBD_READ, LIBRBD_CHANGE };
+/*
+ * Whatever removes goes out in pieces of so many objects, each after the last: librbd would send
+ * the operations of all objects at once, a thousand for the largest request of the kernel, and
+ * nothing but the number of requests bounds how many of a volume are under way.
+ */
+#define PIECE_OBJECTS 16
 
 int librbd_img_off(const struct librbd_store *ls, uint64_t dev_off, uint64_t len, uint64_t *ret)
 {
@@ -28,6 +33,23 @@ int librbd_img_off(const struct librbd_store *ls, uint64_t dev_off, uint64_t len
 	return 0;
 }
 
+static int fail(struct store_io *io, int error)
+{
+	io->result = error;
+	return STORE_DONE;
+}
+
+/* r is what the submission returned: when it failed, nobody will call back. */
+static int submitted(rbd_completion_t c, int r)
+{
+	if (r >= 0)
+		return 0;
+	rbd_aio_release(c);
+	return r;
+}
+
+/* ---- reads ---- */
+
 /* A read that is not full has lost something; no request of ours reaches past the image's end. */
 static int read_result(struct store_io *io, ssize_t n)
 {
@@ -38,49 +60,14 @@ static int read_result(struct store_io *io, ssize_t n)
 	return store_io_add(io, io->dev_off, io->len, 0, false);
 }
 
-static void completed(rbd_completion_t c, void *arg)
+static void on_read(rbd_completion_t c, void *arg)
 {
 	struct store_io *io = arg;
 	ssize_t n = rbd_aio_get_return_value(c);
 
 	rbd_aio_release(c);
-	if (io->op == LIBRBD_READ)
-		io->result = read_result(io, n);
-	else
-		io->result = n < 0 ? (int)n : 0;
+	io->result = read_result(io, n);
 	io->done(io);
-}
-
-static int fail(struct store_io *io, int error)
-{
-	io->result = error;
-	return STORE_DONE;
-}
-
-/* Fills io and makes its completion. 0 or -errno. */
-static int begin(struct librbd_store *ls, struct store_io *io, enum librbd_op op, uint64_t dev_off,
-		 uint64_t len, uint64_t *ret_off, rbd_completion_t *ret_c)
-{
-	int r = librbd_img_off(ls, dev_off, len, ret_off);
-
-	if (r < 0)
-		return r;
-	if (op == LIBRBD_CHANGE && ls->is_read_only)
-		return -EROFS;
-	io->store = &ls->base;
-	io->op = op;
-	io->dev_off = dev_off;
-	io->len = len;
-	return rbd_aio_create_completion(io, completed, ret_c);
-}
-
-/* r is what the submission returned: when it failed, nobody will call back. */
-static int submitted(struct store_io *io, rbd_completion_t c, int r)
-{
-	if (r >= 0)
-		return 0;
-	rbd_aio_release(c);
-	return fail(io, r);
 }
 
 int librbd_read_image(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
@@ -88,11 +75,16 @@ int librbd_read_image(struct store *s, struct store_io *io, uint64_t dev_off, vo
 	struct librbd_store *ls = librbd_of(s);
 	rbd_completion_t c;
 	uint64_t off;
-	int r = begin(ls, io, LIBRBD_READ, dev_off, len, &off, &c);
+	int r = librbd_img_off(ls, dev_off, len, &off);
 
-	if (r < 0)
-		return fail(io, r);
-	return submitted(io, c, rbd_aio_read(ls->handle->image, off, len, buf, c));
+	io->store = s;
+	io->dev_off = dev_off;
+	io->len = len;
+	if (r == 0)
+		r = rbd_aio_create_completion(io, on_read, &c);
+	if (r == 0)
+		r = submitted(c, rbd_aio_read(ls->handle->image, off, len, buf, c));
+	return r < 0 ? fail(io, r) : 0;
 }
 
 int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *buf, size_t len)
@@ -102,74 +94,161 @@ int librbd_read(struct store *s, struct store_io *io, uint64_t dev_off, void *bu
 	return librbd_read_image(s, io, dev_off, buf, len);
 }
 
+/* ---- changes ---- */
+
+static void on_change(rbd_completion_t c, void *arg)
+{
+	struct store_io *io = arg;
+	ssize_t n = rbd_aio_get_return_value(c);
+	int r = n < 0 ? (int)n : 0;
+
+	rbd_aio_release(c);
+	if (r == 0 && io->op != LIBRBD_WRITE) {
+		r = librbd_send(io);
+		if (r == 0)
+			return;
+	}
+	io->result = r < 0 ? r : 0;
+	io->done(io);
+}
+
+/*
+ * What reached to the end of the image, and was to be cut off there as a tail, may be in the middle
+ * of an object by now: a hole there is garbage to other clients. 0, or -EIO where it was a promise.
+ */
+static int check_rest(struct librbd_store *ls, struct store_io *io)
+{
+	uint64_t off, len;
+
+	if (io->op == LIBRBD_WRITE || !ls->base.is_encrypted)
+		return 0;
+	librbd_freeable(&ls->base, io->dev_off, io->len, &off, &len);
+	if (len == io->len)
+		return 0;
+	io->len = len;
+	return io->op == LIBRBD_FREE ? 0 : -EIO;
+}
+
+/* Takes the next piece out of what io still has to remove. */
+static uint64_t take_piece(const struct librbd_store *ls, struct store_io *io, uint64_t off)
+{
+	uint64_t len = layout_piece(&ls->layout, off, PIECE_OBJECTS);
+
+	if (len > io->len)
+		len = io->len;
+	io->dev_off += len;
+	io->len -= len;
+	return len;
+}
+
+int librbd_send(struct store_io *io)
+{
+	struct librbd_store *ls = librbd_of(io->store);
+	rbd_image_t image = ls->handle->image;
+	rbd_completion_t c;
+	uint64_t off;
+	int r = check_rest(ls, io);
+
+	if (r == 0 && io->len == 0 && io->op != LIBRBD_WRITE)
+		return STORE_DONE;
+	if (r == 0)
+		r = librbd_img_off(ls, io->dev_off, io->len, &off);
+	if (r == 0)
+		r = rbd_aio_create_completion(io, on_change, &c);
+	if (r < 0)
+		return r;
+	/* Once it was sent, it may be over, and io gone. */
+	switch ((enum librbd_op)io->op) {
+	case LIBRBD_WRITE:
+		r = rbd_aio_write(image, off, io->len, io->buf, c);
+		break;
+	case LIBRBD_FREE:
+	case LIBRBD_ZERO:
+	case LIBRBD_ZERO_DENSE:
+		r = rbd_aio_write_zeroes(
+			image, off, (size_t)take_piece(ls, io, off), c,
+			io->op == LIBRBD_ZERO_DENSE ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0,
+			/* op_flags */ 0);
+		break;
+	case LIBRBD_DISCARD:
+		r = rbd_aio_discard(image, off, take_piece(ls, io, off), c);
+		break;
+	}
+	return submitted(c, r);
+}
+
+static int change(struct store *s, struct store_io *io, enum librbd_op op, uint64_t dev_off,
+		  void *buf, uint64_t len)
+{
+	struct librbd_store *ls = librbd_of(s);
+	uint64_t off;
+	int r = librbd_img_off(ls, dev_off, len, &off);
+
+	if (r == 0 && ls->is_read_only)
+		r = -EROFS;
+	if (r < 0)
+		return fail(io, r);
+	io->store = s;
+	io->op = op;
+	io->buf = buf;
+	io->dev_off = dev_off;
+	io->len = len;
+	r = librbd_send(io);
+	if (r == 0)
+		return 0;
+	io->result = r < 0 ? r : 0;
+	return STORE_DONE;
+}
+
 int librbd_write(struct store *s, struct store_io *io, uint64_t dev_off, const void *buf,
 		 size_t len)
 {
-	struct librbd_store *ls = librbd_of(s);
-	rbd_completion_t c;
-	uint64_t off;
-	int r = begin(ls, io, LIBRBD_CHANGE, dev_off, len, &off, &c);
-
-	if (r < 0)
-		return fail(io, r);
-	return submitted(io, c, rbd_aio_write(ls->handle->image, off, len, buf, c));
-}
-
-static int write_zeroes(struct librbd_store *ls, struct store_io *io, uint64_t dev_off,
-			uint64_t len, int zero_flags)
-{
-	rbd_completion_t c;
-	uint64_t off;
-	int r = begin(ls, io, LIBRBD_CHANGE, dev_off, len, &off, &c);
-
-	if (r < 0)
-		return fail(io, r);
-	return submitted(io, c,
-			 rbd_aio_write_zeroes(ls->handle->image, off, (size_t)len, c, zero_flags,
-					      /* op_flags */ 0));
+	return change(s, io, LIBRBD_WRITE, dev_off, (void *)(uintptr_t)buf, len);
 }
 
 int librbd_zero(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len,
 		unsigned int flags)
 {
-	return write_zeroes(librbd_of(s), io, dev_off, len,
-			    flags & STORE_ZERO_NO_HOLE ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0);
+	return change(s, io, flags & STORE_ZERO_NO_HOLE ? LIBRBD_ZERO_DENSE : LIBRBD_ZERO, dev_off,
+		      NULL, len);
 }
 
 int librbd_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len)
 {
-	struct librbd_store *ls = librbd_of(s);
-	uint64_t off, free_off, free_len;
-	rbd_completion_t c;
-	int r;
+	uint64_t free_off, free_len;
 
-	if (s->is_encrypted) {
-		librbd_freeable(s, dev_off, len, &free_off, &free_len);
-		/*
-		 * Not librbd's discard: it rounds to its granularity, so that what was
-		 * clipped to an object's end might end before it, and leave a hole.
-		 */
-		return free_len > 0 ? write_zeroes(ls, io, free_off, free_len, 0) : fail(io, 0);
-	}
-	r = begin(ls, io, LIBRBD_CHANGE, dev_off, len, &off, &c);
-	if (r < 0)
-		return fail(io, r);
-	return submitted(io, c, rbd_aio_discard(ls->handle->image, off, len, c));
+	if (!s->is_encrypted)
+		return change(s, io, LIBRBD_DISCARD, dev_off, NULL, len);
+	librbd_freeable(s, dev_off, len, &free_off, &free_len);
+	/*
+	 * Not librbd's discard: it rounds to its granularity, so that what was clipped to an
+	 * object's end might end before it, and leave a hole.
+	 */
+	return free_len > 0 ? change(s, io, LIBRBD_FREE, free_off, NULL, free_len) : fail(io, 0);
+}
+
+static void on_flush(rbd_completion_t c, void *arg)
+{
+	struct store_io *io = arg;
+	ssize_t n = rbd_aio_get_return_value(c);
+
+	rbd_aio_release(c);
+	io->result = n < 0 ? (int)n : 0;
+	io->done(io);
 }
 
 int librbd_flush(struct store *s, struct store_io *io)
 {
 	struct librbd_store *ls = librbd_of(s);
 	rbd_completion_t c;
-	uint64_t off;
 	int r;
 
 	if (ls->is_read_only)
 		return fail(io, 0);
-	r = begin(ls, io, LIBRBD_CHANGE, 0, 0, &off, &c);
-	if (r < 0)
-		return fail(io, r);
-	return submitted(io, c, rbd_aio_flush(ls->handle->image, c));
+	r = rbd_aio_create_completion(io, on_flush, &c);
+	if (r == 0)
+		r = submitted(c, rbd_aio_flush(ls->handle->image, c));
+	return r < 0 ? fail(io, r) : 0;
 }
 
 void librbd_freeable(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,

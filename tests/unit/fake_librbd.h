@@ -44,6 +44,8 @@ static struct {
 	uint64_t size;
 	uint64_t features;
 	uint64_t stripe_count;
+	uint64_t object_size;
+	uint64_t overlap; /* with the parent */
 	uint8_t is_old;
 	bool has_parent;
 	int is_owner;
@@ -54,6 +56,12 @@ static struct {
 	bool may_not_write; /* only read-only opens succeed */
 	bool has_no_namespace;
 	size_t short_by; /* of each read */
+	bool is_holding; /* changes and reads stay under way until fake_go_on() */
+	void *held[64];
+	unsigned int n_held;
+	const char *inflight_ops,
+		*inflight_bytes; /* of Ceph's client, before and behind the file */
+	const char *file_inflight_ops, *file_inflight_bytes; /* NULL: not in the file */
 	struct fake_extent extents[8];
 	unsigned int n_extents;
 	int last_zero_flags;
@@ -69,6 +77,10 @@ static void fake_reset(void)
 	fake.size = FAKE_SIZE;
 	fake.features = RBD_FEATURES_DEFAULT;
 	fake.stripe_count = 1;
+	fake.object_size = FAKE_OBJECT;
+	fake.overlap = FAKE_SIZE / 2;
+	fake.inflight_ops = "1024";
+	fake.inflight_bytes = "104857600";
 	fake.cache = "false";
 	fake.cache_policy = "writethrough";
 	fake.plugins = "";
@@ -129,6 +141,10 @@ void rados_shutdown(rados_t cluster)
 int rados_conf_read_file(rados_t cluster, const char *path)
 {
 	STRIKE();
+	if (fake.file_inflight_ops)
+		fake.inflight_ops = fake.file_inflight_ops;
+	if (fake.file_inflight_bytes)
+		fake.inflight_bytes = fake.file_inflight_bytes;
 	return 0;
 }
 
@@ -143,13 +159,21 @@ int rados_conf_parse_argv_remainder(rados_t cluster, int argc, const char **argv
 int rados_conf_set(rados_t cluster, const char *option, const char *value)
 {
 	STRIKE();
+	if (strcmp(option, "objecter_inflight_ops") == 0)
+		fake.inflight_ops = value;
+	if (strcmp(option, "objecter_inflight_op_bytes") == 0)
+		fake.inflight_bytes = value;
 	return 0;
 }
 
 int rados_conf_get(rados_t cluster, const char *option, char *buf, size_t len)
 {
 	STRIKE();
-	(void)snprintf(buf, len, "%s", strcmp(option, "rbd_default_pool") == 0 ? "rbd" : "some");
+	(void)snprintf(buf, len, "%s",
+		       strcmp(option, "rbd_default_pool") == 0		   ? "rbd"
+		       : strcmp(option, "objecter_inflight_ops") == 0	   ? fake.inflight_ops
+		       : strcmp(option, "objecter_inflight_op_bytes") == 0 ? fake.inflight_bytes
+									   : "some");
 	return 0;
 }
 
@@ -302,7 +326,7 @@ int rbd_stat(rbd_image_t image, rbd_image_info_t *ret, size_t len)
 	STRIKE();
 	memset(ret, 0, len);
 	ret->size = fake.size;
-	ret->obj_size = FAKE_OBJECT;
+	ret->obj_size = fake.object_size;
 	return 0;
 }
 
@@ -316,7 +340,7 @@ int rbd_get_size(rbd_image_t image, uint64_t *ret)
 int rbd_get_stripe_unit(rbd_image_t image, uint64_t *ret)
 {
 	STRIKE();
-	*ret = fake.stripe_count > 1 ? 4096 : FAKE_OBJECT;
+	*ret = fake.stripe_count > 1 ? 4096 : fake.object_size;
 	return 0;
 }
 
@@ -337,7 +361,7 @@ int rbd_get_features(rbd_image_t image, uint64_t *ret)
 int rbd_get_overlap(rbd_image_t image, uint64_t *ret)
 {
 	STRIKE();
-	*ret = FAKE_SIZE / 2;
+	*ret = fake.overlap;
 	return 0;
 }
 
@@ -455,7 +479,7 @@ int rbd_update_unwatch(rbd_image_t image, uint64_t watch)
 	return 0;
 }
 
-/* ---- IO: finishes before the call returns ---- */
+/* ---- IO: finishes before the call returns, unless fake.is_holding ---- */
 
 struct fake_completion {
 	void *arg;
@@ -499,8 +523,21 @@ static int fake_finish(const char *name, rbd_completion_t c, ssize_t result)
 	r = strike(done);
 	fake.aios++;
 	completion->result = r < 0 ? r : result;
-	completion->cb(c, completion->arg);
+	if (fake.is_holding)
+		fake.held[fake.n_held++] = c;
+	else
+		completion->cb(c, completion->arg);
 	return 0;
+}
+
+/* The one that is held for the longest time comes to its end. */
+static inline void fake_go_on(void)
+{
+	struct fake_completion *completion = fake.held[0];
+
+	fake.n_held--;
+	memmove(fake.held, fake.held + 1, fake.n_held * sizeof(*fake.held));
+	completion->cb(completion, completion->arg);
 }
 
 int rbd_aio_read(rbd_image_t image, uint64_t off, size_t len, char *buf, rbd_completion_t c)
@@ -513,7 +550,10 @@ int rbd_aio_read(rbd_image_t image, uint64_t off, size_t len, char *buf, rbd_com
 int rbd_aio_write(rbd_image_t image, uint64_t off, size_t len, const char *buf, rbd_completion_t c)
 {
 	STRIKE();
-	memcpy(fake.bytes + off, buf, len);
+	fake.last_off = off;
+	fake.last_len = len;
+	if (off + len <= FAKE_SIZE)
+		memcpy(fake.bytes + off, buf, len);
 	return fake_finish(__func__, c, 0);
 }
 
@@ -521,7 +561,8 @@ static void fake_clear(uint64_t off, uint64_t len)
 {
 	fake.last_off = off;
 	fake.last_len = len;
-	memset(fake.bytes + off, 0, len);
+	if (off + len <= FAKE_SIZE)
+		memset(fake.bytes + off, 0, len);
 }
 
 int rbd_aio_write_zeroes(rbd_image_t image, uint64_t off, size_t len, rbd_completion_t c,

@@ -151,6 +151,22 @@ static void bytes_lie_in_one_object_after_the_other(void **state)
 	expect_object(&plain, 9 * MIB, 2, MIB, 3 * MIB);
 }
 
+static void pieces_end_where_objects_end(void **state)
+{
+	const struct layout by_three = { .object_size = 4 * MIB,
+					 .stripe_unit = 64 << 10,
+					 .stripe_count = 3 };
+
+	(void)state;
+	assert_int_equal(layout_piece(&plain, 0, 16), 64 * MIB);
+	assert_int_equal(layout_piece(&plain, 64 * MIB, 16), 64 * MIB);
+	assert_int_equal(layout_piece(&plain, 65 * MIB + 1, 16), 63 * MIB - 1);
+	assert_int_equal(layout_piece(&plain, 5 * MIB, 1), 3 * MIB);
+	/* Five periods of three objects; one where a single period has more than is asked for. */
+	assert_int_equal(layout_piece(&by_three, MIB, 16), 59 * MIB);
+	assert_int_equal(layout_piece(&by_three, 13 * MIB, 2), 11 * MIB);
+}
+
 static void bytes_take_turns_among_the_objects_of_a_stripe(void **state)
 {
 	(void)state;
@@ -206,6 +222,7 @@ int main(void)
 		cmocka_unit_test(striped_images_free_whole_periods),
 		cmocka_unit_test(every_part_is_a_tail),
 		cmocka_unit_test(bytes_lie_in_one_object_after_the_other),
+		cmocka_unit_test(pieces_end_where_objects_end),
 		cmocka_unit_test(bytes_take_turns_among_the_objects_of_a_stripe),
 		cmocka_unit_test(no_two_bytes_share_a_place),
 		cmocka_unit_test(every_object_of_an_image_is_counted),

@@ -173,6 +173,101 @@ static void everything_is_freed_when_plain(void **state)
 	assert_int_equal(fake.last_off, 512);
 }
 
+/* 16 objects of 8 KiB at a time. */
+static void expect_pieces(int (*remove)(struct store *s, struct store_io *io, uint64_t dev_off,
+					uint64_t len))
+{
+	static const uint64_t ends[] = { 131072, 262144, 393216, 400000 };
+	uint64_t at = 4096;
+
+	assert_int_equal(remove(fx.store, fresh(), at, 400000 - at), 0);
+	for (unsigned int i = 0; i < 4; i++) {
+		assert_int_equal(fx.n_done, 0);
+		assert_int_equal(fake.n_held, 1);
+		assert_int_equal(fake.last_off, at);
+		assert_int_equal(fake.last_off + fake.last_len, ends[i]);
+		at = ends[i];
+		fake_go_on();
+	}
+	assert_int_equal(fx.n_done, 1);
+	assert_int_equal(fx.io.result, 0);
+	assert_int_equal(fake.n_held, 0);
+}
+
+static int zero(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len)
+{
+	return s->ops->zero(s, io, dev_off, len, 0);
+}
+
+static void much_is_removed_piece_by_piece(void **state)
+{
+	const struct store_options o = { .timeout_s = 60 };
+
+	(void)state;
+	fake.size = 1 << 20;
+	must_open(&o);
+	fake.is_holding = true;
+	expect_pieces(fx.store->ops->discard);
+	expect_pieces(zero);
+}
+
+static void a_piece_that_fails_is_the_last(void **state)
+{
+	const struct store_options o = { .timeout_s = 60 };
+
+	(void)state;
+	fake.size = 1 << 20;
+	must_open(&o);
+	fake.is_holding = true;
+	for (int way = 0; way < 3; way++) {
+		uint64_t size;
+
+		assert_int_equal(fx.store->ops->discard(fx.store, fresh(), 0, 1 << 20), 0);
+		assert_int_equal(fake.n_held, 1);
+		make_fail(way == 0 ? "rbd_aio_discard" : "rbd_aio_create_completion",
+			  way < 2 ? -ESHUTDOWN : 0, 0);
+		if (way == 2) { /* shrunk meanwhile */
+			fake.size = 1 << 18;
+			assert_int_equal(fx.store->ops->raw_size(fx.store, &size), 0);
+		}
+		fake_go_on();
+		make_fail("", 0, 0);
+		assert_int_equal(fake.n_held, 0);
+		assert_int_equal(fx.n_done, 1);
+		assert_int_equal(fx.io.result, way < 2 ? -ESHUTDOWN : -EIO);
+		assert_int_equal(fake.completions, 0);
+	}
+}
+
+/* Encrypted, the end of the image is a tail that may go only as long as it is the end. */
+static void no_tail_is_cut_off_that_is_none_any_more(void **state)
+{
+	const struct store_options o = { .timeout_s = 60, .is_encrypted = true };
+
+	(void)state;
+	fake.size = 400000;
+	must_open(&o);
+	fake.is_holding = true;
+	for (int is_promise = 0; is_promise < 2; is_promise++) {
+		const struct store_ops *ops = fx.store->ops;
+		uint64_t size;
+
+		fake.size = 400000;
+		assert_int_equal(ops->raw_size(fx.store, &size), 0);
+		assert_int_equal(is_promise ? ops->zero(fx.store, fresh(), 262144, 137856, 0)
+					    : ops->discard(fx.store, fresh(), 262144, 137856),
+				 0);
+		assert_int_equal(fake.last_len, 131072);
+		fake.size = 500000;
+		assert_int_equal(ops->raw_size(fx.store, &size), 0);
+		fake_go_on();
+		assert_int_equal(fake.n_held, 0);
+		assert_int_equal(fake.last_len, 131072);
+		assert_int_equal(fx.n_done, 1);
+		assert_int_equal(fx.io.result, is_promise ? -EIO : 0);
+	}
+}
+
 static void striped_objects_are_freed_by_periods(void **state)
 {
 	const struct store_options o = { .timeout_s = 60, .is_encrypted = true };
@@ -301,6 +396,9 @@ int main(void)
 		TEST(thick_zeros_are_asked_for_as_such),
 		TEST(only_objects_ends_are_freed_when_encrypted),
 		TEST(everything_is_freed_when_plain),
+		TEST(much_is_removed_piece_by_piece),
+		TEST(a_piece_that_fails_is_the_last),
+		TEST(no_tail_is_cut_off_that_is_none_any_more),
 		TEST(striped_objects_are_freed_by_periods),
 		TEST(status_reports_what_nobody_found),
 		TEST(the_lock_has_a_state),
