@@ -196,6 +196,7 @@ static void op_close(struct store *s)
 		(void)handle_call_late(ls->handle, ls->timeout_s, unwatch, &call, sizeof(call),
 				       &ls->is_abandoned);
 	librbd_direct_close(ls);
+	librbd_copyup_close(ls);
 	ls->handle = handle_close(ls->handle, ls->timeout_s);
 	if (ls->is_abandoned)
 		return;
@@ -281,6 +282,9 @@ static int open_steps(struct librbd_store *ls, struct cluster *c, const struct l
 		r = take_lock(ls, info->spec, f);
 	if (r == 0)
 		r = start_watch(ls, info->spec, f);
+	if (r == 0 && info->has_parent && !ls->is_read_only &&
+	    librbd_copyup_open(ls, info->raw_overlap) < 0)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "%s: out of memory", info->spec);
 	if (r == 0 && o->has_direct_reads && !ls->is_snapshot)
 		librbd_direct_open(ls, c, info);
 	return r;

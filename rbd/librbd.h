@@ -20,6 +20,16 @@ struct librbd_direct {
 	atomic_bool is_on; /* nothing is configured that librbd would have to see to */
 };
 
+/* librbd_copyup.c */
+struct librbd_copyup {
+	uint64_t n; /* objects of which a parent has something */
+	atomic_uchar *is_written; /* owned; of each of them: there is no doubt that it exists */
+	unsigned int max_running;
+	pthread_mutex_t lock;
+	unsigned int n_running; /* lock */
+	struct store_io *head, **tail; /* lock; they wait */
+};
+
 struct librbd_store {
 	struct store base;
 	struct handle *handle; /* one reference */
@@ -33,6 +43,7 @@ struct librbd_store {
 	struct layout layout;
 	atomic_uint_fast64_t raw_size; /* bytes, as last asked for */
 	struct librbd_direct direct;
+	struct librbd_copyup copyup;
 	/* The status thread: started by the first status call. */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
@@ -89,6 +100,16 @@ void librbd_direct_close(struct librbd_store *ls);
 /* Whether it is on its way; else librbd has to do it, and io is as it was. */
 bool librbd_direct_read(struct librbd_store *ls, struct store_io *io, uint64_t dev_off, void *buf,
 			size_t len);
+
+/* librbd_copyup.c */
+/* When the layout is known. 0 or -ENOMEM. */
+int librbd_copyup_open(struct librbd_store *ls, uint64_t raw_overlap);
+/* No call may be under way. */
+void librbd_copyup_close(struct librbd_store *ls);
+/* Before a change is sent. false: it waits, and will be sent; io may be gone. */
+bool librbd_copyup_enter(struct librbd_store *ls, struct store_io *io);
+/* After a change that was let in, with its result, before its done; may send others. */
+void librbd_copyup_leave(struct librbd_store *ls, struct store_io *io);
 
 /* librbd_status.c */
 int librbd_status(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);

@@ -109,6 +109,7 @@ static void on_change(rbd_completion_t c, void *arg)
 			return;
 	}
 	io->result = r < 0 ? r : 0;
+	librbd_copyup_leave(librbd_of(io->store), io);
 	io->done(io);
 }
 
@@ -193,10 +194,13 @@ static int change(struct store *s, struct store_io *io, enum librbd_op op, uint6
 	io->buf = buf;
 	io->dev_off = dev_off;
 	io->len = len;
+	if (!librbd_copyup_enter(ls, io))
+		return 0;
 	r = librbd_send(io);
 	if (r == 0)
 		return 0;
 	io->result = r < 0 ? r : 0;
+	librbd_copyup_leave(ls, io);
 	return STORE_DONE;
 }
 
