@@ -182,6 +182,44 @@ static int take_words(rados_t rados, int *argc, const char **argv, const char *f
 	return r < 0 ? r : 0;
 }
 
+/*
+ * Ceph's client lets so many operations, and bytes of them, be under way, of all images together,
+ * and whoever wants one more waits: the thread that calls us, and the few threads that serve all
+ * images of librbd. So a volume whose pool does not answer would take its neighbours with it. Each
+ * volume has bounds of its own: the requests of its connections, and their memory. 0: no limit.
+ */
+#define N_LIMITS 2
+static const char *const limits[N_LIMITS] = { "objecter_inflight_ops",
+					      "objecter_inflight_op_bytes" };
+struct limit_value {
+	char text[24]; /* empty: unknown */
+};
+
+static void get_limits(struct cluster *c, struct limit_value ret[N_LIMITS])
+{
+	for (int i = 0; i < N_LIMITS; i++)
+		if (rados_conf_get(c->rados, limits[i], ret[i].text, sizeof(ret[i].text)) < 0)
+			ret[i].text[0] = '\0';
+}
+
+/* But for those that somebody changed, who will have a reason. */
+static int lift_limits(struct cluster *c, const struct limit_value unset[N_LIMITS], struct fault *f)
+{
+	struct limit_value now[N_LIMITS];
+
+	get_limits(c, now);
+	for (int i = 0; i < N_LIMITS; i++) {
+		int r = strcmp(now[i].text, unset[i].text) == 0
+				? rados_conf_set(c->rados, limits[i], "0")
+				: 0;
+
+		if (r < 0)
+			return fault_set(f, EXIT_CLUSTER, r, "cannot set %s of Ceph's client: %s",
+					 limits[i], strerror(-r));
+	}
+	return 0;
+}
+
 /* What our IO needs, over whatever the files say. */
 static int set_ours(struct cluster *c, struct fault *f)
 {
@@ -218,6 +256,7 @@ static int configure(struct cluster *c, const struct cluster_options *o, struct 
 	const char *cluster = is_set(o->cluster)     ? o->cluster
 			      : is_set(env->cluster) ? env->cluster
 						     : "ceph";
+	struct limit_value unset[N_LIMITS];
 	int r;
 
 	(void)snprintf(c->name, sizeof(c->name), "%s",
@@ -231,11 +270,14 @@ static int configure(struct cluster *c, const struct cluster_options *o, struct 
 		fault_hint(f, "write --id NAME or --name client.NAME");
 		return r;
 	}
+	get_limits(c, unset);
 	r = read_conf(c, is_set(o->conf) ? o->conf : env->conf, cluster, f);
 	if (r == 0)
 		r = take_words(c->rados, &env->n, env->v, "CEPH_ARGS", f);
 	if (r == 0)
 		r = take_words(c->rados, argc, o->argv, "command line", f);
+	if (r == 0)
+		r = lift_limits(c, unset, f);
 	return r == 0 ? set_ours(c, f) : r;
 }
 

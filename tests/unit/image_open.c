@@ -148,6 +148,27 @@ static void slow_calls_are_left_by_who_is_told_to_stop(void **state)
 	expect_all_closed();
 }
 
+static void limits_of_cephs_client_are_lifted_unless_somebody_set_them(void **state)
+{
+	struct fault f = { 0 };
+
+	(void)state;
+	assert_string_equal(fake.inflight_ops, "0");
+	assert_string_equal(fake.inflight_bytes, "0");
+	close_all();
+	fake_reset();
+	fake.file_inflight_ops = "24576";
+	assert_int_equal(new_cluster(60, &f), 0);
+	assert_string_equal(fake.inflight_ops, "24576");
+	assert_string_equal(fake.inflight_bytes, "0");
+	close_all();
+	fake_reset();
+	fake.file_inflight_bytes = "1073741824";
+	assert_int_equal(new_cluster(60, &f), 0);
+	assert_string_equal(fake.inflight_ops, "0");
+	assert_string_equal(fake.inflight_bytes, "1073741824");
+}
+
 static void slow_connection_is_given_up_and_undone_later(void **state)
 {
 	struct fault f = { 0 };
@@ -429,6 +450,7 @@ int main(void)
 		TEST(every_failure_of_opening_is_told_and_undone),
 		TEST(slow_calls_are_given_up_and_undone_later),
 		TEST(slow_calls_are_left_by_who_is_told_to_stop),
+		TEST(limits_of_cephs_client_are_lifted_unless_somebody_set_them),
 		TEST(slow_connection_is_given_up_and_undone_later),
 		TEST(a_slow_watch_leaves_its_context_behind),
 		TEST(slow_close_does_not_wait),
