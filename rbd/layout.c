@@ -51,12 +51,13 @@ uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_objec
 	return l->stripe_unit - at;
 }
 
-uint64_t layout_piece(const struct layout *l, uint64_t off, uint64_t objects)
+uint64_t layout_last_piece(const struct layout *l, uint64_t off, uint64_t len, uint64_t objects)
 {
 	uint64_t periods = objects > l->stripe_count ? objects / l->stripe_count : 1;
-	uint64_t piece = periods * l->object_size * l->stripe_count;
+	uint64_t most = periods * l->object_size * l->stripe_count;
+	uint64_t piece = (off + len - 1) % most + 1;
 
-	return piece - off % piece;
+	return piece < len ? piece : len;
 }
 
 uint64_t layout_objects(const struct layout *l, uint64_t raw_size)

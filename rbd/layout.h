@@ -30,10 +30,11 @@ uint64_t layout_object(const struct layout *l, uint64_t off, uint64_t *ret_objec
 		       uint64_t *ret_object_off);
 
 /*
- * How far it is from byte off of the raw image to the end of a piece of at most so many objects, or
- * of one stripe period where that has more. No object is cut. Bytes. Pure.
+ * How long the last piece of a range of the raw image is, when it is cut into pieces of at most so
+ * many objects, or of one stripe period where that has more. No object is cut; len is not 0. Bytes.
+ * Pure.
  */
-uint64_t layout_piece(const struct layout *l, uint64_t off, uint64_t objects);
+uint64_t layout_last_piece(const struct layout *l, uint64_t off, uint64_t len, uint64_t objects);
 
 /*
  * How many objects an image of so many bytes can have, as librbd counts for its object map. In a

@@ -62,7 +62,6 @@ enum librbd_op {
 	LIBRBD_ZERO,
 	LIBRBD_ZERO_DENSE,
 	LIBRBD_DISCARD,
-	LIBRBD_FREE, /* as ZERO, but only a hint */
 };
 
 /* librbd_io.c: read, write, zero, discard, flush, freeable. */

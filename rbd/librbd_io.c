@@ -114,31 +114,15 @@ static void on_change(rbd_completion_t c, void *arg)
 }
 
 /*
- * What reached to the end of the image, and was to be cut off there as a tail, may be in the middle
- * of an object by now: a hole there is garbage to other clients. 0, or -EIO where it was a promise.
+ * Takes the next piece out of what io still has to remove. The last comes first: where it is the
+ * tail of an encrypted image, it may go only as long as that ends there.
  */
-static int check_rest(struct librbd_store *ls, struct store_io *io)
+static uint64_t take_piece(const struct librbd_store *ls, struct store_io *io, uint64_t *off)
 {
-	uint64_t off, len;
+	uint64_t len = layout_last_piece(&ls->layout, *off, io->len, PIECE_OBJECTS);
 
-	if (io->op == LIBRBD_WRITE || !ls->base.is_encrypted)
-		return 0;
-	librbd_freeable(&ls->base, io->dev_off, io->len, &off, &len);
-	if (len == io->len)
-		return 0;
-	io->len = len;
-	return io->op == LIBRBD_FREE ? 0 : -EIO;
-}
-
-/* Takes the next piece out of what io still has to remove. */
-static uint64_t take_piece(const struct librbd_store *ls, struct store_io *io, uint64_t off)
-{
-	uint64_t len = layout_piece(&ls->layout, off, PIECE_OBJECTS);
-
-	if (len > io->len)
-		len = io->len;
-	io->dev_off += len;
 	io->len -= len;
+	*off += io->len;
 	return len;
 }
 
@@ -147,32 +131,31 @@ int librbd_send(struct store_io *io)
 	struct librbd_store *ls = librbd_of(io->store);
 	rbd_image_t image = ls->handle->image;
 	rbd_completion_t c;
-	uint64_t off;
-	int r = check_rest(ls, io);
+	uint64_t off, len;
+	int r;
 
-	if (r == 0 && io->len == 0 && io->op != LIBRBD_WRITE)
+	if (io->len == 0 && io->op != LIBRBD_WRITE)
 		return STORE_DONE;
-	if (r == 0)
-		r = librbd_img_off(ls, io->dev_off, io->len, &off);
+	r = librbd_img_off(ls, io->dev_off, io->len, &off);
 	if (r == 0)
 		r = rbd_aio_create_completion(io, on_change, &c);
 	if (r < 0)
 		return r;
+	len = io->op == LIBRBD_WRITE ? io->len : take_piece(ls, io, &off);
 	/* Once it was sent, it may be over, and io gone. */
 	switch ((enum librbd_op)io->op) {
 	case LIBRBD_WRITE:
-		r = rbd_aio_write(image, off, io->len, io->buf, c);
+		r = rbd_aio_write(image, off, len, io->buf, c);
 		break;
-	case LIBRBD_FREE:
 	case LIBRBD_ZERO:
 	case LIBRBD_ZERO_DENSE:
 		r = rbd_aio_write_zeroes(
-			image, off, (size_t)take_piece(ls, io, off), c,
+			image, off, (size_t)len, c,
 			io->op == LIBRBD_ZERO_DENSE ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0,
 			/* op_flags */ 0);
 		break;
 	case LIBRBD_DISCARD:
-		r = rbd_aio_discard(image, off, take_piece(ls, io, off), c);
+		r = rbd_aio_discard(image, off, len, c);
 		break;
 	}
 	return submitted(c, r);
@@ -228,7 +211,7 @@ int librbd_discard(struct store *s, struct store_io *io, uint64_t dev_off, uint6
 	 * Not librbd's discard: it rounds to its granularity, so that what was clipped to an
 	 * object's end might end before it, and leave a hole.
 	 */
-	return free_len > 0 ? change(s, io, LIBRBD_FREE, free_off, NULL, free_len) : fail(io, 0);
+	return free_len > 0 ? change(s, io, LIBRBD_ZERO, free_off, NULL, free_len) : fail(io, 0);
 }
 
 static void on_flush(rbd_completion_t c, void *arg)

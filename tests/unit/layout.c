@@ -158,13 +158,14 @@ static void pieces_end_where_objects_end(void **state)
 					 .stripe_count = 3 };
 
 	(void)state;
-	assert_int_equal(layout_piece(&plain, 0, 16), 64 * MIB);
-	assert_int_equal(layout_piece(&plain, 64 * MIB, 16), 64 * MIB);
-	assert_int_equal(layout_piece(&plain, 65 * MIB + 1, 16), 63 * MIB - 1);
-	assert_int_equal(layout_piece(&plain, 5 * MIB, 1), 3 * MIB);
+	assert_int_equal(layout_last_piece(&plain, 0, 64 * MIB, 16), 64 * MIB);
+	assert_int_equal(layout_last_piece(&plain, 0, 65 * MIB, 16), MIB);
+	assert_int_equal(layout_last_piece(&plain, 5 * MIB, 123 * MIB, 16), 64 * MIB);
+	assert_int_equal(layout_last_piece(&plain, 5 * MIB, 7, 16), 7);
+	assert_int_equal(layout_last_piece(&plain, 5 * MIB, 8 * MIB + 1, 1), MIB + 1);
 	/* Five periods of three objects; one where a single period has more than is asked for. */
-	assert_int_equal(layout_piece(&by_three, MIB, 16), 59 * MIB);
-	assert_int_equal(layout_piece(&by_three, 13 * MIB, 2), 11 * MIB);
+	assert_int_equal(layout_last_piece(&by_three, MIB, 119 * MIB, 16), 60 * MIB);
+	assert_int_equal(layout_last_piece(&by_three, MIB, 20 * MIB, 2), 9 * MIB);
 }
 
 static void bytes_take_turns_among_the_objects_of_a_stripe(void **state)
