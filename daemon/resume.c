@@ -55,7 +55,7 @@ static int set_device(struct options *o, const struct volume_state *v)
 	return 0;
 }
 
-int resume_find(struct options *o, const char *run_dir, bool *ret, struct fault *f)
+int resume_find(struct options *o, const char *run_dir, char **ret, struct fault *f)
 {
 	const struct volume_state *v;
 	struct state_list l;
@@ -66,9 +66,12 @@ int resume_find(struct options *o, const char *run_dir, bool *ret, struct fault 
 		return r;
 	image_spec_format(&o->spec, name, sizeof(name));
 	/* None of that name, or several: map says what is wrong with that. */
-	*ret = state_find(&l, name, &v, NULL) == 0 && is_named(v, name) && is_waiting(v);
-	if (*ret && set_device(o, v) < 0)
-		r = fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device's name");
+	*ret = NULL;
+	if (state_find(&l, name, &v, NULL) == 0 && is_named(v, name) && is_waiting(v)) {
+		*ret = strdup(v->key);
+		if (!*ret || set_device(o, v) < 0)
+			r = fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for the device's name");
+	}
 	state_list_done(&l);
 	return r;
 }

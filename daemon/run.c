@@ -36,6 +36,7 @@ struct run {
 	char *log_file; /* or NULL */
 	enum mapping_kind kind;
 	char run_dir[4096];
+	char *resumed; /* the key of what an earlier run left, or NULL */
 	int ready_fd; /* of the waiting parent, -1 in the foreground */
 	int listen_fd;
 	struct handover *handover; /* of a device that is a service by itself, else NULL */
@@ -269,10 +270,25 @@ static int receive(struct run *r, struct fault *f)
 	return 0;
 }
 
+/*
+ * What a restarted service cannot open now, because its key is away, it may be able to open later,
+ * and until then the device waits. A passphrase that does not fit will not fit the next time.
+ */
+static void go_on_waiting(const struct run *r, struct fault *f)
+{
+	char health[256];
+
+	if (!r->resumed || r->is_announced || f->status != EXIT_PASSPHRASE || f->error == -EPERM)
+		return;
+	(void)snprintf(health, sizeof(health), "waits: %.240s", f->message);
+	state_note_health(r->run_dir, r->resumed, health);
+	fault_prefix(f, "the device waits");
+	f->status = EXIT_TIMED_OUT;
+}
+
 int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 {
 	struct run r = { .kind = kind, .ready_fd = -1, .listen_fd = -1 };
-	bool is_left = false;
 	int e = image_spec_parse(o->operand, &o->spec, f);
 
 	r.signals.fd = r.watchdog.timer.fd = -1;
@@ -289,8 +305,8 @@ int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 	if (e == 0)
 		e = state_run_dir(r.options->run_dir, r.run_dir, sizeof(r.run_dir), f);
 	if (e == 0 && kind == MAPPING_MAP && r.options->is_resuming)
-		e = resume_find(r.options, r.run_dir, &is_left, f);
-	if (is_left)
+		e = resume_find(r.options, r.run_dir, &r.resumed, f);
+	if (r.resumed)
 		r.kind = MAPPING_ATTACH;
 	if (e == 0)
 		e = receive(&r, f);
@@ -298,10 +314,13 @@ int run_volume(struct options *o, enum mapping_kind kind, struct fault *f)
 		e = settle(&r, f);
 	if (e == 0)
 		e = serve(&r, f);
+	if (e < 0)
+		go_on_waiting(&r, f);
 	r.handover = handover_free(r.handover);
 	if (r.options)
 		options_done(r.options);
 	free(r.options);
 	free(r.log_file);
+	free(r.resumed);
 	return e;
 }

@@ -25,6 +25,7 @@
 
 #include "clock.h"
 #include "state_file.h"
+#include "text.h"
 
 #define CLAIM_WAIT_MS 3000
 #define POLL_MS 20
@@ -339,6 +340,29 @@ struct state *state_release(struct state *s, bool is_removed)
 	close_fd(&s->dir_fd);
 	free(s);
 	return NULL;
+}
+
+/* Nobody holds the file, so nobody is disturbed. */
+void state_note_health(const char *run_dir, const char *key, const char *why)
+{
+	struct state *file;
+	struct state_list l;
+
+	if (state_list(run_dir, &l, NULL) < 0)
+		return;
+	for (unsigned int i = 0; i < l.n; i++) {
+		struct volume_state *v = &l.volumes[i];
+
+		if (strcmp(v->key, key) != 0 || volume_is_alive(v))
+			continue;
+		/* A dead owner stays one who may have to be shut out. */
+		if (v->status == VOLUME_DEAD)
+			v->status = VOLUME_MAPPED;
+		text_copy(v->health, sizeof(v->health), why);
+		if (state_claim(run_dir, key, v, &file, NULL) == 0)
+			(void)state_release(file, /* is_removed */ false);
+	}
+	state_list_done(&l);
 }
 
 /* ---- everybody ---- */

@@ -180,6 +180,9 @@ int state_wait_gone(const char *run_dir, const struct volume_state *v, int timeo
 #define STATE_KEYS ".keys" /* guard_socket.h */
 int state_beside(const char *run_dir, const char *key, const char *suffix, char *buf, size_t len);
 
+/* Notes in the file of a dead owner, for whoever looks, what its volume waits for. */
+void state_note_health(const char *run_dir, const char *key, const char *why);
+
 /* Removes the file of a dead owner, for unmap after its device is gone. -EBUSY if it lives. */
 int state_remove(const char *run_dir, const char *key);
 

@@ -89,29 +89,6 @@ static void set_timer(struct successor *r)
 	timer_set(r->timer.fd, next < 0 ? 0 : next <= now ? 1 : (unsigned int)(next - now));
 }
 
-/* Says in its file what it waits for. Nobody holds the file, so nobody is disturbed. */
-static void note_in_file(const struct successor *r, const char *key, const char *why)
-{
-	struct state *file;
-	struct state_list l;
-
-	if (state_list(r->o.run_dir, &l, NULL) < 0)
-		return;
-	for (unsigned int i = 0; i < l.n; i++) {
-		struct volume_state *v = &l.volumes[i];
-
-		if (strcmp(v->key, key) != 0 || volume_is_alive(v))
-			continue;
-		/* A dead owner stays one who may have to be shut out. */
-		if (v->status == VOLUME_DEAD)
-			v->status = VOLUME_MAPPED;
-		text_copy(v->health, sizeof(v->health), why);
-		if (state_claim(r->o.run_dir, key, v, &file, NULL) == 0)
-			(void)state_release(file, /* is_removed */ false);
-	}
-	state_list_done(&l);
-}
-
 static void note_failure(struct successor *r, const char *key, const struct fault *why,
 			 const struct event_about *volume)
 {
@@ -145,7 +122,7 @@ static void note_failure(struct successor *r, const char *key, const struct faul
 	if (strcmp(f->said, health) != 0)
 		event_log(EVENT_WAITS, &about, "%s", health);
 	text_copy(f->said, sizeof(f->said), health);
-	note_in_file(r, key, health);
+	state_note_health(r->o.run_dir, key, health);
 	set_timer(r);
 }
 

@@ -69,6 +69,25 @@ held_sockets_of_a_killed_daemon_are_outwaited() {
 	settled
 }
 
+# What a service with a lost key does when it is started again: it says so, and may be tried again.
+resumed_device_waits_for_its_key() {
+	local dev
+	dev=$(map_luks --reattach-timeout 60 disk)
+	kill -KILL "$(daemon_of "$dev")"
+	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+	mv $T/pass $T/away
+	refused 6 "the device waits: cannot read passphrase file $T/pass" map_luks --resume disk
+	is_connected "$dev"
+	nbd status $dev | grep "waits: .*$T/pass"
+	# It does not fit, and will not fit the next time.
+	echo wrong >$T/pass
+	refused 2 "passphrase" map_luks --resume disk
+	mv $T/away $T/pass
+	same attached "$dev" "$(map_luks --resume disk)"
+	nbd unmap "$dev"
+	settled
+}
+
 killed_daemon_loses_nothing_flushed() {
 	local dev
 	dev=$(map_luks --connections 2 disk)
@@ -126,6 +145,7 @@ claim detach-and-attach-under-load
 claim killed-daemon-and-attach-under-load
 claim held-sockets-of-a-killed-daemon-are-outwaited
 claim attach-outlasts-a-stuck-udev
+claim resumed-device-waits-for-its-key
 claim killed-daemon-loses-nothing-flushed
 claim forced-unmap-loses-nothing-flushed
 guest_end
