@@ -12,6 +12,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "event_about.h"
@@ -22,6 +23,8 @@
 
 /* After a check that failed, at the latest. */
 #define AGAIN_S 3600
+/* As long as our units give a stop. */
+#define STOP_EXTENSION_US 180000000u
 
 struct guard {
 	struct guard_options o;
@@ -149,6 +152,9 @@ static void on_checked(void *arg)
 	g->o.changed(g->o.arg);
 	if (g->is_asked)
 		tell_unseen(g);
+	/* Who stops the service may ask again and again, until there is a key for the next one. */
+	if (g->is_asked && f.error)
+		(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%u", STOP_EXTENSION_US);
 	answer(g, &g->fault);
 	set_timer(g);
 }

@@ -294,6 +294,64 @@ stop_of_the_daemon_of_the_host_unmaps() {
 	same list '' "$(listed '.[] | select(.image == "host" or .image == "other") | .image')"
 }
 
+# The only key that is left is in the daemon: neither a stop nor a restart ends it, for longer than
+# systemd would wait by itself.
+lost_key_keeps_the_daemon_of() { # UNIT DEVICE
+	local pid verb rc
+	drop_in "$1" '[Service]' TimeoutStopSec=10
+	pid=$(unit MainPID "$1")
+	for verb in stop restart; do
+		rc=0
+		mv /etc/keys/vol.key /etc/keys/away
+		systemctl $verb "$1" 2>$T/said || rc=$?
+		cat $T/said
+		same "status of $verb" 1 $rc
+		grep canceled $T/said
+		sleep 20
+		same daemon $pid "$(unit MainPID "$1")"
+		dd if="$2" of=/dev/null bs=4k count=1 iflag=direct status=none
+		mv /etc/keys/away /etc/keys/vol.key
+		wait_long 40 gone $pid
+		wait_long 30 is ActiveState "$1" active
+		pid=$(unit MainPID "$1")
+		dd if="$2" of=/dev/null bs=4k count=1 iflag=direct status=none
+	done
+	journalctl -b -u "$1" | grep "might not open again"
+}
+
+lost_key_keeps_the_daemon() {
+	systemctl start rbdcrypt-nbd@part.service
+	lost_key_keeps_the_daemon_of rbdcrypt-nbd@part.service /dev/rbdcrypt/rbd/part
+	systemctl stop rbdcrypt-nbd@part.service
+}
+
+lost_key_keeps_the_daemon_of_the_host() {
+	nbd_host_map host
+	lost_key_keeps_the_daemon_of rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
+	nbd unmap rbd/host
+}
+
+# One that died has nobody to ask. Its requests wait, and it is tried again until there is a key.
+device_of_a_service_waits_for_its_key() {
+	local unit=rbdcrypt-nbd@part.service before read
+	systemctl start $unit
+	before=$(unit NRestarts $unit)
+	mv /etc/keys/vol.key /etc/keys/away
+	kill -KILL "$(unit MainPID $unit)"
+	dd if=/dev/rbdcrypt/rbd/part of=/dev/null bs=4k count=1 iflag=direct status=none &
+	# shellcheck disable=SC2031
+	read=$!
+	wait_long 60 eval '(($(unit NRestarts $unit) > before + 1))'
+	wait_long 20 eval 'nbd status rbd/part | grep "waits: .*vol.key"'
+	kill -0 $read
+	mv /etc/keys/away /etc/keys/vol.key
+	wait_long 60 is ActiveState $unit active
+	wait $read
+	nbd status rbd/part >$T/said
+	fails grep "waits:" $T/said
+	systemctl stop $unit
+}
+
 # The copies of a mount in other namespaces keep the device, too; the daemon's own does not.
 mount_elsewhere_keeps_the_device() {
 	local elsewhere dev
@@ -587,6 +645,9 @@ first() {
 	claim isolating-a-target-leaves-volumes
 	claim stop-of-a-mounted-volume-is-refused
 	claim stop-of-the-daemon-of-the-host-unmaps
+	claim lost-key-keeps-the-daemon
+	claim lost-key-keeps-the-daemon-of-the-host
+	claim device-of-a-service-waits-for-its-key
 	claim stuck-volume-is-no-stuck-daemon
 	claim stuck-volume-is-no-stuck-daemon-of-the-host
 	claim examples-work
