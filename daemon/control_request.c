@@ -5,8 +5,8 @@
  * A request carries options by the names that the command line has for them, and the option table
  * judges them here as there: a new option needs nothing in this file. What is about the process
  * itself is refused, and so is what would let a client who is not root use root's eyes and hands: a
- * file of this machine as a volume or a socket, Ceph's configuration, a passphrase that is not the
- * client's own.
+ * file of this machine as a volume or a socket, Ceph's configuration and users, a passphrase that
+ * is not the client's own; and what would let him have more of the host than is his share.
  */
 
 #include "control_request.h"
@@ -212,6 +212,13 @@ static size_t length_of(const struct json_object *array)
 	return array ? json_object_array_length(array) : 0;
 }
 
+/* A cluster's name is the name of a file, and a Ceph user's that of a keyring. */
+static bool is_roots(const struct option_row *row)
+{
+	return row->group == GROUP_CEPH || row->group == GROUP_LIMITS ||
+	       row->flags & (OPTION_PATH | OPTION_COSTLY);
+}
+
 static int check_setting(const char *setting, bool is_trusted, struct fault *f)
 {
 	size_t len = strcspn(setting, "=");
@@ -223,7 +230,7 @@ static int check_setting(const char *setting, bool is_trusted, struct fault *f)
 	    row->type == OPTION_KEYS || !strcmp(row->name, PASSPHRASE_OPTION))
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: cannot be given to a daemon",
 				 row->name);
-	if (row->flags & OPTION_PATH && !is_trusted)
+	if (is_roots(row) && !is_trusted)
 		return fault_set(f, EXIT_PASSPHRASE, -EPERM, "%s: only root may say it", row->name);
 	if (row->flags & OPTION_PATH && setting[len] && setting[len + 1] != '/')
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: not an absolute path", row->name);

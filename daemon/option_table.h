@@ -61,6 +61,8 @@ enum option_group {
 #define OPTION_OWN_PROCESS 32u
 /* A path, which another process would see from another folder. */
 #define OPTION_PATH 64u
+/* What it costs, all of the host pays: only root says it to a daemon. */
+#define OPTION_COSTLY 128u
 
 struct option_row {
 	const char *name; /* without the dashes */

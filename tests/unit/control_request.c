@@ -229,6 +229,11 @@ static void who_is_not_root_names_no_file(void **state)
 		{ "{\"spec\":\"file:/etc/hostname\"}", "only root" },
 		{ "{\"spec\":\"a\",\"options\":[\"conf=/x\"]}", "only root" },
 		{ "{\"spec\":\"a\",\"options\":[\"socket=/x\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"cluster=../../tmp/x\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"cluster=x\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"id=x\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"user=x\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"name=client.x\"]}", "only root" },
 		{ "{\"spec\":\"a\",\"ceph\":[\"--keyring=/x\"]}", "only root" },
 		{ "{\"spec\":\"a\",\"ceph_args\":\"--id x\"}", "only root" },
 		{ "{\"spec\":\"a\",\"keys\":[{\"source\":\"/etc/shadow\"}]}", "open descriptor" },
@@ -246,6 +251,34 @@ static void who_is_not_root_names_no_file(void **state)
 			 0);
 	assert_string_equal(o->passphrase_files.items[0], "-");
 	o = done(o);
+}
+
+/* Nor can several be said as if they were one. */
+static void a_list_in_disguise_is_refused(void **state)
+{
+	static const struct refusal refusals[] = {
+		{ "{\"spec\":\"a\",\"options\":[\"cookie=a,conf=/x\"]}", "words for Ceph" },
+		{ "{\"spec\":\"a\",\"options\":[\"cookie=a,cookie=b\\\\\\\\,keyring=/x\"]}",
+		  "words for Ceph" },
+		{ "{\"spec\":\"a\",\"options\":[\"read-only,conf=/x\"]}", "unknown option" },
+	};
+
+	for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+		expect_refused(&refusals[i], false, EXIT_USAGE);
+}
+
+static void who_is_not_root_has_no_more_than_his_share(void **state)
+{
+	static const struct refusal refusals[] = {
+		{ "{\"spec\":\"a\",\"options\":[\"nbds_max=1000000\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"max-part=255\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"queue-memory=1T\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"unlock-timeout=0\"]}", "only root" },
+		{ "{\"spec\":\"a\",\"options\":[\"luks_argon2_memory_max=4T\"]}", "only root" },
+	};
+
+	for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+		expect_refused(&refusals[i], false, EXIT_PASSPHRASE);
 }
 
 /* ---- faults ---- */
@@ -298,6 +331,8 @@ int main(void)
 		TEST(the_key_of_a_ceph_user_is_not_written_down),
 		TEST(what_is_badly_said_is_refused),
 		TEST(who_is_not_root_names_no_file),
+		TEST(a_list_in_disguise_is_refused),
+		TEST(who_is_not_root_has_no_more_than_his_share),
 		TEST(a_fault_comes_through),
 		TEST(what_is_no_fault_is_not_taken_for_one),
 	};
