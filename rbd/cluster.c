@@ -259,6 +259,12 @@ static int configure(struct cluster *c, const struct cluster_options *o, struct 
 	struct limit_value unset[N_LIMITS];
 	int r;
 
+	/* Ceph makes names of files of it. */
+	if (strchr(cluster, '/')) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "'%s' is no name of a cluster", cluster);
+		fault_hint(f, "a configuration is named with --conf");
+		return -EINVAL;
+	}
 	(void)snprintf(c->name, sizeof(c->name), "%s",
 		       is_set(o->name)	   ? o->name
 		       : is_set(env->name) ? env->name

@@ -83,6 +83,8 @@ refuse "unknown format" 1 'encryption-format' "${S[@]}" $P "$T/key" --encryption
 refuse "formats without passphrases" 1 'encryption-format' "${S[@]}" --encryption-format luks2 rbd/luks2
 refuse "nowhere to serve" 1 'socket' serve rbd/plain
 refuse "no nbd device" 1 'sda' map --device /dev/sda rbd/plain
+refuse "a path for a cluster" 1 "'\.\./x' is no name of a cluster" "${S[@]}" --cluster ../x rbd/plain
+CEPH_ARGS='--cluster ../y' refuse "a path for a cluster in CEPH_ARGS" 1 "'\.\./y' is no name of a cluster" "${S[@]}" rbd/plain
 refuse "socket path too long" 1 'socket' serve --socket "$T/$(printf '%0120d' 0)" rbd/plain
 
 
