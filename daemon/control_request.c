@@ -317,11 +317,11 @@ static int take_key(struct options *o, struct json_object *key, bool is_trusted,
 	text = source ? text_of(source) : "";
 	if (!text || (!text[0] && !index))
 		return invalid(f, "a key has neither source nor fd");
-	if (!index && !is_trusted)
+	if (!index && !is_trusted && !key_is_none(text))
 		return fault_set(f, EXIT_PASSPHRASE, -EPERM,
 				 "%s: who is not root must pass an open descriptor", text);
 	/* What others name is not read with root's eyes later, when it is wanted again. */
-	if (!is_trusted)
+	if (!is_trusted && index)
 		text = "-";
 	if (!index && key_repeat(text) == KEY_ONCE)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: needs its descriptor with it", text);
@@ -349,6 +349,9 @@ static int read_keys(struct json_object *from, bool is_trusted,
 	int r = get_array(from, "keys", &array, f);
 	size_t n = r < 0 ? 0 : length_of(array);
 
+	/* Who names none gets what root keeps for the image, if he is root. */
+	if (r == 0 && n == 0 && !is_trusted)
+		return option_list_add(&o->passphrase_files, "none", f);
 	if (n == 0)
 		return r;
 	if (n > KEYS_MAX)

@@ -253,6 +253,40 @@ static void who_is_not_root_names_no_file(void **state)
 	o = done(o);
 }
 
+/* Nor is a passphrase used that root keeps for the image, now or after a restart. */
+static void who_is_not_root_has_no_default(void **state)
+{
+	static const char *const requests[] = {
+		"{\"spec\":\"a\"}",
+		"{\"spec\":\"a\",\"keys\":[]}",
+		"{\"spec\":\"a\",\"keys\":[{\"source\":\"none\"}]}",
+	};
+	static const struct refusal refusal = {
+		"{\"spec\":\"a\",\"keys\":[{\"source\":\"default:\"}]}", "open descriptor"
+	};
+	struct options *o = NULL;
+	struct fault f = { 0 };
+
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		struct json_object *written;
+
+		assert_int_equal(read_text(requests[i], COMMAND_MAP, false, &o, &f), 0);
+		written = control_request_write(o, NULL, 0);
+		o = done(o);
+		assert_int_equal(
+			control_request_read(written, COMMAND_MAP, true, take, NULL, &o, &f), 0);
+		json_object_put(written);
+		assert_int_equal(o->passphrase_files.n, 1);
+		assert_string_equal(o->passphrase_files.items[0], "none");
+		o = done(o);
+	}
+	expect_refused(&refusal, false, EXIT_PASSPHRASE);
+	/* Root has. */
+	assert_int_equal(read_text(requests[0], COMMAND_MAP, true, &o, &f), 0);
+	assert_int_equal(o->passphrase_files.n, 0);
+	o = done(o);
+}
+
 /* Nor can several be said as if they were one. */
 static void a_list_in_disguise_is_refused(void **state)
 {
@@ -331,6 +365,7 @@ int main(void)
 		TEST(the_key_of_a_ceph_user_is_not_written_down),
 		TEST(what_is_badly_said_is_refused),
 		TEST(who_is_not_root_names_no_file),
+		TEST(who_is_not_root_has_no_default),
 		TEST(a_list_in_disguise_is_refused),
 		TEST(who_is_not_root_has_no_more_than_his_share),
 		TEST(a_fault_comes_through),
