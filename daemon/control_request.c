@@ -324,7 +324,7 @@ static int take_key(struct options *o, struct json_object *key, bool is_trusted,
 	if (!is_trusted && index)
 		text = "-";
 	if (!index && key_repeat(text) == KEY_ONCE)
-		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: needs its descriptor with it", text);
+		return fault_set(f, EXIT_USAGE, -ENOKEY, "%s: needs its descriptor with it", text);
 	r = option_list_add(&o->passphrase_files, text[0] ? text : "-", f);
 	if (r < 0)
 		return r;

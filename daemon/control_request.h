@@ -34,7 +34,8 @@ bool control_request_has_key(const struct options *o);
 /*
  * Options and image of a call of command, as from the command line. take_fd gives the i-th
  * descriptor that came with it, which the options own then. is_trusted: may also name what only
- * root can read or write. The caller has options_done() and free(). -errno with the fault.
+ * root can read or write. The caller has options_done() and free(). -ENOKEY: a passphrase that can
+ * be read only once did not come with it; -errno; all with the fault.
  */
 int control_request_read(struct json_object *parameters, enum command command, bool is_trusted,
 			 int (*take_fd)(void *arg, unsigned int i), void *arg, struct options **ret,

@@ -12,7 +12,7 @@
  * What cannot be had now, a key whose source is away or a cluster that does not answer, may be had
  * later: it is tried again and again, less and less often, and the state file says what is waited
  * for. Only a passphrase that does not fit is not tried again by itself: it will not fit the next
- * time.
+ * time. Nor does one come back by itself that was given once, on standard input or as a descriptor.
  */
 
 #include "successor.h"
@@ -202,6 +202,26 @@ static int no_fd(void *arg, unsigned int i)
 	return -EBADF;
 }
 
+/* -EPERM: it is not tried again by itself. */
+static int refuse_once(const struct volume_state *v, struct fault *f)
+{
+	static const char why[] = "its passphrase was given once and is not kept";
+
+	fault_clear(f);
+	if (v->device < 0) {
+		(void)fault_set(f, EXIT_PASSPHRASE, -EPERM, "%s: serve it again", why);
+		fault_hint(f, "rbdcrypt-nbd serve, with the options and the passphrase that it "
+			      "was served with");
+		return -EPERM;
+	}
+	(void)fault_set(f, EXIT_PASSPHRASE, -EPERM, "%s: attach /dev/nbd%d again", why, v->device);
+	fault_hint(f,
+		   "rbdcrypt-nbd attach --device /dev/nbd%d, with the options and the "
+		   "passphrase that it was mapped with",
+		   v->device);
+	return -EPERM;
+}
+
 static int read_options(const struct volume_state *v, struct options **ret, struct fault *f)
 {
 	struct json_object *request = json_tokener_parse(v->request);
@@ -213,7 +233,7 @@ static int read_options(const struct volume_state *v, struct options **ret, stru
 		r = control_request_read(request, v->device >= 0 ? COMMAND_MAP : COMMAND_SERVE,
 					 /* is_trusted */ true, no_fd, NULL, ret, f);
 	json_object_put(request);
-	return r;
+	return r == -ENOKEY ? refuse_once(v, f) : r;
 }
 
 /* The device that it has, whatever was asked for. */

@@ -286,6 +286,15 @@ successor_does_not_hammer() {
 }
 run_case successor-does-not-hammer successor_does_not_hammer
 
+# What was read from standard input is gone with the daemon: the next one says what to do.
+successor_has_no_key_that_was_given_once() {
+	local way=(--socket s --encryption-passphrase-file - file:disk)
+	start_daemon && nbd serve "${way[@]}" <key && io s && stop_daemon && start_daemon &&
+		wait_for 20 health "its passphrase was given once and is not kept: serve it again" &&
+		! serves s && nbd serve "${way[@]}" <key && serves s && health '""' && nbd unmap s && stop_daemon
+}
+run_case successor-has-no-key-that-was-given-once successor_has_no_key_that_was_given_once
+
 # One that is on its way back can be taken away, whatever it is called, and stays away.
 is_state() { # NAME
 	nbd status --json | grep '"state"' | grep -qF "\"$1\""

@@ -224,6 +224,24 @@ static void a_passphrase_that_does_not_fit_is_not_hammered(void **state)
 	assert_health("waits: it fails, number 1");
 }
 
+/* What was read from standard input, say. */
+static void a_passphrase_that_was_given_once_is_not_waited_for(void **state)
+{
+	struct state_list l;
+
+	leave("{\"spec\":\"file:/disk\",\"options\":[\"socket=/s\"],"
+	      "\"keys\":[{\"source\":\"/k\"},{\"source\":\"-\"}]}",
+	      true);
+	successor_try(t.successor);
+	get_list(&l);
+	assert_int_equal(l.n, 1);
+	assert_string_equal(l.volumes[0].health,
+			    "waits: its passphrase was given once and is not kept: serve it again");
+	state_list_done(&l);
+	assert_rests(700);
+	assert_int_equal(t.tries, 0);
+}
+
 /* Who asks for it has it tried at once, and what then only is away is tried again by itself. */
 static void asked_for_it_is_tried_at_once_and_then_again(void **state)
 {
@@ -379,6 +397,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(what_cannot_be_had_is_tried_less_and_less_often),
 		TEST(a_passphrase_that_does_not_fit_is_not_hammered),
+		TEST(a_passphrase_that_was_given_once_is_not_waited_for),
 		TEST(asked_for_it_is_tried_at_once_and_then_again),
 		TEST(one_that_runs_is_not_tried),
 		TEST(the_same_cause_is_told_once),
