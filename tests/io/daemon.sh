@@ -331,12 +331,30 @@ only_its_group_may_speak() {
 		refused 1 "only root" as_member --groups=games Reload &&
 		refused 1 "only root" as_member --groups=games Map '{"spec": "a/b", "options": ["conf=/etc/x"]}' &&
 		refused 1 "only root" as_member --groups=games Map '{"spec": "a/b", "ceph": ["--mon-host=x"]}' &&
+		refused 1 "only root" as_member --groups=games Map '{"spec": "a/b", "options": ["cluster=../../tmp/x"]}' &&
 		refused 1 "only root" as_member --groups=games Serve '{"spec": "a/b"}' &&
 		refused 1 "must pass an open descriptor" as_member --groups=games Map \
 			'{"spec": "a/b", "keys": [{"source": "/etc/shadow"}]}' &&
 		stop_daemon
 }
 run_case only-its-group-may-speak only_its_group_may_speak
+
+# The program, too, where others cannot walk to it.
+member_nbd() {
+	(cd run && RBDCRYPT_NBD_RUN_DIR=. exec setpriv --reuid 65534 --regid 65534 --groups=games \
+		/proc/self/fd/9 "$@" 9<"$PROGRAM")
+}
+members_use_the_commands() {
+	[[ $EUID == 0 ]] || { echo "# SKIP needs root"; return 0; }
+	start_daemon --control-group games && nbd serve --socket s file:plain || return
+	member_nbd list --all --json | grep -F "\"$T/s\"" && member_nbd status "$T/s" &&
+		refused 2 "only root" member_nbd serve --socket x a/b &&
+		refused 2 "only root" member_nbd map --cluster ../../tmp/x a/b &&
+		refused 2 "only root" member_nbd map --user x a/b &&
+		refused 2 "only root" member_nbd map file:/etc/hostname &&
+		serves s && member_nbd unmap "$T/s" && [[ ! -e s ]] && stop_daemon
+}
+run_case members-use-the-commands members_use_the_commands
 
 # The process that its state file names is another by now.
 reused_pid_is_left_alone() {
