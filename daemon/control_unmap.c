@@ -11,15 +11,23 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "control_find.h"
 #include "control_pending.h"
+#include "state.h"
+#include "text.h"
 #include "unmap_child.h"
 
 /* For a volume to end, as the unmap command has it: what the caller does not say, and at most. */
 #define PATIENCE_DEFAULT_S 30
 #define PATIENCE_MAX_S (30 * 24 * 3600)
+
+/* A volume's, for the child. */
+struct name {
+	char text[256];
+};
 
 static bool has_device(const struct host_volume *v, enum host_phase phase)
 {
@@ -153,19 +161,58 @@ static int read_call(struct methods *m, struct control_call *call, struct unmap_
 	return r < 0 ? r : control_find(m->o.host, m->o.run_dir, ret->name, ret_volume, f);
 }
 
+/* What clients call it may mean another device to the child: a cookie can be any text. */
+static const char *name_device(int device, struct name *ret)
+{
+	(void)snprintf(ret->text, sizeof(ret->text), "/dev/nbd%d", device);
+	return ret->text;
+}
+
+/*
+ * The child can end whatever root can: volumes of other processes, and devices of other programs.
+ * Who is not root has it end what this daemon serves, or an earlier one has left to it.
+ */
+static int name_left(struct methods *m, const char *name, struct name *ret, struct fault *f)
+{
+	const struct volume_state *v;
+	struct state_list l;
+	int r = state_list(m->o.run_dir, &l, f);
+
+	if (r < 0)
+		return r;
+	r = state_find(&l, name, &v, f);
+	if (r == 0 && (!v->is_hosted || volume_is_alive(v)))
+		r = fault_set(f, EXIT_PASSPHRASE, -EPERM,
+			      "%s: only root may unmap what this daemon does not serve", name);
+	if (r == 0 && v->device >= 0)
+		(void)name_device(v->device, ret);
+	else if (r == 0)
+		text_copy(ret->text, sizeof(ret->text), v->socket);
+	state_list_done(&l);
+	return r;
+}
+
 int methods_unmap(struct methods *m, struct control_call *call, struct fault *f)
 {
 	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
 	enum host_phase phase;
+	struct name name;
 	int r = read_call(m, call, &o, &v, f);
 
 	if (r < 0)
 		return r;
 	/* Asked once: the device of a start that ends meanwhile is looked at before it goes. */
 	phase = v ? host_volume_phase(v) : HOST_ENDED;
-	if (v && has_device(v, phase))
+	if (v && has_device(v, phase)) {
+		o.name = name_device(host_volume_service(v)->device, &name);
 		v = NULL;
+	} else if (!v && !control_is_trusted(call)) {
+		r = name_left(m, o.name, &name, f);
+		o.name = name.text;
+	}
+	if (r < 0)
+		return r;
 	if (v && is_unasked(&o, phase))
 		return wait_end(m, call, v, HOST_DISCONNECT, o.timeout_s, f);
 	return start_child(m, call, &o, v, HOST_DISCONNECT, f);
@@ -176,6 +223,7 @@ int methods_detach(struct methods *m, struct control_call *call, struct fault *f
 	struct unmap_child_options o = { 0 };
 	struct host_volume *v = NULL;
 	enum host_phase phase;
+	struct name name;
 	int r = read_call(m, call, &o, &v, f);
 
 	if (r < 0)
@@ -187,6 +235,7 @@ int methods_detach(struct methods *m, struct control_call *call, struct fault *f
 	if (!has_device(v, phase))
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
 				 o.name);
+	o.name = name_device(host_volume_service(v)->device, &name);
 	/* With the daemon the key goes, as it does with unmap. */
 	return is_unasked(&o, phase) ? wait_end(m, call, v, HOST_DETACH, o.timeout_s, f)
 				     : start_child(m, call, &o, v, HOST_DETACH, f);

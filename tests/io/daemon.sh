@@ -352,7 +352,11 @@ members_use_the_commands() {
 		refused 2 "only root" member_nbd map --cluster ../../tmp/x a/b &&
 		refused 2 "only root" member_nbd map --user x a/b &&
 		refused 2 "only root" member_nbd map file:/etc/hostname &&
-		serves s && member_nbd unmap "$T/s" && [[ ! -e s ]] && stop_daemon
+		serves s && member_nbd unmap "$T/s" && [[ ! -e s ]] || return
+	# A volume of another process is not the daemon's.
+	nbd serve --no-daemon --socket s file:plain &&
+		refused 1 "only root may unmap" as_member --groups=games Unmap "{\"name\": \"$T/s\", \"force\": true}" &&
+		serves s && nbd unmap s && stop_daemon
 }
 run_case members-use-the-commands members_use_the_commands
 

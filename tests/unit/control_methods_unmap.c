@@ -132,6 +132,48 @@ static void what_is_not_ours_is_unmapped_by_a_child_too(void **state)
 	assert_failed(EXIT_MEMORY, -EAGAIN, "no child");
 }
 
+/* What is in the run directory, but not of this daemon. */
+static void leave(const char *image, int device, bool is_hosted, const char *cookie)
+{
+	struct volume_state s;
+
+	volume_state_init(&s);
+	strcpy(s.pool, "rbd");
+	(void)snprintf(s.image, sizeof(s.image), "%s", image);
+	(void)snprintf(s.cookie, sizeof(s.cookie), "%s", cookie);
+	s.device = device;
+	s.is_hosted = is_hosted;
+	s.status = VOLUME_MAPPED;
+	(void)state_release(claim(image, &s), /* is_removed */ false);
+}
+
+static void the_group_may_not_unmap_what_is_not_ours(void **state)
+{
+	static const char *const names[] = { "/dev/nbd5", "rbd/own", "nbd6" };
+
+	leave("own", 5, false, "");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char parameters[64];
+
+		(void)snprintf(parameters, sizeof(parameters), "{\"name\":\"%s\",\"force\":true}",
+			       names[i]);
+		t.call.is_from_group = true;
+		call(UNMAP, parameters);
+		if (i == 2)
+			assert_failed(EXIT_NOT_FOUND, -ENOENT, "not mapped");
+		else
+			assert_failed(EXIT_PASSPHRASE, -EPERM, "only root");
+	}
+	assert_int_equal(t.n_children, 0);
+	/* What an earlier daemon served waits for this one, whatever its cookie looks like. */
+	leave("left", 7, true, "/dev/nbd6");
+	t.call.is_from_group = true;
+	call(UNMAP, "{\"name\":\"/dev/nbd6\"}");
+	assert_string_equal(t.child->name, "/dev/nbd7");
+	t.child->o.done(t.child->o.arg, NULL);
+	assert_answer("{}");
+}
+
 static void a_socket_goes_when_its_keys_are_safe(void **state)
 {
 	const struct fault why = { .status = EXIT_SAFEGUARD, .error = -EPERM, .message = "lost" };
@@ -177,7 +219,7 @@ static void a_device_is_left_behind_when_its_keys_are_safe(void **state)
 	struct host_volume *v = start_serving("vol", 3, &file);
 
 	call(DETACH, "{\"name\":\"rbd/vol\",\"force\":false}");
-	assert_string_equal(t.child->name, "rbd/vol");
+	assert_string_equal(t.child->name, "/dev/nbd3");
 	assert_true(t.child->o.is_check);
 	t.child->o.done(t.child->o.arg, &why);
 	assert_failed(EXIT_SAFEGUARD, -EPERM, "lost");
@@ -469,6 +511,7 @@ int main(void)
 		TEST(a_device_is_unmapped_by_a_child),
 		TEST(what_is_not_clearly_said_forces_nothing),
 		TEST(what_is_not_ours_is_unmapped_by_a_child_too),
+		TEST(the_group_may_not_unmap_what_is_not_ours),
 		TEST(a_socket_goes_when_its_keys_are_safe),
 		TEST(by_force_a_socket_goes_at_once),
 		TEST(a_device_is_left_behind_when_its_keys_are_safe),
