@@ -329,10 +329,14 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	return r;
 }
 
-/* Whether the host's daemon serves it and does it for us. */
-static bool is_asked_for(const struct options *o, const struct volume_state *v)
+/*
+ * Whether the host's daemon serves it and does it for us; or has it waiting, and we are who has to
+ * ask for everything.
+ */
+static bool is_asked_for(const struct options *o, const char *run_dir, const struct volume_state *v)
 {
-	return !o->is_private && v && v->is_hosted && volume_is_alive(v);
+	return !o->is_private && v && v->is_hosted &&
+	       (volume_is_alive(v) || access(run_dir, W_OK) < 0);
 }
 
 /*
@@ -362,7 +366,7 @@ int unmap_run(struct options *o, struct fault *f)
 	r = find(o, &l.list, name, &v, &index, f);
 	if (r == -ENOENT && name[0] && !o->is_private) {
 		r = end_starting(o, l.run_dir, name, f);
-	} else if (r == 0 && is_asked_for(o, v)) {
+	} else if (r == 0 && is_asked_for(o, l.run_dir, v)) {
 		r = client_stop(o, l.run_dir, v, f);
 	} else if (r == 0 && index >= 0) {
 		r = unmap_device(o, l.run_dir, v, index, f);
@@ -392,7 +396,7 @@ int detach_run(struct options *o, struct fault *f)
 			      o->operand);
 	else if (r == 0 && (!v || !volume_is_alive(v)))
 		r = fault_set(f, EXIT_NOT_FOUND, -ESRCH, "/dev/nbd%d has no daemon", index);
-	if (r == 0 && is_asked_for(o, v)) {
+	if (r == 0 && is_asked_for(o, l.run_dir, v)) {
 		r = client_stop(o, l.run_dir, v, f);
 	} else if (r == 0) {
 		/* With the daemon the key goes, as it does with unmap. */

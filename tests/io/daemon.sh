@@ -356,7 +356,11 @@ members_use_the_commands() {
 	# A volume of another process is not the daemon's.
 	nbd serve --no-daemon --socket s file:plain &&
 		refused 1 "only root may unmap" as_member --groups=games Unmap "{\"name\": \"$T/s\", \"force\": true}" &&
-		serves s && nbd unmap s && stop_daemon
+		serves s && nbd unmap s || return
+	# One that waits for its passphrase is.
+	nbd serve --socket s --encryption-passphrase-file - file:disk <key && stop_daemon &&
+		start_daemon --control-group games && wait_for 20 health "given once" &&
+		member_nbd unmap "$T/s" && [[ $(control Status) == '{"volumes":[]}' ]] && stop_daemon
 }
 run_case members-use-the-commands members_use_the_commands
 
