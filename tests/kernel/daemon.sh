@@ -94,6 +94,41 @@ lost_key_keeps_the_device() {
 	settled
 }
 
+# A member of the daemon's group: with a key of his own, which the daemon does not keep.
+as_member() {
+	env -u CEPH_CONF -u CEPH_ARGS setpriv --reuid nobody --regid nogroup --groups games /proc/self/fd/9 "$1" \
+		--run-dir /run/rbdcrypt-nbd "${@:2}" 9<"$PROGRAM"
+}
+says_what_it_waits_for() { nbd status --json | grep -F '"health"' | grep -qF "$1"; }
+members_map_with_their_own_keys() {
+	local dev key=(--encryption-passphrase-file "$T/own")
+	install -o nobody -m 600 $T/pass $T/own
+	daemon_start --control-group games
+	dev=$(as_member map "${key[@]}" disk)
+	same "owner" $DAEMON "$(daemon_of $dev)"
+	mkfs.ext4 -q $dev
+	refused 2 "only root" as_member map --cluster ../../tmp/x "${key[@]}" disk
+	daemon_stop
+	daemon_start --control-group games
+	wait_for 20 says_what_it_waits_for "given once and is not kept: attach $dev again"
+	same attach $dev "$(as_member attach --device $dev "${key[@]}" disk)"
+	e2fsck -fn $dev
+	as_member unmap $dev
+	fails is_connected $dev
+	# What root keeps for the image is root's.
+	mkdir -p /run/rbdcrypt-keys.d/rbd
+	install -m 600 $T/pass /run/rbdcrypt-keys.d/rbd/disk.key
+	dev=$(as_member map disk)
+	cryptsetup isLuks $dev
+	nbd unmap $dev
+	dev=$(nbd map disk)
+	e2fsck -fn $dev
+	nbd unmap $dev
+	rm -r /run/rbdcrypt-keys.d
+	daemon_stop
+	settled
+}
+
 killed_daemon_is_succeeded_under_load() {
 	local dev i start
 	daemon_start
@@ -306,6 +341,7 @@ quick_image disk 64M || fail "no image"
 
 claim commands-are-done-by-the-daemon
 claim lost-key-keeps-the-device
+claim members-map-with-their-own-keys
 claim killed-daemon-is-succeeded-under-load
 claim restarted-daemon-is-succeeded-under-load
 grep 'longest wait' $T/stamp | sed 's/^/# with new sockets: /'
