@@ -162,7 +162,7 @@ const struct option_row option_rows[] = {
 	{ "export-name", 0, OPTION_STRING, GROUP_SERVE, C_SERVE, OPTION_MAY_BE_EMPTY, AT(export_name), "NAME",
 	  .max = 4096, .help = "Name of the export. Default: SPEC. The empty name always works too." },
 
-	{ "dry-run", 0, OPTION_FLAG, GROUP_OUTPUT, C_DRY, 0, AT(is_dry_run), NULL,
+	{ "dry-run", 0, OPTION_FLAG, GROUP_OUTPUT, C_DRY, OPTION_OWN_PROCESS, AT(is_dry_run), NULL,
 	  .help = "Map nothing: show the layers of the image, how many passphrases they need and in which order, and everything that would be refused. No passphrase is tried. The exit status is 0 if nothing stands in the way, else that of the first refusal." },
 	{ "test-keys", 0, OPTION_FLAG, GROUP_OUTPUT, C_DRY, 0, AT(is_key_tested), NULL,
 	  .help = "With --dry-run: also try the passphrase files, and say which file opens which layer. It takes as long as unlocking does." },

@@ -192,6 +192,8 @@ static void what_is_badly_said_is_refused(void **state)
 		{ "{\"spec\":\"a\",\"options\":[\"read-only\\u0000\"]}", "no text" },
 		{ "{\"spec\":\"a\",\"options\":[\"block-size=7\"]}", "block-size" },
 		{ "{\"spec\":\"a\",\"options\":[\"run-dir=/x\"]}", "cannot be given" },
+		/* Whoever asked for it would find the volume mapped. */
+		{ "{\"spec\":\"a\",\"options\":[\"dry-run\"]}", "cannot be given" },
 		{ "{\"spec\":\"a\",\"options\":[\"encryption-passphrase-file=/x\"]}",
 		  "cannot be given" },
 		{ "{\"spec\":\"a\",\"options\":[\"conf=x\"]}", "absolute" },
