@@ -185,10 +185,29 @@ static int check_strict(const struct chain_options *o, const struct chain *c, st
 
 /* ---- all of it ---- */
 
+/* Whether the image that is served raw is an encrypted one. Not known is not a no. */
+static int look_for_header(struct chain *c, struct fault *f)
+{
+	struct layer *layer = c->layers[0].layer;
+	unsigned char magic[6];
+	int r;
+
+	if (layer_info(layer)->raw_size < sizeof(magic))
+		return 0;
+	r = layer_read(layer, 0, magic, sizeof(magic));
+	if (r < 0)
+		return fault_set(f, r == -ETIMEDOUT || r == -EINTR ? EXIT_TIMED_OUT : EXIT_CLUSTER,
+				 r, "%s: its first bytes cannot be read: %s",
+				 layer_name(&c->layers[0]), strerror(-r));
+	c->has_raw_header = memcmp(magic, "LUKS\xba\xbe", 6) == 0 ||
+			    memcmp(magic, "RBDL\xba\xbe", 6) == 0;
+	c->is_raw_clone = c->has_raw_header && magic[0] == 'R' && layer_info(layer)->has_parent;
+	return 0;
+}
+
 static int load_plain(const struct chain_options *o, struct chain *c, struct fault *f)
 {
 	struct layer *layer = NULL;
-	unsigned char magic[6] = { 0 };
 	int r = layer_open(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f);
 
 	if (r == 0)
@@ -209,13 +228,7 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 		if (r < 0)
 			return r;
 	}
-	c->has_raw_header = layer_info(c->layers[0].layer)->raw_size >= sizeof(magic) &&
-			    layer_read(c->layers[0].layer, 0, magic, sizeof(magic)) == 0 &&
-			    (memcmp(magic, "LUKS\xba\xbe", 6) == 0 ||
-			     memcmp(magic, "RBDL\xba\xbe", 6) == 0);
-	c->is_raw_clone = c->has_raw_header && magic[0] == 'R' &&
-			  layer_info(c->layers[0].layer)->has_parent;
-	return 0;
+	return look_for_header(c, f);
 }
 
 int chain_open(const struct chain_options *o, struct chain *ret, struct fault *f)

@@ -11,7 +11,23 @@
 #include "../../daemon/chain.h"
 #include "../../rbd/layer.h"
 
+#include <sys/syscall.h>
+
 #define SIZE (20u << 20)
+
+/* ---- the kernel, which fails when it is told to ---- */
+
+static int read_error;
+
+ssize_t pread(int fd, void *buf, size_t len, off_t off)
+{
+	if (!read_error)
+		return syscall(SYS_pread64, fd, buf, len, off);
+	errno = read_error;
+	return -1;
+}
+
+/* ---- claims ---- */
 
 struct setup {
 	char *files[3], *formats[2];
@@ -169,6 +185,28 @@ static void without_passphrases_the_raw_image_is_meant(void **state)
 	assert_int_equal(chain_open(&s.o, &c, &f), 0);
 	assert_false(c.has_raw_header);
 	chain_done(&c);
+}
+
+/* Or an encrypted image would become a raw one that can be written. */
+static void what_cannot_be_read_has_no_missing_header(void **state)
+{
+	struct setup s;
+
+	(void)state;
+	format_image(LUKS2);
+	for (unsigned int i = 0; i < 2; i++) {
+		set_up(&s, NEWLINE_AUTO, i == 0 ? NULL : LUKS_FILE_FIRST, NULL);
+		read_error = EIO;
+		expect_refusal(&s, -EIO, EXIT_CLUSTER, "cannot");
+		/* To readers of headers it would say that there is none. */
+		read_error = ENODATA;
+		expect_refusal(&s, i == 0 ? -ENODATA : -EIO, EXIT_CLUSTER, "cannot");
+		read_error = 0;
+	}
+	set_up(&s, NEWLINE_AUTO, NULL, NULL);
+	read_error = ETIMEDOUT;
+	expect_refusal(&s, -ETIMEDOUT, EXIT_TIMED_OUT, "its first bytes cannot be read");
+	read_error = 0;
 }
 
 /* Between the reading of a header and its use somebody may think about a passphrase. */
@@ -346,6 +384,7 @@ int main(int argc, char **argv)
 		TEST(what_does_not_fit_is_explained),
 		TEST(a_final_newline_is_tried_as_the_policy_says),
 		TEST(without_passphrases_the_raw_image_is_meant),
+		TEST(what_cannot_be_read_has_no_missing_header),
 		TEST(a_header_that_is_another_one_by_now_is_noticed),
 		TEST(a_clone_that_only_inherits_is_flat),
 		TEST(heirs_of_heirs_are_written_by_ourselves),
