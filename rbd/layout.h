@@ -14,6 +14,13 @@ struct layout {
 };
 
 /*
+ * Whatever removes goes out in pieces of at most so many objects, each after the last: the largest
+ * request of the kernel has a thousand, and nothing but the number of requests bounds how many of a
+ * volume are under way.
+ */
+#define PIECE_OBJECTS 16
+
+/*
  * The part of [off, off + len) of the raw image whose removal leaves no hole in the middle of an
  * object: from off to the end of the last object that is covered to its end. With more than
  * one object per stripe: whole stripe periods. raw_size is where the last object ends,

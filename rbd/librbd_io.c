@@ -15,13 +15,6 @@
 #include <errno.h>
 #include <stddef.h>
 
-/*
- * Whatever removes goes out in pieces of so many objects, each after the last: librbd would send
- * the operations of all objects at once, a thousand for the largest request of the kernel, and
- * nothing but the number of requests bounds how many of a volume are under way.
- */
-#define PIECE_OBJECTS 16
-
 int librbd_img_off(const struct librbd_store *ls, uint64_t dev_off, uint64_t len, uint64_t *ret)
 {
 	uint64_t size = atomic_load_explicit(&ls->raw_size, memory_order_relaxed);
@@ -114,8 +107,9 @@ static void on_change(rbd_completion_t c, void *arg)
 }
 
 /*
- * Takes the next piece out of what io still has to remove. The last comes first: where it is the
- * tail of an encrypted image, it may go only as long as that ends there.
+ * Takes the next piece out of what io still has to remove: librbd would send the operations of all
+ * its objects at once. The last comes first: where it is the tail of an encrypted image, it may go
+ * only as long as that ends there.
  */
 static uint64_t take_piece(const struct librbd_store *ls, struct store_io *io, uint64_t *off)
 {

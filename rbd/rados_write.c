@@ -2,8 +2,9 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * Changes of a layered image, object by object. One call of the store is a change; it passes the
- * gate, is cut into parts that each lie in one object, and each part goes
+ * Changes of a layered image, object by object. One call of the store is a change. A write goes as
+ * one piece, what removes as several, one after the other (PIECE_OBJECTS). A piece passes the gate,
+ * is cut into parts that each lie in one object, and each part goes
  *
  *   object map says "exists" -> [copy-up] -> one operation on the object -> [object map: "none"]
  *
@@ -23,6 +24,8 @@
 
 /* An object that is copied up and gone again, over and over: somebody else works on it. */
 #define ROUNDS_MAX 5
+/* Of zeros that are written: each of them takes memory, and librados copies it. */
+#define PIECE_OBJECTS_DENSE 1
 
 enum action { WRITE, TRUNCATE, ZERO, EMPTY, REMOVE };
 
@@ -48,7 +51,8 @@ struct change {
 	struct rados_store *rs;
 	struct store_io *io;
 	const void *buf;
-	uint64_t dev_off, len;
+	uint64_t dev_off, len; /* what no piece has been made of */
+	uint64_t piece_off, piece_len;
 	bool is_write, is_hint, is_dense; /* dense: zeros are to be written, not holes */
 	atomic_uint pending; /* parts that have not ended, and one while parts are made */
 	atomic_int error; /* the first */
@@ -68,32 +72,65 @@ static int write_result(struct rados_store *rs, int error)
 	return error;
 }
 
-static void change_unref(struct change *c)
+static void note_error(struct change *c, int error)
+{
+	int expected = 0;
+
+	(void)atomic_compare_exchange_strong(&c->error, &expected, error);
+}
+
+static void change_end(struct change *c)
 {
 	struct store_io *io = c->io;
-	struct rados_store *rs = c->rs;
 
-	if (atomic_fetch_sub(&c->pending, 1) != 1)
-		return;
 	io->result = atomic_load(&c->error);
 	free(c);
-	/* Whoever drains the gate may rely on it: nothing of this change is still to come. */
-	gate_leave(&rs->writer->gate);
 	io->done(io);
+}
+
+/*
+ * Outside the gate whoever closes it comes between the pieces: it has to wait for a few objects,
+ * not for all of a large change. True: there is another piece, and it is inside.
+ */
+static bool piece_end(struct change *c)
+{
+	struct gate *gate = &c->rs->writer->gate;
+	bool is_last = c->len == 0 || atomic_load(&c->error) < 0;
+
+	/* Whoever drains the gate may rely on it: nothing of this piece is still to come. */
+	gate_leave(gate);
+	if (!is_last)
+		return gate_enter(gate, &c->pass);
+	change_end(c);
+	return false;
+}
+
+static int piece_start(struct change *c);
+
+/* Inside the gate. */
+static void change_go_on(struct change *c)
+{
+	do {
+		int r;
+
+		atomic_store(&c->pending, 1);
+		r = piece_start(c);
+		if (r < 0)
+			note_error(c, r);
+	} while (atomic_fetch_sub(&c->pending, 1) == 1 && piece_end(c));
 }
 
 static void part_end(struct part *p, int result)
 {
 	struct change *c = p->change;
-	int expected = 0;
 
 	if (result < 0)
-		(void)atomic_compare_exchange_strong(&c->error, &expected,
-						     write_result(c->rs, result));
+		note_error(c, write_result(c->rs, result));
 	free(p->zeros);
 	if (p != &c->first)
 		free(p);
-	change_unref(c);
+	if (atomic_fetch_sub(&c->pending, 1) == 1 && piece_end(c))
+		change_go_on(c);
 }
 
 /* ---- one operation ---- */
@@ -256,7 +293,7 @@ static void part_start(struct part *p)
 		part_mapped(p, is_none);
 }
 
-/* ---- cutting a change into parts ---- */
+/* ---- cutting a change into pieces, and these into parts ---- */
 
 /* The bytes that object has for the image: it may end inside it. */
 static uint64_t span_of(const struct rados_store *rs, uint64_t object)
@@ -332,14 +369,15 @@ static int add_part(struct change *c, uint64_t object, uint64_t object_off, uint
 static int cut_by_runs(struct change *c)
 {
 	const struct rados_objects *l = &c->rs->layers[0];
-	uint64_t raw = l->data_offset + c->dev_off, end = raw + c->len;
+	uint64_t raw = l->data_offset + c->piece_off, end = raw + c->piece_len;
 	int r = 0;
 
 	while (raw < end && r == 0) {
 		uint64_t object, object_off;
 		uint64_t run = layout_object(&l->layout, raw, &object, &object_off);
-		const char *buf =
-			c->buf ? (const char *)c->buf + (raw - l->data_offset - c->dev_off) : NULL;
+		const char *buf = c->buf ? (const char *)c->buf +
+						   (raw - l->data_offset - c->piece_off)
+					 : NULL;
 
 		if (run > end - raw)
 			run = end - raw;
@@ -354,9 +392,9 @@ static int cut_by_objects(struct change *c)
 {
 	const struct rados_objects *l = &c->rs->layers[0];
 	uint64_t period = l->layout.object_size * l->layout.stripe_count;
-	uint64_t raw = l->data_offset + c->dev_off;
+	uint64_t raw = l->data_offset + c->piece_off;
 	uint64_t object = raw / period * l->layout.stripe_count;
-	uint64_t end = (raw + c->len + period - 1) / period * l->layout.stripe_count;
+	uint64_t end = (raw + c->piece_len + period - 1) / period * l->layout.stripe_count;
 	uint64_t most = layout_objects(&l->layout, c->rs->writer->plan.raw_size);
 	int r = 0;
 
@@ -373,7 +411,7 @@ static bool is_of_periods(const struct change *c)
 {
 	const struct rados_objects *l = &c->rs->layers[0];
 	uint64_t period = l->layout.object_size * l->layout.stripe_count;
-	uint64_t raw = l->data_offset + c->dev_off, end = raw + c->len;
+	uint64_t raw = l->data_offset + c->piece_off, end = raw + c->piece_len;
 
 	return l->layout.stripe_count > 1 && !c->is_write && !c->is_dense && raw % period == 0 &&
 	       (end % period == 0 || end == c->rs->writer->plan.raw_size);
@@ -397,28 +435,43 @@ static int check_tail(struct change *c)
 	return c->is_hint ? 0 : -EIO;
 }
 
+/* The last comes first: where it is the tail of the image, it may go only as long as that is. */
+static void take_piece(struct change *c)
+{
+	const struct rados_objects *l = &c->rs->layers[0];
+
+	c->piece_len =
+		c->is_write ? c->len
+			    : layout_last_piece(&l->layout, l->data_offset + c->dev_off, c->len,
+						c->is_dense ? PIECE_OBJECTS_DENSE : PIECE_OBJECTS);
+	c->len -= c->piece_len;
+	c->piece_off = c->dev_off + c->len;
+}
+
+static int piece_start(struct change *c)
+{
+	/* The image may have become smaller or larger while we waited. */
+	int r = rados_check_range(c->rs, c->dev_off, c->len);
+
+	if (r == 0)
+		r = check_tail(c);
+	if (r < 0 || c->len == 0)
+		return r;
+	take_piece(c);
+	c->has_first = false;
+	return is_of_periods(c) ? cut_by_objects(c) : cut_by_runs(c);
+}
+
 static void on_admitted(struct gate_pass *pass, int error)
 {
 	struct change *c = (struct change *)((char *)pass - offsetof(struct change, pass));
-	int expected = 0, r;
 
-	if (error < 0) {
-		struct store_io *io = c->io;
-
-		io->result = error;
-		free(c);
-		io->done(io);
+	if (error == 0) {
+		change_go_on(c);
 		return;
 	}
-	/* The image may have become smaller or larger while we waited. */
-	r = rados_check_range(c->rs, c->dev_off, c->len);
-	if (r == 0)
-		r = check_tail(c);
-	if (r == 0)
-		r = is_of_periods(c) ? cut_by_objects(c) : cut_by_runs(c);
-	if (r < 0)
-		(void)atomic_compare_exchange_strong(&c->error, &expected, r);
-	change_unref(c);
+	note_error(c, error);
+	change_end(c);
 }
 
 static int change_start(struct rados_store *rs, struct store_io *io, const struct change *as)
@@ -435,10 +488,10 @@ static int change_start(struct rados_store *rs, struct store_io *io, const struc
 	c->rs = rs;
 	c->io = io;
 	c->pass.go = on_admitted;
-	atomic_init(&c->pending, 1);
+	atomic_init(&c->pending, 0);
 	atomic_init(&c->error, 0);
 	if (gate_enter(&rs->writer->gate, &c->pass))
-		on_admitted(&c->pass, 0);
+		change_go_on(c);
 	return 0;
 }
 

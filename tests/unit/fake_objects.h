@@ -24,7 +24,7 @@
 #include <cmocka.h>
 
 #define OBJECT 8192u
-#define N_OBJECTS 6u
+#define N_OBJECTS 36u
 #define N_SNAPS 3u
 #define STEPS_MAX 4u
 

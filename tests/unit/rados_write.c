@@ -14,7 +14,8 @@
 
 #include "fake_objects.h"
 
-#define SIZE (N_OBJECTS * OBJECT)
+#define FEW_OBJECTS 6u
+#define MOST (N_OBJECTS * OBJECT)
 #define BLOCK 512u
 #define OVERLAP (3 * OBJECT + 5 * BLOCK)
 #define N_AT_ONCE 5u
@@ -22,7 +23,8 @@
 /* ---- the image, and what it should be ---- */
 
 static struct rados_store *rs;
-static unsigned char image[SIZE], snaps[N_SNAPS][SIZE];
+static uint64_t size;
+static unsigned char image[MOST], snaps[N_SNAPS][MOST];
 
 static unsigned char parent_byte(uint64_t off)
 {
@@ -46,7 +48,7 @@ static const struct bytes *of_snap(const struct object *o, unsigned int snap)
 static void check_snaps(void)
 {
 	for (unsigned int s = 0; s < osd.n_snaps; s++) {
-		for (uint64_t off = 0; off < SIZE; off++)
+		for (uint64_t off = 0; off < size; off++)
 			assert_int_equal(byte_of(of_snap(&osd.child[off / OBJECT], s), off),
 					 snaps[s][off]);
 		/* A deep-flatten copies only what no longer has a head, so all others have it. */
@@ -96,11 +98,16 @@ static bool place(struct job *jobs, unsigned int n)
 {
 	struct job *j = &jobs[n];
 	unsigned int blocks = any(4) == 0 ? OBJECT / BLOCK : 1 + any(2 * OBJECT / BLOCK);
+	unsigned int n_objects = (unsigned int)(size / OBJECT);
 
-	j->off = any(4) == 0 ? any(N_OBJECTS) * OBJECT : any(SIZE / BLOCK) * BLOCK;
+	j->off = (uint64_t)(any(4) == 0 ? any(n_objects) * OBJECT
+					: any(n_objects * (OBJECT / BLOCK)) * BLOCK);
 	j->len = blocks * BLOCK;
-	if (j->len > SIZE - j->off)
-		j->len = SIZE - j->off;
+	/* As only what removes may be. */
+	if (j->kind != DO_WRITE && n_objects > FEW_OBJECTS && any(2) == 0)
+		j->len = (uint64_t)any(n_objects) * OBJECT + blocks * BLOCK;
+	if (j->len > size - j->off)
+		j->len = size - j->off;
 	for (unsigned int i = 0; i < n; i++)
 		if (j->off < jobs[i].off + jobs[i].len && jobs[i].off < j->off + j->len)
 			return false;
@@ -131,11 +138,11 @@ static void one_round(void)
 	unsigned int n = 0, started = 0;
 
 	for (unsigned int i = 0; i < N_AT_ONCE; i++) {
+		jobs[n].kind = any(N_KINDS);
 		if (!place(jobs, n))
 			continue;
-		jobs[n].kind = any(N_KINDS);
 		jobs[n].n_done = 0;
-		for (uint64_t b = 0; b < jobs[n].len; b++)
+		for (uint64_t b = 0; jobs[n].kind == DO_WRITE && b < jobs[n].len; b++)
 			jobs[n].buf[b] = (unsigned char)any(256);
 		n++;
 	}
@@ -151,14 +158,14 @@ static void one_round(void)
 		n_succeeded += jobs[i].io.result == 0;
 		job_check(&jobs[i]);
 	}
-	for (uint64_t off = 0; off < SIZE; off++)
+	for (uint64_t off = 0; off < size; off++)
 		assert_int_equal(byte_of(&osd.child[off / OBJECT].head, off), image[off]);
 	check_snaps();
 }
 
 static void take_snap(void)
 {
-	memcpy(snaps[osd.n_snaps], image, SIZE);
+	memcpy(snaps[osd.n_snaps], image, size);
 	osd.n_snaps++;
 	rs->writer->plan.n_snaps = osd.n_snaps;
 }
@@ -172,13 +179,14 @@ static void layer_init(struct rados_objects *l, void *io)
 	l->layout =
 		(struct layout){ .object_size = OBJECT, .stripe_unit = OBJECT, .stripe_count = 1 };
 	l->sector = BLOCK;
-	l->raw_size = SIZE;
+	l->raw_size = size;
 }
 
-static void open_image(uint32_t seed)
+static void open_image(unsigned int n_objects, uint32_t seed)
 {
 	struct rados_writer *w = calloc(1, sizeof(*w));
 
+	size = (uint64_t)n_objects * OBJECT;
 	memset(&osd, 0, sizeof(osd));
 	osd.random = seed * 2654435761u + 1;
 	for (unsigned int i = 0; i < N_OBJECTS; i++) {
@@ -186,18 +194,18 @@ static void open_image(uint32_t seed)
 		osd.parent[i].len = i == 2 ? 3 * BLOCK + 7 : OBJECT;
 		memset(osd.parent[i].at, 'a' + (int)i, OBJECT);
 	}
-	for (uint64_t off = 0; off < SIZE; off++)
+	for (uint64_t off = 0; off < size; off++)
 		image[off] = parent_byte(off);
 	rs = calloc(1, sizeof(*rs) + 2 * sizeof(rs->layers[0]));
 	assert_true(rs && w);
 	rs->n = 2;
 	rs->sector_max = BLOCK;
 	rs->writer = w;
-	atomic_init(&rs->raw_size, SIZE);
+	atomic_init(&rs->raw_size, size);
 	layer_init(&rs->layers[0], &io_child);
 	layer_init(&rs->layers[1], &io_parent);
 	atomic_init(&rs->layers[0].overlap, OVERLAP);
-	w->plan = (struct rados_plan){ .io = &io_plan, .raw_size = SIZE, .overlap = OVERLAP };
+	w->plan = (struct rados_plan){ .io = &io_plan, .raw_size = size, .overlap = OVERLAP };
 	w->copyup = &io_copyup;
 	w->max_running = 1 + any(3);
 	w->waiting_tail = &w->waiting;
@@ -225,9 +233,9 @@ static void close_image(void)
 	free(rs);
 }
 
-static void run(uint32_t seed, unsigned int rounds, unsigned int error_in)
+static void run(unsigned int n_objects, uint32_t seed, unsigned int rounds, unsigned int error_in)
 {
-	open_image(seed);
+	open_image(n_objects, seed);
 	osd.error_in = error_in;
 	for (unsigned int i = 0; i < rounds; i++) {
 		one_round();
@@ -237,16 +245,16 @@ static void run(uint32_t seed, unsigned int rounds, unsigned int error_in)
 	close_image();
 }
 
-static void run_all(unsigned int error_in)
+static void run_all(unsigned int n_objects, uint32_t seeds, unsigned int error_in)
 {
 	const char *seed = getenv("SEED");
 
 	n_failed = n_succeeded = 0;
 	if (seed)
-		run((uint32_t)strtoul(seed, NULL, 0), 200, error_in);
-	for (uint32_t i = 1; !seed && i <= 100; i++) {
+		run(n_objects, (uint32_t)strtoul(seed, NULL, 0), 200, error_in);
+	for (uint32_t i = 1; !seed && i <= seeds; i++) {
 		seed_under_way = i;
-		run(i, 12, error_in);
+		run(n_objects, i, 12, error_in);
 	}
 	seed_under_way = 0;
 }
@@ -265,15 +273,19 @@ static int say_seed(void **state)
 static void changes_in_any_order_are_what_a_flat_image_would_have(void **state)
 {
 	(void)state;
-	run_all(0);
+	run_all(FEW_OBJECTS, 100, 0);
 	assert_int_equal(n_failed, 0);
 	assert_true(n_succeeded > 100);
+	run_all(N_OBJECTS, 10, 0);
+	assert_int_equal(n_failed, 0);
 }
 
 static void failing_calls_harm_nothing_else(void **state)
 {
 	(void)state;
-	run_all(30);
+	run_all(FEW_OBJECTS, 100, 30);
+	assert_true(n_failed > 0 && n_succeeded > n_failed);
+	run_all(N_OBJECTS, 10, 200);
 	assert_true(n_failed > 0 && n_succeeded > n_failed);
 }
 
@@ -284,7 +296,7 @@ static void an_object_that_vanishes_again_and_again_is_an_error(void **state)
 	unsigned int answers = 0;
 
 	(void)state;
-	open_image(1);
+	open_image(FEW_OBJECTS, 1);
 	/* Without a snapshot the copy-up brings the write along. */
 	take_snap();
 	job_start(&j);
@@ -297,16 +309,21 @@ static void an_object_that_vanishes_again_and_again_is_an_error(void **state)
 	close_image();
 }
 
-static struct job *job_of(unsigned int kind, uint64_t off)
+static struct job *job_of_objects(unsigned int kind, uint64_t off, unsigned int objects)
 {
 	struct job *j = calloc(1, sizeof(*j));
 
 	assert_non_null(j);
 	j->kind = kind;
 	j->off = off;
-	j->len = OBJECT;
+	j->len = (uint64_t)objects * OBJECT;
 	job_start(j);
 	return j;
+}
+
+static struct job *job_of(unsigned int kind, uint64_t off)
+{
+	return job_of_objects(kind, off, 1);
 }
 
 static void job_end(struct job *j)
@@ -329,7 +346,7 @@ static void a_full_pool_makes_nothing_fail(void **state)
 	struct job *free_backed, *free_own, *zeros, *kept, *write;
 
 	(void)state;
-	open_image(1);
+	open_image(FEW_OBJECTS, 1);
 	zeros = job_of(DO_WRITE, 0);
 	kept = job_of(DO_WRITE, 4 * OBJECT);
 	answer_all();
@@ -362,6 +379,79 @@ static void a_full_pool_makes_nothing_fail(void **state)
 	close_image();
 }
 
+/* Of its calls that were sent, and nothing of objects below this one. */
+static unsigned int n_under_way(uint64_t lowest)
+{
+	unsigned int n = 0;
+
+	for (const struct call *c = osd.sent; c; c = c->next) {
+		assert_true(c->object >= lowest);
+		n++;
+	}
+	return n;
+}
+
+static void what_removes_much_goes_piece_by_piece_the_last_first(void **state)
+{
+	static const struct {
+		unsigned int kind, at_once, first;
+	} cases[] = {
+		{ DO_ZERO, PIECE_OBJECTS, 32 },
+		{ DO_DISCARD, PIECE_OBJECTS, 32 },
+		{ DO_ZERO_DENSE, 1, 35 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct job *j;
+
+		open_image(N_OBJECTS, 1);
+		/* Objects that exist, the first ones not. */
+		j = job_of_objects(DO_ZERO_DENSE, 4 * OBJECT, N_OBJECTS - 4);
+		answer_all();
+		job_end(j);
+		j = job_of_objects(cases[i].kind, 0, N_OBJECTS);
+		assert_true(n_under_way(cases[i].first) > 0);
+		do
+			assert_true(n_under_way(0) <= cases[i].at_once);
+		while (answer_one());
+		job_end(j);
+		close_image();
+	}
+}
+
+/* Whoever closes the gate waits for what is under way, not for all of a large change. */
+static void a_gate_that_closes_comes_between_the_pieces(void **state)
+{
+	struct gate *g;
+	struct job *j;
+
+	(void)state;
+	open_image(N_OBJECTS, 1);
+	g = &rs->writer->gate;
+	j = job_of_objects(DO_ZERO_DENSE, 4 * OBJECT, N_OBJECTS - 4);
+	answer_all();
+	job_end(j);
+	j = job_of_objects(DO_ZERO, 4 * OBJECT, N_OBJECTS - 4);
+	gate_close(g);
+	answer_all();
+	assert_int_equal(g->inside, 0);
+	assert_int_equal(j->n_done, 0);
+	for (unsigned int i = 4; i < N_OBJECTS; i++)
+		assert_int_equal(osd.child[i].head.exists, i < 32);
+	gate_open_since(g, gate_closings(g));
+	assert_true(n_under_way(16) > 0);
+	/* And the rest may not come at all. */
+	gate_fail(g, -EIO);
+	answer_all();
+	assert_int_equal(j->n_done, 1);
+	assert_int_equal(j->io.result, -EIO);
+	for (unsigned int i = 4; i < N_OBJECTS; i++)
+		assert_int_equal(osd.child[i].head.exists, i < 16);
+	free(j);
+	close_image();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -370,6 +460,8 @@ int main(void)
 		cmocka_unit_test_teardown(failing_calls_harm_nothing_else, say_seed),
 		cmocka_unit_test(an_object_that_vanishes_again_and_again_is_an_error),
 		cmocka_unit_test(a_full_pool_makes_nothing_fail),
+		cmocka_unit_test(what_removes_much_goes_piece_by_piece_the_last_first),
+		cmocka_unit_test(a_gate_that_closes_comes_between_the_pieces),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
