@@ -371,12 +371,15 @@ static void take_back(const struct options *o, int fd, const char *name, struct 
 {
 	const bool is_attach = o->command == COMMAND_ATTACH;
 	struct json_object *parameters = json_object_new_object(), *reply = NULL;
+	/* What the command says is that its output cannot be written. */
+	struct fault unsaid = { 0 };
 
 	if (parameters)
 		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
 	if (parameters && !is_attach)
 		(void)json_object_object_add(parameters, "force", json_object_new_boolean(true));
-	if (call_daemon(fd, is_attach ? "Detach" : "Unmap", parameters, NULL, 0, &reply, NULL) < 0)
+	if (call_daemon(fd, is_attach ? "Detach" : "Unmap", parameters, NULL, 0, &reply, &unsaid) <
+	    0)
 		fault_hint(f, "it is there: rbdcrypt-nbd unmap %s", name);
 	json_object_put(reply);
 }

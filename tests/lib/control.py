@@ -8,6 +8,8 @@
 #                                         and what they say fits together
 # control.py SOCKET --stall               clients that stop half-way or go on in single bytes; exit 0
 #                                         when they are cut
+# control.py SOCKET --daemon ANSWER...    a daemon: gives each call the next of the answers; of these
+#                                         "hang-up" is none, and after the last it says nothing more
 
 import json
 import os
@@ -186,6 +188,32 @@ def stall(path):
     answer(idle)
 
 
+def play_daemon(path, answers):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    silent = []
+    while True:
+        client, _ = listener.accept()
+        data = b""
+        while not data.endswith(b"\0"):
+            data = client.recv(65536)
+            if not data:
+                break
+            if not data.endswith(b"\0"):
+                continue
+            if not answers:
+                silent.append(client)
+                break
+            said = answers.pop(0)
+            if said == "hang-up":
+                break
+            client.sendall(said.encode() + b"\0")
+            data = b""
+        if client not in silent:
+            client.close()
+
+
 def main():
     path, what = sys.argv[1:3]
     if what == "--misbehave":
@@ -194,6 +222,8 @@ def main():
         stall(path)
     elif what == "--at-once":
         at_once(path, *sys.argv[3:5])
+    elif what == "--daemon":
+        play_daemon(path, sys.argv[3:])
     else:
         call(path, what, json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})
 
