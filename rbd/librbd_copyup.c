@@ -70,11 +70,25 @@ static bool exists(struct librbd_store *ls, uint64_t off)
 	return !is_written || atomic_load_explicit(is_written, memory_order_relaxed);
 }
 
+/*
+ * What is removed of an encrypted image ends with an object, or with the image: a tail, which may
+ * go only as long as it is one. The image may grow while it waits.
+ */
+static bool is_tail(const struct librbd_store *ls, const struct store_io *io)
+{
+	uint64_t period = ls->layout.object_size * ls->layout.stripe_count;
+	uint64_t end = ls->base.data_offset + io->dev_off + io->len;
+
+	return ls->base.is_encrypted && io->op != LIBRBD_WRITE && end % period != 0;
+}
+
+/* As requests that meet go one after the other, a tail is one more at most. */
 static bool needs_turn(struct librbd_store *ls, const struct store_io *io)
 {
 	uint64_t off = ls->base.data_offset + io->dev_off;
 
-	return io->len > 0 && (!exists(ls, off) || !exists(ls, off + io->len - 1));
+	return io->len > 0 && !is_tail(ls, io) &&
+	       (!exists(ls, off) || !exists(ls, off + io->len - 1));
 }
 
 /* Of what is removed nobody says whether an object stays. */
