@@ -41,6 +41,13 @@ struct unmap_child {
 
 /* ---- the parent ---- */
 
+static void reap(struct unmap_child *c, int *ret_status)
+{
+	while (waitpid(c->pid, ret_status, 0) < 0 && errno == EINTR)
+		;
+	c->pid = 0;
+}
+
 static void finish(struct unmap_child *c)
 {
 	struct json_object *o;
@@ -48,9 +55,7 @@ static void finish(struct unmap_child *c)
 	int status = 0;
 
 	loop_remove(c->o.loop, &c->answer);
-	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
-		;
-	c->pid = -1;
+	reap(c, &status);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OK) {
 		c->o.done(c->o.arg, NULL);
 		return;
@@ -124,16 +129,18 @@ int unmap_child_new(const struct unmap_child_options *o, struct unmap_child **re
 	c->o.run_dir = c->o.name = NULL;
 	r = pipe2(fds, O_CLOEXEC) < 0 ? -errno : 0;
 	if (r == 0) {
-		r = spawn(o, fds[1], &c->pid);
+		c->answer.fd = fds[0];
+		c->answer.ready = on_answer;
+		(void)fcntl(fds[0], F_SETFL, O_NONBLOCK);
+		/* Before there is a child, which would be left alone. */
+		r = loop_add(o->loop, &c->answer);
+		if (r == 0)
+			r = spawn(o, fds[1], &c->pid);
 		(void)close(fds[1]);
-		if (r == 0) {
-			c->answer.fd = fds[0];
-			c->answer.ready = on_answer;
-			(void)fcntl(fds[0], F_SETFL, O_NONBLOCK);
-			r = loop_add(o->loop, &c->answer);
-		}
-		if (r < 0)
+		if (r < 0) {
+			loop_remove(o->loop, &c->answer);
 			(void)close(fds[0]);
+		}
 	}
 	if (r < 0) {
 		free(c);
@@ -145,8 +152,18 @@ int unmap_child_new(const struct unmap_child_options *o, struct unmap_child **re
 
 struct unmap_child *unmap_child_free(struct unmap_child *c)
 {
+	int status;
+
 	if (!c)
 		return NULL;
+	/*
+	 * Nobody wants to know any more whether keys are safe. Who opens no device does not wait in
+	 * the kernel, and so is gone at once.
+	 */
+	if (c->o.is_check && c->pid > 0) {
+		(void)kill(c->pid, SIGKILL);
+		reap(c, &status);
+	}
 	loop_remove(c->o.loop, &c->answer);
 	(void)close(c->answer.fd);
 	free(c);

@@ -26,7 +26,10 @@ struct unmap_child_options {
 };
 
 int unmap_child_new(const struct unmap_child_options *o, struct unmap_child **ret, struct fault *f);
-/* One that still runs goes on without us. NULL is fine. Returns NULL. */
+/*
+ * One that still unmaps goes on without us, which is for the end of the daemon alone: nobody waits
+ * for it. NULL is fine. Returns NULL.
+ */
 struct unmap_child *unmap_child_free(struct unmap_child *c);
 
 /* First in main(): becomes that process and does not return, if that is what we were started for.
