@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -37,6 +38,8 @@
 #define FILE_PREFIX "file:"
 /* The list of all volumes of a large host. */
 #define REPLY_MAX (64u << 20)
+/* A daemon that is there answers what costs it nothing within moments. */
+#define ANSWER_S 10
 
 /* A connection to the daemon of run_dir. -ENOENT, and no fault: none listens there. */
 static int connect_daemon(const char *run_dir, int *ret_fd, struct fault *f)
@@ -184,33 +187,50 @@ static int read_reply(struct json_object *o, struct json_object **ret, struct fa
 
 /*
  * Calls a method of CONTROL_INTERFACE by its short name and waits for the answer. Takes parameters.
+ * The caller frees *ret_answer.
+ */
+static int exchange(int fd, const char *method, struct json_object *parameters, const int *fds,
+		    unsigned int n_fds, char **ret_answer)
+{
+	struct json_object *o = make_message(method, parameters);
+	const char *text;
+	size_t len;
+	int r;
+
+	if (!o)
+		return -ENOMEM;
+	text = json_object_to_json_string_length(
+		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+	r = send_all(fd, text, len + 1, fds, n_fds);
+	json_object_put(o);
+	return r < 0 ? r : receive(fd, ret_answer);
+}
+
+/* Takes answer. */
+static int read_answer(char *answer, struct json_object **ret_reply, struct fault *f)
+{
+	struct json_object *o = json_tokener_parse(answer);
+	int r = read_reply(o, ret_reply, f);
+
+	json_object_put(o);
+	free(answer);
+	return r;
+}
+
+/*
  * *ret_reply, the answer's parameters, is for json_object_put(). A daemon's fault comes as it was.
  */
 static int call_daemon(int fd, const char *method, struct json_object *parameters, const int *fds,
 		       unsigned int n_fds, struct json_object **ret_reply, struct fault *f)
 {
-	struct json_object *o = make_message(method, parameters);
-	const char *text;
 	char *answer = NULL;
-	size_t len;
-	int r;
+	int r = exchange(fd, method, parameters, fds, n_fds, &answer);
 
-	if (!o)
-		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a request");
-	text = json_object_to_json_string_length(
-		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
-	r = send_all(fd, text, len + 1, fds, n_fds);
-	json_object_put(o);
-	if (r == 0)
-		r = receive(fd, &answer);
+	if (r == -ENOMEM)
+		return fault_set(f, EXIT_MEMORY, r, "no memory for a request");
 	if (r < 0)
-		return fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_KERNEL, r,
-				 "the daemon went away: %s", strerror(-r));
-	o = json_tokener_parse(answer);
-	free(answer);
-	r = read_reply(o, ret_reply, f);
-	json_object_put(o);
-	return r;
+		return fault_set(f, EXIT_KERNEL, r, "the daemon went away: %s", strerror(-r));
+	return read_answer(answer, ret_reply, f);
 }
 
 /* ---- map, attach, serve ---- */
@@ -441,11 +461,14 @@ int client_start(struct options *o, const char *run_dir, struct fault *f)
 
 /* ---- unmap, detach ---- */
 
-/* By name; on a connection, which it closes. */
-static int stop(const struct options *o, int fd, const char *name, struct fault *f)
+static const char *stop_method(const struct options *o)
 {
-	struct json_object *parameters = json_object_new_object(), *reply = NULL;
-	int r;
+	return o->command == COMMAND_UNMAP ? "Unmap" : "Detach";
+}
+
+static struct json_object *stop_parameters(const struct options *o, const char *name)
+{
+	struct json_object *parameters = json_object_new_object();
 
 	if (parameters) {
 		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
@@ -454,16 +477,13 @@ static int stop(const struct options *o, int fd, const char *name, struct fault 
 		(void)json_object_object_add(parameters, "timeout",
 					     json_object_new_int(o->reattach_timeout_s));
 	}
-	r = call_daemon(fd, o->command == COMMAND_UNMAP ? "Unmap" : "Detach", parameters, NULL, 0,
-			&reply, f);
-	json_object_put(reply);
-	(void)close(fd);
-	return r;
+	return parameters;
 }
 
 int client_stop(const struct options *o, const char *run_dir, const struct volume_state *v,
 		struct fault *f)
 {
+	struct json_object *reply = NULL;
 	char name[1024];
 	int fd, r = connect_daemon(run_dir, &fd, f);
 
@@ -476,14 +496,54 @@ int client_stop(const struct options *o, const char *run_dir, const struct volum
 	if (r == -ENOENT)
 		return fault_set(f, EXIT_TIMED_OUT, r, "the daemon that serves %s does not listen",
 				 name);
-	return r < 0 ? r : stop(o, fd, name, f);
+	if (r < 0)
+		return r;
+	r = call_daemon(fd, stop_method(o), stop_parameters(o, name), NULL, 0, &reply, f);
+	json_object_put(reply);
+	(void)close(fd);
+	return r;
+}
+
+/*
+ * Whether the daemon takes calls. Where systemd holds its socket, connections are made while no
+ * daemon is there, and wait for the next.
+ */
+static bool is_answering(int fd, const char *name)
+{
+	const struct timeval patience = { .tv_sec = ANSWER_S }, none = { 0 };
+	struct json_object *parameters = json_object_new_object();
+	char *answer = NULL;
+	bool is_it;
+
+	if (parameters)
+		(void)json_object_object_add(parameters, "name", json_object_new_string(name));
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	is_it = exchange(fd, "Status", parameters, NULL, 0, &answer) == 0;
+	free(answer);
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none));
+	return is_it;
 }
 
 int client_stop_starting(const struct options *o, const char *run_dir, const char *name,
 			 struct fault *f)
 {
+	struct json_object *reply = NULL;
 	struct fault unheard = { 0 };
-	int fd;
+	char *answer = NULL;
+	int fd, r;
 
-	return connect_daemon(run_dir, &fd, &unheard) < 0 ? -ENOENT : stop(o, fd, name, f);
+	if (connect_daemon(run_dir, &fd, &unheard) < 0)
+		return -ENOENT;
+	r = is_answering(fd, name)
+		    ? exchange(fd, stop_method(o), stop_parameters(o, name), NULL, 0, &answer)
+		    : -ENOENT;
+	(void)close(fd);
+	if (r == -ENOMEM)
+		return fault_set(f, EXIT_MEMORY, r, "no memory for a request");
+	/* It ends, and what was starting with it. */
+	if (r < 0)
+		return -ENOENT;
+	r = read_answer(answer, &reply, f);
+	json_object_put(reply);
+	return r;
 }

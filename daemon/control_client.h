@@ -24,7 +24,7 @@ int client_stop(const struct options *o, const char *run_dir, const struct volum
 
 /*
  * The same of one that the run directory knows nothing of yet, by the name of its image. -ENOENT:
- * nor does the daemon, or there is none that we may ask.
+ * nor does the daemon, or there is none that we may ask and that answers.
  */
 int client_stop_starting(const struct options *o, const char *run_dir, const char *name,
 			 struct fault *f);
