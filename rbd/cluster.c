@@ -202,7 +202,11 @@ static void get_limits(struct cluster *c, struct limit_value ret[N_LIMITS])
 			ret[i].text[0] = '\0';
 }
 
-/* But for those that somebody changed, who will have a reason. */
+/*
+ * But for those that somebody changed, who will have a reason. What the monitors keep for clients
+ * ("ceph config set") comes while we connect, when this is decided, and counts for less than what a
+ * program sets: it is not observed.
+ */
 static int lift_limits(struct cluster *c, const struct limit_value unset[N_LIMITS], struct fault *f)
 {
 	struct limit_value now[N_LIMITS];
