@@ -62,17 +62,10 @@ void acceptor_init(struct acceptor *a)
 
 int acceptor_start(struct acceptor *a, int fd)
 {
-	int r = timer_new();
+	int r = loop_watch(a->loop, &a->pause, timer_new(), on_pause_over);
 
-	if (r < 0)
-		return r;
-	a->pause.fd = r;
-	a->pause.ready = on_pause_over;
-	a->listening.fd = fd;
-	a->listening.ready = on_listening;
-	r = loop_add(a->loop, &a->pause);
 	if (r == 0)
-		r = loop_add(a->loop, &a->listening);
+		r = loop_watch(a->loop, &a->listening, fd, on_listening);
 	if (r < 0) {
 		a->listening.fd = -1;
 		acceptor_stop(a);

@@ -436,13 +436,8 @@ static int open_socket(struct control *c, struct fault *f)
 
 static int start(struct control *c, struct fault *f)
 {
-	int r = timer_new(), fd;
+	int r = loop_watch(c->o.loop, &c->sweep, timer_new(), on_sweep), fd;
 
-	if (r >= 0) {
-		c->sweep.fd = r;
-		c->sweep.ready = on_sweep;
-		r = loop_add(c->o.loop, &c->sweep);
-	}
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
 	if (c->o.fd >= 0)

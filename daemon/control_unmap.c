@@ -51,14 +51,10 @@ static void on_patience_over(struct watch *w)
 /* Its volume ends; for as long as the call allows, it waits for that. */
 static int end_volume(struct pending *p, enum host_stop how, struct fault *f)
 {
-	int s = p->timeout_s, r = timer_new();
+	int s = p->timeout_s;
+	int r = loop_watch(p->methods->o.loop, &p->patience, timer_new(), on_patience_over);
 
 	p->timeout_s = s < 0 ? PATIENCE_DEFAULT_S : s < PATIENCE_MAX_S ? s : PATIENCE_MAX_S;
-	if (r >= 0) {
-		p->patience.fd = r;
-		p->patience.ready = on_patience_over;
-		r = loop_add(p->methods->o.loop, &p->patience);
-	}
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot wait for a volume: %s", strerror(-r));
 	/* No time at all is a look, as for the command; here 0 would be for ever. */

@@ -265,15 +265,6 @@ static void on_events(struct watch *w)
 
 /* ---- start and stop ---- */
 
-static int add_watch(struct loop *l, struct watch *w, int fd, void (*ready)(struct watch *w))
-{
-	if (fd < 0)
-		return fd;
-	w->fd = fd;
-	w->ready = ready;
-	return loop_add(l, w);
-}
-
 void device_sockets_look(void *device)
 {
 	struct device *d = device;
@@ -291,18 +282,18 @@ int device_sockets_keep(struct device *d, struct fault *f)
 	int r = loop_new(&d->loop);
 
 	if (r == 0)
-		r = add_watch(d->loop, &d->ended, event_new(), on_ended);
+		r = loop_watch(d->loop, &d->ended, event_new(), on_ended);
 	if (r == 0)
-		r = add_watch(d->loop, &d->retry, timer_new(), on_retry);
+		r = loop_watch(d->loop, &d->retry, timer_new(), on_retry);
 	if (r == 0)
-		r = add_watch(d->o.loop, &d->keeper, loop_fd(d->loop), on_keeper);
+		r = loop_watch(d->o.loop, &d->keeper, loop_fd(d->loop), on_keeper);
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch the connections: %s",
 				 strerror(-r));
 	r = nbdctl_event_fd(d->ctl, f);
 	if (r < 0)
 		return r;
-	return add_watch(d->loop, &d->events, r, on_events);
+	return loop_watch(d->loop, &d->events, r, on_events);
 }
 
 static int connect_new(struct device *d, struct nbdctl_device *n, struct fault *f)

@@ -32,15 +32,11 @@ static void on_over(struct watch *w)
 
 int errand_init(struct errand *e, struct loop *loop)
 {
-	int r = event_new();
+	int fd = event_new(), r = loop_watch(loop, &e->over, fd, on_over);
 
-	if (r < 0)
-		return r;
-	e->over.fd = r;
-	e->over.ready = on_over;
-	r = loop_add(loop, &e->over);
 	if (r < 0) {
-		(void)close(e->over.fd);
+		if (fd >= 0)
+			(void)close(fd);
 		return r;
 	}
 	e->loop = loop;

@@ -214,12 +214,7 @@ int guard_start(const struct guard_options *o, const struct chain *c, struct gua
 	g->timer.fd = -1;
 	r = key_check_new(&k, c, o->xts, &g->check);
 	if (r == 0)
-		r = timer_new();
-	if (r >= 0) {
-		g->timer.fd = r;
-		g->timer.ready = on_timer;
-		r = loop_add(o->loop, &g->timer);
-	}
+		r = loop_watch(o->loop, &g->timer, timer_new(), on_timer);
 	if (r < 0) {
 		(void)guard_stop(g);
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch the keys: %s", strerror(-r));

@@ -118,19 +118,9 @@ int host_new(const struct host_options *o, struct host **ret)
 	if (r == 0)
 		r = pool_new(o->workers, &h->pool);
 	if (r == 0)
-		r = event_new();
-	if (r >= 0) {
-		h->changed.fd = r;
-		h->changed.ready = on_changed;
-		r = loop_add(o->loop, &h->changed);
-	}
-	if (r >= 0)
-		r = timer_new();
-	if (r >= 0) {
-		h->again.fd = r;
-		h->again.ready = on_again;
-		r = loop_add(o->loop, &h->again);
-	}
+		r = loop_watch(o->loop, &h->changed, event_new(), on_changed);
+	if (r == 0)
+		r = loop_watch(o->loop, &h->again, timer_new(), on_again);
 	if (r < 0) {
 		(void)host_free(h);
 		return r;

@@ -235,13 +235,8 @@ static int check_passed(int fd, bool has_list, struct fault *f)
 
 static int start(struct listener *l, struct fault *f)
 {
-	int r = event_new(), fd = l->o.fd;
+	int r = loop_watch(l->o.loop, &l->ended, event_new(), on_ended), fd = l->o.fd;
 
-	if (r < 0)
-		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
-	l->ended.fd = r;
-	l->ended.ready = on_ended;
-	r = loop_add(l->o.loop, &l->ended);
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
 	if (l->o.is_single) {

@@ -57,6 +57,15 @@ int loop_add(struct loop *l, struct watch *w)
 	return 0;
 }
 
+int loop_watch(struct loop *l, struct watch *w, int fd, void (*ready)(struct watch *w))
+{
+	if (fd < 0)
+		return fd;
+	w->fd = fd;
+	w->ready = ready;
+	return loop_add(l, w);
+}
+
 void loop_want(struct loop *l, struct watch *w, bool input, bool output)
 {
 	struct epoll_event e = { .events = (input ? (uint32_t)EPOLLIN : 0) |

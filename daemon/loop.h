@@ -27,6 +27,8 @@ struct loop *loop_free(struct loop *l);
 
 /* Asks for ready when w->fd has input. 0 or -errno. */
 int loop_add(struct loop *l, struct watch *w);
+/* The same with a new fd, which is w's from then on; or -errno in its place, which is returned. */
+int loop_watch(struct loop *l, struct watch *w, int fd, void (*ready)(struct watch *w));
 /* From now on for input, for room for output, for both, or for neither. */
 void loop_want(struct loop *l, struct watch *w, bool input, bool output);
 /* Harmless when it is not in. ready is not called any more. */

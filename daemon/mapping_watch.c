@@ -114,20 +114,10 @@ static void on_again(struct watch *w)
 
 int mapping_start_watch(struct mapping *m, struct fault *f)
 {
-	int r = event_new();
+	int r = loop_watch(m->o.loop, &m->changed, event_new(), on_changed);
 
-	if (r >= 0) {
-		m->changed.fd = r;
-		m->changed.ready = on_changed;
-		r = loop_add(m->o.loop, &m->changed);
-	}
-	if (r >= 0)
-		r = timer_new();
-	if (r >= 0) {
-		m->again.fd = r;
-		m->again.ready = on_again;
-		r = loop_add(m->o.loop, &m->again);
-	}
+	if (r == 0)
+		r = loop_watch(m->o.loop, &m->again, timer_new(), on_again);
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch the image: %s", strerror(-r));
 	store_on_change(m->volume->store, on_change, m);

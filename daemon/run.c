@@ -187,12 +187,7 @@ static int start(struct run *r, struct fault *f)
 	int e = loop_new(&r->loop);
 
 	if (e == 0)
-		e = process_signal_fd();
-	if (e >= 0) {
-		r->signals.fd = e;
-		r->signals.ready = on_signal;
-		e = loop_add(r->loop, &r->signals);
-	}
+		e = loop_watch(r->loop, &r->signals, process_signal_fd(), on_signal);
 	if (e == 0)
 		e = watchdog_start(&r->watchdog, r->loop);
 	h.loop = r->loop;

@@ -142,15 +142,6 @@ static void on_signal(struct watch *w)
 
 /* ---- start ---- */
 
-static int add_watch(struct service *s, struct watch *w, int fd, void (*ready)(struct watch *w))
-{
-	if (fd < 0)
-		return fd;
-	w->fd = fd;
-	w->ready = ready;
-	return loop_add(s->loop, w);
-}
-
 static int start_host(struct service *s, struct fault *f)
 {
 	struct host_options h = { .run_dir = s->run_dir,
@@ -165,9 +156,9 @@ static int start_host(struct service *s, struct fault *f)
 	int r = loop_new(&s->loop);
 
 	if (r == 0)
-		r = add_watch(s, &s->signals, process_signal_fd(), on_signal);
+		r = loop_watch(s->loop, &s->signals, process_signal_fd(), on_signal);
 	if (r == 0)
-		r = add_watch(s, &s->deadline, timer_new(), on_deadline);
+		r = loop_watch(s->loop, &s->deadline, timer_new(), on_deadline);
 	if (r == 0)
 		r = watchdog_start(&s->watchdog, s->loop);
 	h.loop = s->loop;

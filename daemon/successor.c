@@ -359,15 +359,11 @@ int successor_new(const struct successor_options *o, struct successor **ret)
 	if (!r)
 		return -ENOMEM;
 	r->o = *o;
-	e = timer_new();
-	if (e >= 0) {
-		r->timer.fd = e;
-		r->timer.ready = on_timer;
-		e = loop_add(o->loop, &r->timer);
-		if (e < 0)
-			(void)close(r->timer.fd);
-	}
+	r->timer.fd = -1;
+	e = loop_watch(o->loop, &r->timer, timer_new(), on_timer);
 	if (e < 0) {
+		if (r->timer.fd >= 0)
+			(void)close(r->timer.fd);
 		free(r);
 		return e;
 	}

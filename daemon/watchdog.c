@@ -36,13 +36,10 @@ int watchdog_start(struct watchdog *w, struct loop *l)
 	if (r <= 0)
 		return r;
 	w->period_ms = usec / 1000 / SIGNS > 0 ? (unsigned int)(usec / 1000 / SIGNS) : 1;
-	r = timer_new();
-	if (r < 0)
-		return r;
-	w->timer.fd = r;
-	w->timer.ready = on_timer;
-	timer_set(r, w->period_ms);
-	return loop_add(l, &w->timer);
+	r = loop_watch(l, &w->timer, timer_new(), on_timer);
+	if (r == 0)
+		timer_set(w->timer.fd, w->period_ms);
+	return r;
 }
 
 void watchdog_stop(struct watchdog *w, struct loop *l)
