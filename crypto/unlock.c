@@ -258,7 +258,7 @@ static int wait_for(struct child *c, short events)
 
 		if (c->deadline_ms && clock_ms() >= c->deadline_ms)
 			return -ETIMEDOUT;
-		if (limits->is_interrupted && limits->is_interrupted(limits->arg))
+		if (interrupt_is_raised(limits->interrupt))
 			return -EINTR;
 		r = poll(&p, 1, SLICE_MS);
 		if (r > 0)

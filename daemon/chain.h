@@ -52,8 +52,8 @@ struct chain_options {
 	struct luks_limits limits;
 	enum xts_choice engine;
 	unsigned int timeout_s;
-	const struct interrupt
-		*interrupt; /* of waiting for the cluster; NULL: none. Outlives the chain. */
+	/* Of waiting for the cluster, or NULL. Outlives the chain. */
+	const struct interrupt *interrupt;
 	enum store_choice store;
 	bool is_without_lock; /* write without the exclusive-lock feature */
 	/*
@@ -66,6 +66,8 @@ struct chain_options {
 
 /* What the command line says of it: everything but cluster, spec, cookie, fsid and turnstile. */
 void chain_options_set(const struct options *o, struct chain_options *ret);
+/* Ends whatever a chain waits for: the cluster, a passphrase, an unlock. i outlives the chain. */
+void chain_options_interrupt(struct chain_options *c, const struct interrupt *i);
 
 /*
  * Opens the layers, reads and judges their headers, by librbd's rules (spec:

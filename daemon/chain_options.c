@@ -34,3 +34,8 @@ void chain_options_set(const struct options *o, struct chain_options *ret)
 	ret->tries = o->tries;
 	set_limits(&ret->limits, o);
 }
+
+void chain_options_interrupt(struct chain_options *c, const struct interrupt *i)
+{
+	c->interrupt = c->keys.interrupt = c->limits.interrupt = i;
+}

@@ -41,6 +41,7 @@ struct host_volume {
 	bool has_thread; /* whether there is one to be joined */
 	struct watch stop; /* its event is raised by host_volume_stop() */
 	atomic_int how; /* enum host_stop */
+	struct interrupt interrupt; /* of its start */
 	atomic_bool is_quiet; /* the thread has ended and left its loop to be watched */
 	atomic_int phase; /* enum host_phase; publishes what follows */
 	struct host_volume_service service;
@@ -107,14 +108,13 @@ static int start(struct host_volume *v, struct fault *f)
 				     .handover = v->o.handover,
 				     .request = v->request,
 				     .resumed = v->resumed,
-				     .is_interrupted = is_interrupted,
+				     .interrupt = &v->interrupt,
 				     .gone = on_gone,
 				     .arg = v };
-	const struct interrupt stopped = { is_interrupted, v };
 	int r = start_loop(v, f);
 
 	if (r == 0)
-		r = setup_cluster(v->options, v->o.clusters, &stopped, &v->cluster, f);
+		r = setup_cluster(v->options, v->o.clusters, &v->interrupt, &v->cluster, f);
 	if (r < 0)
 		return r;
 	m.loop = v->loop;
@@ -279,6 +279,7 @@ int host_volume_new_take(const struct host_volume_options *o, struct options **o
 	v->o = *o;
 	v->options = *options;
 	v->service.device = -1;
+	v->interrupt = (struct interrupt){ is_interrupted, v };
 	v->request = o->request ? strdup(o->request) : NULL;
 	v->resumed = o->resumed ? strdup(o->resumed) : NULL;
 	r = -ENOMEM;

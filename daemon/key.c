@@ -169,7 +169,7 @@ int key_make_absolute(char **source)
 
 int key_is_late(const struct key_request *q)
 {
-	if (q->o->is_interrupted && q->o->is_interrupted(q->o->arg))
+	if (interrupt_is_raised(q->o->interrupt))
 		return -EINTR;
 	return q->deadline_ms && clock_ms() >= q->deadline_ms ? -ETIMEDOUT : 0;
 }
@@ -337,9 +337,7 @@ int key_read_passed(int fd, const char *resolved, const struct key_place *place,
 		    const struct key_options *o, struct secret **ret, struct fault *f)
 {
 	/* Whoever passes it has chosen the part. */
-	const struct key_options whole = { .timeout_s = o->timeout_s,
-					   .is_interrupted = o->is_interrupted,
-					   .arg = o->arg };
+	const struct key_options whole = { .timeout_s = o->timeout_s, .interrupt = o->interrupt };
 	struct key_request q = {
 		.source = resolved, .text = resolved, .place = place, .o = &whole
 	};

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "interrupt.h"
 #include "secret.h"
 
 /*
@@ -34,9 +35,7 @@ struct key_options {
 	 * parts. */
 	uint64_t offset_bytes;
 	size_t size_bytes;
-	/* Asked while waiting; NULL: never interrupted. */
-	bool (*is_interrupted)(void *arg);
-	void *arg;
+	const struct interrupt *interrupt; /* of waiting, or NULL */
 };
 
 /* How often the same passphrase can be had from a source. */

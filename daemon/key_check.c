@@ -298,12 +298,8 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 	k->chain = *o->chain;
 	/* The source itself is what is checked. */
 	k->chain.passphrase_fds = NULL;
-	k->chain.keys.is_interrupted = is_stopping;
-	k->chain.keys.arg = k;
-	k->chain.limits.is_interrupted = is_stopping;
-	k->chain.limits.arg = k;
 	k->interrupt = (struct interrupt){ is_stopping, k };
-	k->chain.interrupt = &k->interrupt;
+	chain_options_interrupt(&k->chain, &k->interrupt);
 	k->xts = xts;
 	k->n = c->n;
 	k->errand.run = check;

@@ -53,11 +53,7 @@ static int start_chain(struct mapping *m, struct fault *f)
 
 	(void)snprintf(m->turnstile, sizeof(m->turnstile), "%s/unlock.lock", m->o.run_dir);
 	setup_chain(m->o.options, m->o.cluster, m->o.spec, m->turnstile, &m->sources, c);
-	c->keys.is_interrupted = m->o.is_interrupted;
-	c->keys.arg = m->o.arg;
-	c->limits.is_interrupted = m->o.is_interrupted;
-	c->limits.arg = m->o.arg;
-	c->interrupt = &m->interrupt;
+	chain_options_interrupt(c, m->o.interrupt);
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
 	r = setup_open(&m->sources, c, &m->chain, f);
@@ -181,7 +177,7 @@ static int fence(struct mapping *m, const char *client, struct fault *f)
 {
 	const struct event_about about = event_about_image(m->spec, m->o.spec, m->state.device);
 	int r = cluster_fence(m->o.cluster, client, (unsigned int)m->o.options->open_timeout_s,
-			      &m->interrupt);
+			      m->o.interrupt);
 
 	/* Where we may not, the image's lock has to do. */
 	if (r == -EACCES || r == -EPERM || r == -EINVAL)
@@ -535,7 +531,7 @@ static void run_stop(struct mapping *m, int done)
 static int run_start(struct mapping *m, int *ret_done, struct fault *f)
 {
 	for (*ret_done = 0; *ret_done < N_STEPS;) {
-		int r = m->o.is_interrupted(m->o.arg)
+		int r = interrupt_is_raised(m->o.interrupt)
 				? fault_set(f, EXIT_TIMED_OUT, -EINTR, "%s: interrupted", m->spec)
 				: steps[*ret_done].start(m, f);
 
@@ -560,7 +556,6 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 	if (!m)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "no memory for a volume");
 	m->o = *o;
-	m->interrupt = (struct interrupt){ o->is_interrupted, o->arg };
 	m->index = -1;
 	m->end = MAPPING_DISCONNECT;
 	m->changed.fd = m->again.fd = -1;

@@ -9,6 +9,7 @@
 #include "fault.h"
 #include "handover.h"
 #include "image.h"
+#include "interrupt.h"
 #include "loop.h"
 #include "options.h"
 #include "pool.h"
@@ -44,12 +45,12 @@ struct mapping_options {
 	const char *resumed;
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */
 	struct handover *handover; /* outlives the mapping; or NULL */
-	/* Whether the user wants the start to end; asked between its steps. */
-	bool (*is_interrupted)(void *arg);
+	/* Of the start, when the user wants it to end; outlives the mapping. */
+	const struct interrupt *interrupt;
 	/* The device was unmapped, or the single client left: nothing is left to do but
 	 * mapping_stop(). */
 	void (*gone)(void *arg);
-	void *arg; /* of both */
+	void *arg;
 };
 
 /* Blocking, seconds. On failure everything that was begun has been undone. */

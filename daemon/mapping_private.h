@@ -19,7 +19,6 @@ struct mapping {
 	char cookie[512];
 	char turnstile[4200];
 	int index; /* of the device to use, or -1 */
-	struct interrupt interrupt;
 	struct chain_options chain_options;
 	struct setup_sources sources;
 	struct chain chain; /* until started */

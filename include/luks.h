@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "interrupt.h"
 #include "secret.h"
 
 /*
@@ -32,9 +33,7 @@ struct luks_limits {
 	/* Wall clock for one unlock attempt, and before it as long again in line; 0: none. */
 	unsigned int unlock_timeout_s;
 	const char *turnstile; /* file that unlocks take turns on (flock), or NULL */
-	/* Asked while an unlock waits for its process; NULL: never interrupted. */
-	bool (*is_interrupted)(void *arg);
-	void *arg;
+	const struct interrupt *interrupt; /* of waiting for the process of an unlock, or NULL */
 };
 void luks_limits_default(struct luks_limits *ret);
 

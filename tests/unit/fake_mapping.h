@@ -153,9 +153,9 @@ int mapping_start(const struct mapping_options *o, struct mapping **ret, struct 
 	(void)snprintf(i->resumed, sizeof(i->resumed), "%s", o->resumed ? o->resumed : "");
 	atomic_fetch_add(&i->n_starts, 1);
 	hold(&i->holds_start);
-	while (atomic_load(&i->heeds_interruption) && !o->is_interrupted(o->arg))
+	while (atomic_load(&i->heeds_interruption) && !interrupt_is_raised(o->interrupt))
 		(void)usleep(500);
-	atomic_store(&i->was_interrupted, o->is_interrupted(o->arg));
+	atomic_store(&i->was_interrupted, interrupt_is_raised(o->interrupt));
 	if (i->error < 0 || atomic_load(&i->heeds_interruption)) {
 		free(m);
 		return fault_set(f, EXIT_PASSPHRASE, i->error < 0 ? i->error : -EINTR, "image %d",

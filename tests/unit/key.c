@@ -384,7 +384,8 @@ static bool yes(void *arg)
 static void waiting_ends_when_the_user_wants_it(void **state)
 {
 	const struct key_place p = place();
-	const struct key_options o = { .is_interrupted = yes };
+	const struct interrupt raised = { yes, NULL };
+	const struct key_options o = { .interrupt = &raised };
 	struct secret *s = NULL;
 	struct fault f = { 0 };
 

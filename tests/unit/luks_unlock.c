@@ -199,11 +199,11 @@ static void interrupted_unlock_ends_at_once(void **state)
 	struct luks_header *h = slow_luks1();
 	struct secret *key;
 	long long end;
+	const struct interrupt later = { is_half_a_second_later, &end };
 	int lock = open(LUKS_FILE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	luks_limits_default(&limits);
-	limits.is_interrupted = is_half_a_second_later;
-	limits.arg = &end;
+	limits.interrupt = &later;
 	for (int i = 0; i < 2; i++) {
 		struct fault f = { 0 };
 
