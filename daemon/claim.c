@@ -204,21 +204,33 @@ static const char *client_left(const struct state_list *l, const struct volume_s
 	return v->status == VOLUME_DETACHED || is_client_alive(l, v->client) ? "" : v->client;
 }
 
-int claim_remove_dead(const char *run_dir, const struct volume_state *v)
+/* v is one of l. */
+static int remove_dead(const char *run_dir, const struct state_list *l,
+		       const struct volume_state *v)
 {
 	char left[sizeof(v->dead_client)], id[600], *save = NULL;
-	struct state_list l;
-	int r = state_list(run_dir, &l, NULL);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	text_copy(left, sizeof(left), client_left(&l, v));
-	state_list_done(&l);
+	text_copy(left, sizeof(left), client_left(l, v));
 	claim_identity(v, id, sizeof(id));
 	/* Before the file goes: whoever maps the image now finds one or the other. */
 	for (char *c = strtok_r(left, " ", &save); r == 0 && c; c = strtok_r(NULL, " ", &save))
 		r = unfenced_note(run_dir, id, c);
 	return r < 0 ? r : state_remove(run_dir, v->key);
+}
+
+int claim_remove_dead(const char *run_dir, const char *key)
+{
+	struct state_list l;
+	int r = state_list(run_dir, &l, NULL);
+
+	if (r < 0)
+		return r;
+	for (unsigned int i = 0; r == 0 && i < l.n; i++)
+		if (strcmp(l.volumes[i].key, key) == 0)
+			r = remove_dead(run_dir, &l, &l.volumes[i]);
+	state_list_done(&l);
+	return r;
 }
 
 void claim_forget(const char *run_dir, int index)
@@ -229,7 +241,7 @@ void claim_forget(const char *run_dir, int index)
 		return;
 	for (unsigned int i = 0; i < l.n; i++)
 		if (l.volumes[i].device == index && !volume_is_alive(&l.volumes[i]))
-			(void)claim_remove_dead(run_dir, &l.volumes[i]);
+			(void)remove_dead(run_dir, &l, &l.volumes[i]);
 	state_list_done(&l);
 }
 
@@ -286,13 +298,12 @@ bool claim_dead_client(const char *run_dir, struct volume_state *mine)
 	return is_own;
 }
 
-void claim_client_fenced(const char *run_dir, struct volume_state *mine)
+void claim_client_fenced(const char *run_dir, struct volume_state *mine, const char *client)
 {
-	size_t n = strcspn(mine->dead_client, " "), all = strlen(mine->dead_client);
-	char id[600], client[sizeof(mine->dead_client)];
+	size_t n = strlen(client), all = strlen(mine->dead_client);
+	char id[600];
 
 	claim_identity(mine, id, sizeof(id));
-	(void)snprintf(client, sizeof(client), "%.*s", (int)n, mine->dead_client);
 	unfenced_forget(run_dir, id, client);
 	n += strspn(mine->dead_client + n, " ");
 	memmove(mine->dead_client, mine->dead_client + n, all - n + 1);

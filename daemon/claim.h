@@ -39,10 +39,10 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 		       struct fault *f);
 
 /*
- * Removes the state file of an owner that died. Whom it leaves, the next to write the image still
- * has to shut out, and will find. -EBUSY if it lives; -errno, and the file stays.
+ * Removes the state file of key, whose owner died. Whom it leaves, the next to write the image
+ * still has to shut out, and will find. -EBUSY if it lives; -errno, and the file stays.
  */
-int claim_remove_dead(const char *run_dir, const struct volume_state *v);
+int claim_remove_dead(const char *run_dir, const char *key);
 
 /* The device is ours now: what dead owners left behind about it goes, as above. */
 void claim_forget(const char *run_dir, int index);
@@ -54,7 +54,7 @@ void claim_forget(const char *run_dir, int index);
  */
 bool claim_dead_client(const char *run_dir, struct volume_state *mine);
 
-/* The first of them is shut out. */
-void claim_client_fenced(const char *run_dir, struct volume_state *mine);
+/* client, the first of them, is shut out. */
+void claim_client_fenced(const char *run_dir, struct volume_state *mine, const char *client);
 
 #endif

@@ -182,20 +182,6 @@ static void go_on(struct host_volume *v)
 	finish(v);
 }
 
-static int remove_resumed(const struct host_volume *v)
-{
-	struct state_list l;
-	int r = state_list(v->o.run_dir, &l, NULL);
-
-	if (r < 0)
-		return r;
-	for (unsigned int i = 0; r == 0 && i < l.n; i++)
-		if (strcmp(l.volumes[i].key, v->resumed) == 0)
-			r = claim_remove_dead(v->o.run_dir, &l.volumes[i]);
-	state_list_done(&l);
-	return r;
-}
-
 /* A socket that was to come back, and is not wanted any more. */
 static void forget_resumed(const struct host_volume *v)
 {
@@ -203,7 +189,7 @@ static void forget_resumed(const struct host_volume *v)
 
 	if (!v->resumed || v->o.kind != MAPPING_SERVE || atomic_load(&v->how) != HOST_DISCONNECT)
 		return;
-	r = remove_resumed(v);
+	r = claim_remove_dead(v->o.run_dir, v->resumed);
 	if (r < 0)
 		log_error(v->spec, "its state file cannot be removed: %s", strerror(-r));
 }

@@ -210,7 +210,7 @@ static int fence_dead(struct mapping *m, struct fault *f)
 		client[strcspn(client, " ")] = '\0';
 		r = fence(m, client, f);
 		if (r == 0)
-			claim_client_fenced(m->o.run_dir, &m->state);
+			claim_client_fenced(m->o.run_dir, &m->state, client);
 	}
 	return r;
 }

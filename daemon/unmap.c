@@ -293,7 +293,7 @@ static int disconnect(const struct options *o, const char *run_dir, const struct
 /* What a dead owner left. */
 static int remove_dead(const char *run_dir, const struct volume_state *v, struct fault *f)
 {
-	int r = claim_remove_dead(run_dir, v);
+	int r = claim_remove_dead(run_dir, v->key);
 	char spec[1024];
 
 	volume_state_spec(v, spec, sizeof(spec));
@@ -320,7 +320,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	if (r == 0 && is_served)
 		r = wait_owner(run_dir, v, owner, o->reattach_timeout_s, f);
 	else if (r == 0 && v)
-		(void)claim_remove_dead(run_dir, v);
+		(void)claim_remove_dead(run_dir, v->key);
 	if (owner >= 0)
 		(void)close(owner);
 	/* Forced: whoever has it open keeps the number, not the data. */

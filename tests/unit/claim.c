@@ -139,13 +139,7 @@ static void readers_shut_nobody_out(void **state)
 /* As unmap does, after an owner was killed. */
 static void unmap_dead(const char *key)
 {
-	struct state_list l;
-
-	assert_int_equal(state_list(dir, &l, NULL), 0);
-	for (unsigned int i = 0; i < l.n; i++)
-		if (strcmp(l.volumes[i].key, key) == 0)
-			assert_int_equal(claim_remove_dead(dir, &l.volumes[i]), 0);
-	state_list_done(&l);
+	assert_int_equal(claim_remove_dead(dir, key), 0);
 }
 
 static unsigned int n_files(const char *suffix)
@@ -174,7 +168,7 @@ static void whoever_was_unmapped_is_still_to_be_shut_out(void **state)
 	fill_image(&v, "a");
 	/* A start that fails has nothing to give back. */
 	assert_false(claim_dead_client(dir, &v));
-	claim_client_fenced(dir, &v);
+	claim_client_fenced(dir, &v, DEAD);
 	assert_string_equal(v.dead_client, "");
 	assert_string_equal(dead_client_of("a"), "");
 	assert_int_equal(n_files(".client"), 0);
@@ -220,10 +214,10 @@ static void of_several_all_are_to_be_shut_out(void **state)
 	strcpy(v.key, "a");
 	assert_false(claim_dead_client(dir, &v));
 	assert_string_equal(v.dead_client, DEAD " " OTHER " " THIRD);
-	claim_client_fenced(dir, &v);
-	claim_client_fenced(dir, &v);
+	claim_client_fenced(dir, &v, DEAD);
+	claim_client_fenced(dir, &v, OTHER);
 	assert_string_equal(v.dead_client, THIRD);
-	claim_client_fenced(dir, &v);
+	claim_client_fenced(dir, &v, THIRD);
 	assert_string_equal(v.dead_client, "");
 	assert_int_equal(n_files(".client"), 0);
 }
