@@ -24,9 +24,12 @@
 #define PATIENCE_DEFAULT_S 30
 #define PATIENCE_MAX_S (30 * 24 * 3600)
 
-/* A volume's, for the child. */
-struct name {
-	char text[256];
+/* What a call wants to end. */
+struct ending {
+	struct unmap_child_options o;
+	struct host_volume *volume; /* NULL: this daemon has none of that name */
+	enum host_phase phase; /* of it. Asked once: a start may end meanwhile. */
+	char name[256]; /* of a device or socket, for the child */
 };
 
 static bool has_device(const struct host_volume *v, enum host_phase phase)
@@ -146,29 +149,31 @@ static int start_child(struct methods *m, struct control_call *call, struct unma
 	return r;
 }
 
-/* *ret_volume: NULL when this daemon has none of that name. */
-static int read_call(struct methods *m, struct control_call *call, struct unmap_child_options *ret,
-		     struct host_volume **ret_volume, struct fault *f)
+static int read_call(struct methods *m, struct control_call *call, struct ending *ret,
+		     struct fault *f)
 {
-	int r = control_get_name(call, &ret->name, f);
+	int r = control_get_name(call, &ret->o.name, f);
 
 	if (r == 0)
-		r = get_force(call, ret, f);
-	return r < 0 ? r : control_find(m->o.host, m->o.run_dir, ret->name, ret_volume, f);
+		r = get_force(call, &ret->o, f);
+	if (r == 0)
+		r = control_find(m->o.host, m->o.run_dir, ret->o.name, &ret->volume, f);
+	ret->phase = r == 0 && ret->volume ? host_volume_phase(ret->volume) : HOST_ENDED;
+	return r;
 }
 
 /* What clients call it may mean another device to the child: a cookie can be any text. */
-static const char *name_device(int device, struct name *ret)
+static void name_device(struct ending *e, int device)
 {
-	(void)snprintf(ret->text, sizeof(ret->text), "/dev/nbd%d", device);
-	return ret->text;
+	(void)snprintf(e->name, sizeof(e->name), "/dev/nbd%d", device);
+	e->o.name = e->name;
 }
 
 /*
  * The child can end whatever root can: volumes of other processes, and devices of other programs.
  * Who is not root has it end what this daemon serves, or an earlier one has left to it.
  */
-static int name_left(struct methods *m, const char *name, struct name *ret, struct fault *f)
+static int name_left(struct methods *m, struct ending *e, struct fault *f)
 {
 	const struct volume_state *v;
 	struct state_list l;
@@ -176,63 +181,58 @@ static int name_left(struct methods *m, const char *name, struct name *ret, stru
 
 	if (r < 0)
 		return r;
-	r = state_find(&l, name, &v, f);
+	r = state_find(&l, e->o.name, &v, f);
 	if (r == 0 && (!v->is_hosted || volume_is_alive(v)))
 		r = fault_set(f, EXIT_PASSPHRASE, -EPERM,
-			      "%s: only root may unmap what this daemon does not serve", name);
-	if (r == 0 && v->device >= 0)
-		(void)name_device(v->device, ret);
-	else if (r == 0)
-		text_copy(ret->text, sizeof(ret->text), v->socket);
+			      "%s: only root may unmap what this daemon does not serve", e->o.name);
+	if (r == 0 && v->device >= 0) {
+		name_device(e, v->device);
+	} else if (r == 0) {
+		text_copy(e->name, sizeof(e->name), v->socket);
+		e->o.name = e->name;
+	}
 	state_list_done(&l);
 	return r;
 }
 
+/* Whether its keys are looked at first. */
+static int end(struct methods *m, struct control_call *call, struct ending *e, enum host_stop how,
+	       struct fault *f)
+{
+	return e->volume && is_unasked(&e->o, e->phase)
+		       ? wait_end(m, call, e->volume, how, e->o.timeout_s, f)
+		       : start_child(m, call, &e->o, e->volume, how, f);
+}
+
 int methods_unmap(struct methods *m, struct control_call *call, struct fault *f)
 {
-	struct unmap_child_options o = { 0 };
-	struct host_volume *v = NULL;
-	enum host_phase phase;
-	struct name name;
-	int r = read_call(m, call, &o, &v, f);
+	struct ending e = { 0 };
+	int r = read_call(m, call, &e, f);
 
-	if (r < 0)
-		return r;
-	/* Asked once: the device of a start that ends meanwhile is looked at before it goes. */
-	phase = v ? host_volume_phase(v) : HOST_ENDED;
-	if (v && has_device(v, phase)) {
-		o.name = name_device(host_volume_service(v)->device, &name);
-		v = NULL;
-	} else if (!v && !control_is_trusted(call)) {
-		r = name_left(m, o.name, &name, f);
-		o.name = name.text;
+	if (r == 0 && e.volume && has_device(e.volume, e.phase)) {
+		name_device(&e, host_volume_service(e.volume)->device);
+		/* It is looked at before it goes. */
+		e.volume = NULL;
+	} else if (r == 0 && !e.volume && !control_is_trusted(call)) {
+		r = name_left(m, &e, f);
 	}
-	if (r < 0)
-		return r;
-	if (v && is_unasked(&o, phase))
-		return wait_end(m, call, v, HOST_DISCONNECT, o.timeout_s, f);
-	return start_child(m, call, &o, v, HOST_DISCONNECT, f);
+	return r < 0 ? r : end(m, call, &e, HOST_DISCONNECT, f);
 }
 
 int methods_detach(struct methods *m, struct control_call *call, struct fault *f)
 {
-	struct unmap_child_options o = { 0 };
-	struct host_volume *v = NULL;
-	enum host_phase phase;
-	struct name name;
-	int r = read_call(m, call, &o, &v, f);
+	struct ending e = { 0 };
+	int r = read_call(m, call, &e, f);
 
 	if (r < 0)
 		return r;
-	if (!v)
+	if (!e.volume)
 		return fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not served by this daemon",
-				 o.name);
-	phase = host_volume_phase(v);
-	if (!has_device(v, phase))
+				 e.o.name);
+	if (!has_device(e.volume, e.phase))
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s has no device to leave behind",
-				 o.name);
-	o.name = name_device(host_volume_service(v)->device, &name);
+				 e.o.name);
+	name_device(&e, host_volume_service(e.volume)->device);
 	/* With the daemon the key goes, as it does with unmap. */
-	return is_unasked(&o, phase) ? wait_end(m, call, v, HOST_DETACH, o.timeout_s, f)
-				     : start_child(m, call, &o, v, HOST_DETACH, f);
+	return end(m, call, &e, HOST_DETACH, f);
 }
