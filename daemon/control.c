@@ -454,7 +454,6 @@ static int start(struct control *c, struct fault *f)
 		return 0;
 	if (fd != c->o.fd) {
 		unix_socket_remove(&c->name);
-		c->name.path[0] = '\0';
 		(void)close(fd);
 	}
 	return fault_set(f, EXIT_USAGE, r, "cannot listen on the control socket: %s", strerror(-r));

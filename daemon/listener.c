@@ -254,7 +254,6 @@ static int start(struct listener *l, struct fault *f)
 	/* What was passed stays the caller's. */
 	if (l->o.path) {
 		unix_socket_remove(&l->name);
-		l->name.path[0] = '\0';
 		(void)close(fd);
 	}
 	return fault_set(f, EXIT_USAGE, r, "cannot listen on the socket: %s", strerror(-r));

@@ -180,11 +180,12 @@ int unix_socket_listen(const char *path, const struct unix_socket_access *access
 	return fd;
 }
 
-void unix_socket_remove(const struct unix_socket_name *name)
+void unix_socket_remove(struct unix_socket_name *name)
 {
 	int turn = name->path[0] ? take_turn(name->path) : -1;
 
 	remove_name(name);
+	name->path[0] = '\0';
 	if (turn >= 0)
 		(void)close(turn);
 }

@@ -36,8 +36,9 @@ int unix_socket_listen(const char *path, const struct unix_socket_access *access
 
 /*
  * Removes the file if it still is that of the socket, which must be open: so long nobody's file can
- * look like it. Between the look and the removal only one who is none of us can get in. "" is fine.
+ * look like it. Between the look and the removal only one who is none of us can get in. The name is
+ * "" then, which is fine, too.
  */
-void unix_socket_remove(const struct unix_socket_name *name);
+void unix_socket_remove(struct unix_socket_name *name);
 
 #endif

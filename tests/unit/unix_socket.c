@@ -181,7 +181,7 @@ static void what_is_no_socket_stays(void **state)
 static void name_goes_with_its_server(void **state)
 {
 	const struct place *p = *state;
-	const struct unix_socket_name none = { .path = "" };
+	struct unix_socket_name none = { .path = "" };
 	struct unix_socket_name name;
 	int fd = unix_socket_listen(p->path, &ours, 5, &name);
 
