@@ -89,6 +89,37 @@ static int open_slot(struct device *d, struct slot *s, int *ret_kernel)
 	return 0;
 }
 
+/*
+ * Sockets for the slots without one. *ret_fds, the kernel's ends, are for close_ends(). -errno when
+ * not all could be had.
+ */
+static int open_slots(struct device *d, int **ret_fds, unsigned int *ret_n)
+{
+	int *fds = calloc(d->n_slots, sizeof(*fds)), r = fds ? 0 : -ENOMEM;
+
+	*ret_fds = fds;
+	*ret_n = 0;
+	for (unsigned int i = 0; fds && i < d->n_slots; i++) {
+		int error;
+
+		if (d->slots[i].conn)
+			continue;
+		error = open_slot(d, &d->slots[i], &fds[*ret_n]);
+		if (error == 0)
+			(*ret_n)++;
+		else
+			r = error;
+	}
+	return r;
+}
+
+static void close_ends(int *fds, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		(void)close(fds[i]);
+	free(fds);
+}
+
 /* ---- keeping it alive ---- */
 
 /* New sockets for the slots without one. */
@@ -96,18 +127,9 @@ static void revive(struct device *d)
 {
 	struct nbdctl_device n;
 	struct fault f = { 0 };
-	int *fds = calloc(d->n_slots, sizeof(*fds));
-	unsigned int n_fds = 0;
-	bool is_missing = !fds;
+	unsigned int n_fds;
+	int *fds, r = open_slots(d, &fds, &n_fds);
 
-	for (unsigned int i = 0; fds && i < d->n_slots; i++) {
-		if (d->slots[i].conn)
-			continue;
-		if (open_slot(d, &d->slots[i], &fds[n_fds]) == 0)
-			n_fds++;
-		else
-			is_missing = true;
-	}
 	if (n_fds > 0) {
 		device_describe(d, &n);
 		n.sockets = fds;
@@ -122,10 +144,8 @@ static void revive(struct device *d)
 				    f.message);
 		}
 	}
-	for (unsigned int i = 0; i < n_fds; i++)
-		(void)close(fds[i]);
-	free(fds);
-	if (is_missing)
+	close_ends(fds, n_fds);
+	if (r < 0)
 		timer_set(d->retry.fd, d->retry_ms);
 }
 
@@ -360,19 +380,12 @@ static void wait_taken(struct device *d)
 
 int device_sockets_start(struct device *d, struct fault *f)
 {
-	int *fds = calloc(d->n_slots, sizeof(*fds));
 	struct nbdctl_device n;
-	unsigned int n_fds = 0;
-	int r = fds ? 0 : -ENOMEM;
+	unsigned int n_fds;
+	int *fds, r;
 
 	adopt(d);
-	for (unsigned int i = 0; r == 0 && i < d->n_slots; i++) {
-		if (d->slots[i].conn)
-			continue;
-		r = open_slot(d, &d->slots[i], &fds[n_fds]);
-		if (r == 0)
-			n_fds++;
-	}
+	r = open_slots(d, &fds, &n_fds);
 	if (r < 0) {
 		(void)fault_set(f, EXIT_MEMORY, r, "cannot open the device's sockets: %s",
 				strerror(-r));
@@ -383,9 +396,7 @@ int device_sockets_start(struct device *d, struct fault *f)
 		r = d->o.is_attach ? nbdctl_reconfigure(d->ctl, d->o.index, &n, f)
 				   : connect_new(d, &n, f);
 	}
-	for (unsigned int i = 0; i < n_fds; i++)
-		(void)close(fds[i]);
-	free(fds);
+	close_ends(fds, n_fds);
 	if (r == 0)
 		wait_taken(d);
 	return r;
