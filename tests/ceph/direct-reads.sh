@@ -10,8 +10,7 @@ set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph-osd nbdcopy fio cmp
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 tmpdir T
 cd "$T" || fail "no folder"
 export RBDCRYPT_NBD_RUN_DIR=$T/run

@@ -12,8 +12,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph ceph-osd qemu-io cryptsetup jq
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 
 tmpdir T
 export RBDCRYPT_NBD_RUN_DIR=$T/run

@@ -8,8 +8,7 @@ set -u
 # shellcheck source=tests/lib/trixie.sh
 . "${BASH_SOURCE[0]%/*}/../lib/trixie.sh"
 requires cryptsetup qemu-io jq
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 trixie_root || exit
 
 tmpdir T

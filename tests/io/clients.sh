@@ -10,8 +10,7 @@ set -u
 # shellcheck source=tests/lib/functions.sh
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 requires nbdinfo nbdcopy nbdsh qemu-io cryptsetup python3
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 
 # nbdsh takes the first python3, which has to be the one that it was made for.
 PATH=/usr/bin:$PATH

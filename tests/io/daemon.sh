@@ -12,8 +12,7 @@ set -u
 # shellcheck source=tests/lib/functions.sh
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 requires qemu-io cryptsetup python3
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 CONTROL=$(realpath "$LIB_DIR/control.py")
 
 tmpdir T

@@ -11,8 +11,7 @@ set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires fio cryptsetup
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 fio --enghelp 2>/dev/null | grep -qw nbd || skip "fio has no nbd engine"
 
 MIB=1048576

@@ -11,8 +11,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 requires python3 setpriv qemu-io
 requires_root
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 
 tmpdir T
 cd "$T" || fail "no folder"

@@ -15,8 +15,7 @@ set -u
 [[ ! ${SANITIZE:-} ]] || skip "clients.sh does the same to a sanitized program"
 requires qemu-storage-daemon qemu-io cryptsetup python3
 /usr/bin/python3 -c 'import nbd' 2>/dev/null || skip "missing: python3-libnbd"
-PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+need_program
 
 tmpdir T
 cd "$T" || fail "no folder"

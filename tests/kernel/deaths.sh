@@ -19,6 +19,11 @@ in_guest || guest_boot 860 --mem 3G --nbds 4
 UNITS=2048
 THREADS=12
 
+kill_daemon_of() { # DEVICE
+	kill -KILL "$(daemon_of "$1")"
+	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+}
+
 # The kernel sends what a dead daemon did not answer again after the io-timeout, 30 seconds
 # if there is none.
 
@@ -32,9 +37,7 @@ detach_and_attach_under_load() {
 		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
 		sleep 0.5
 	done
-	stamp_ends_well "$dev"
-	nbd unmap "$dev"
-	settled
+	stamp_ends_well_and_unmaps "$dev"
 }
 
 killed_daemon_and_attach_under_load() {
@@ -42,39 +45,31 @@ killed_daemon_and_attach_under_load() {
 	dev=$(map_luks --connections 3 --io-timeout 4 disk)
 	stamp_start "$dev"
 	for _ in 1 2; do
-		kill -KILL "$(daemon_of "$dev")"
-		wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+		kill_daemon_of "$dev"
 		same attach "$dev" "$(attach_luks --device "$dev" --io-timeout 4 disk)"
 		sleep 0.5
 	done
-	stamp_ends_well "$dev"
-	nbd unmap "$dev"
-	settled
+	stamp_ends_well_and_unmaps "$dev"
 }
 
 # As systemd does with those that it was to pass on: the kernel sees no dead socket until they are
 # let go, and udev wants to read the device meanwhile.
 held_sockets_of_a_killed_daemon_are_outwaited() {
-	local dev pid
+	local dev
 	dev=$(map_luks --connections 2 --reattach-timeout 20 disk)
-	pid=$(daemon_of "$dev")
 	stamp_start "$dev"
-	"$TOOLS/cut" "$pid" hold 6 >$T/held &
+	"$TOOLS/cut" "$(daemon_of "$dev")" hold 6 >$T/held &
 	wait_for 5 grep -qx 2 $T/held
-	kill -KILL "$pid"
-	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+	kill_daemon_of "$dev"
 	same attach "$dev" "$(attach_luks --device "$dev" --reattach-timeout 20 disk)"
-	stamp_ends_well "$dev"
-	nbd unmap "$dev"
-	settled
+	stamp_ends_well_and_unmaps "$dev"
 }
 
 # What a service with a lost key does when it is started again: it says so, and may be tried again.
 resumed_device_waits_for_its_key() {
 	local dev
 	dev=$(map_luks --reattach-timeout 60 disk)
-	kill -KILL "$(daemon_of "$dev")"
-	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+	kill_daemon_of "$dev"
 	mv $T/pass $T/away
 	refused 6 "the device waits: cannot read passphrase file $T/pass" map_luks --resume disk
 	is_connected "$dev"
@@ -130,9 +125,7 @@ attach_outlasts_a_stuck_udev() {
 	cat $T/said
 	same status 0 $rc
 	grep "udev did not finish" $T/said
-	stamp_ends_well "$dev"
-	nbd unmap "$dev"
-	settled
+	stamp_ends_well_and_unmaps "$dev"
 }
 
 guest_cluster memstore || fail "no cluster"

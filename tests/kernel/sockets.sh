@@ -84,9 +84,7 @@ resize_under_load_stops_nothing() {
 	sleep 1
 	rbd resize --no-progress --allow-shrink --size 64M disk
 	wait_for 20 eval "[[ \$(bytes_of $dev) == $((48 << 20)) ]]"
-	stamp_ends_well "$dev"
-	nbd unmap "$dev"
-	settled
+	stamp_ends_well_and_unmaps "$dev"
 }
 
 # ---- again and again ----

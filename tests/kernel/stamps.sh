@@ -30,6 +30,12 @@ stamp_ends_well() { # DEVICE
 	"$TOOLS/stamp" check "$1" $T/table exact
 }
 
+stamp_ends_well_and_unmaps() { # DEVICE
+	stamp_ends_well "$1"
+	nbd unmap "$1"
+	settled
+}
+
 # The device gave it an error.
 stamp_ends_with_error() {
 	local rc=0

@@ -280,15 +280,19 @@ stuck_volume_is_no_stuck_daemon_of_the_host() {
 	nbd unmap rbd/host
 }
 
+is_canceled() { # stop|restart UNIT
+	local rc=0
+	systemctl "$1" "$2" 2>$T/said || rc=$?
+	cat $T/said
+	same "status of $1" 1 $rc
+	grep canceled $T/said
+}
+
 # A stop must not take the device from under a file system: it is refused, and the volume served.
 stop_is_refused() { # UNIT DEVICE
-	local rc=0
 	mkfs.ext4 -q "$2"
 	mount "$2" /mnt/host
-	systemctl stop "$1" 2>$T/said || rc=$?
-	cat $T/said
-	same status 1 $rc
-	grep canceled $T/said
+	is_canceled stop "$1"
 	wait_long 30 is ActiveState "$1" active
 	journalctl -b -u "$1" | grep "in use: mounted.*/mnt/host"
 	dd if=/dev/zero of=/mnt/host/file bs=64k count=1 conv=fsync status=none
@@ -314,16 +318,12 @@ stop_of_the_daemon_of_the_host_unmaps() {
 # The only key that is left is in the daemon: neither a stop nor a restart ends it, for longer than
 # systemd would wait by itself.
 lost_key_keeps_the_daemon_of() { # UNIT DEVICE
-	local pid verb rc
+	local pid verb
 	drop_in "$1" '[Service]' TimeoutStopSec=10
 	pid=$(unit MainPID "$1")
 	for verb in stop restart; do
-		rc=0
 		mv /etc/keys/vol.key /etc/keys/away
-		systemctl $verb "$1" 2>$T/said || rc=$?
-		cat $T/said
-		same "status of $verb" 1 $rc
-		grep canceled $T/said
+		is_canceled $verb "$1"
 		sleep 20
 		same daemon $pid "$(unit MainPID "$1")"
 		dd if="$2" of=/dev/null bs=4k count=1 iflag=direct status=none

@@ -141,6 +141,12 @@ _paused() { # PID...
 # end PID: at once, if it is still there.
 end() { ! alive "$1" || kill -KILL "$1"; }
 
+# need_program: sets PROGRAM, the one that is tested.
+need_program() {
+	PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
+	[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
+}
+
 # run_case NAME CMD [ARG]...: says whether CMD succeeds, as tests/run counts it. What CMD says is shown
 # when it fails, with the ends of the files in CASE_LOGS. Needs $T, a folder; counts in $failures.
 failures=0
