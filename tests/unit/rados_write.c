@@ -420,6 +420,28 @@ static void what_removes_much_goes_piece_by_piece_the_last_first(void **state)
 	}
 }
 
+static void a_piece_that_fails_is_the_last(void **state)
+{
+	struct job *j;
+
+	(void)state;
+	open_image(N_OBJECTS, 1);
+	j = job_of_objects(DO_ZERO_DENSE, 0, N_OBJECTS);
+	answer_all();
+	job_end(j);
+	j = job_of_objects(DO_ZERO, 0, N_OBJECTS);
+	osd.error_in = 1;
+	assert_true(answer_one());
+	osd.error_in = 0;
+	answer_all();
+	assert_int_equal(j->n_done, 1);
+	assert_true(j->io.result < 0);
+	for (unsigned int i = 0; i < 32; i++)
+		assert_true(osd.child[i].head.exists);
+	free(j);
+	close_image();
+}
+
 /* Whoever closes the gate waits for what is under way, not for all of a large change. */
 static void a_gate_that_closes_comes_between_the_pieces(void **state)
 {
@@ -461,6 +483,7 @@ int main(void)
 		cmocka_unit_test(an_object_that_vanishes_again_and_again_is_an_error),
 		cmocka_unit_test(a_full_pool_makes_nothing_fail),
 		cmocka_unit_test(what_removes_much_goes_piece_by_piece_the_last_first),
+		cmocka_unit_test(a_piece_that_fails_is_the_last),
 		cmocka_unit_test(a_gate_that_closes_comes_between_the_pieces),
 	};
 
