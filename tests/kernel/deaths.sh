@@ -83,6 +83,13 @@ resumed_device_waits_for_its_key() {
 	settled
 }
 
+what_was_flushed_is_there() {
+	local dev
+	dev=$(map_luks disk)
+	"$TOOLS/stamp" check "$dev" $T/table
+	nbd unmap "$dev"
+}
+
 killed_daemon_loses_nothing_flushed() {
 	local dev
 	dev=$(map_luks --connections 2 disk)
@@ -91,9 +98,7 @@ killed_daemon_loses_nothing_flushed() {
 	nbd unmap --force "$dev"
 	stamp_ends_with_error
 	settled
-	dev=$(map_luks disk)
-	"$TOOLS/stamp" check "$dev" $T/table
-	nbd unmap "$dev"
+	what_was_flushed_is_there
 }
 
 forced_unmap_loses_nothing_flushed() {
@@ -104,9 +109,7 @@ forced_unmap_loses_nothing_flushed() {
 	nbd unmap --force "$dev"
 	stamp_ends_with_error
 	settled
-	dev=$(map_luks disk)
-	"$TOOLS/stamp" check "$dev" $T/table
-	nbd unmap "$dev"
+	what_was_flushed_is_there
 }
 
 # A device that is new has no names without it. One that was there has, and whoever uses it does not

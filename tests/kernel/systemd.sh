@@ -268,17 +268,20 @@ watchdog_of() { # UNIT DEVICE: a stuck process is replaced, one whose cluster is
 	same restarts $((before + 1)) "$(unit NRestarts "$1")"
 }
 
-stuck_volume_is_no_stuck_daemon() {
+# With a volume of either kind of service: its unit and device.
+of_a_volume() { # FUNCTION
 	systemctl start rbdcrypt-nbd@part.service
-	watchdog_of rbdcrypt-nbd@part.service /dev/rbdcrypt/rbd/part
+	"$1" rbdcrypt-nbd@part.service /dev/rbdcrypt/rbd/part
 	systemctl stop rbdcrypt-nbd@part.service
 }
-
-stuck_volume_is_no_stuck_daemon_of_the_host() {
+of_the_host() { # FUNCTION
 	nbd_host_map host
-	watchdog_of rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
+	"$1" rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
 	nbd unmap rbd/host
 }
+
+stuck_volume_is_no_stuck_daemon() { of_a_volume watchdog_of; }
+stuck_volume_is_no_stuck_daemon_of_the_host() { of_the_host watchdog_of; }
 
 is_canceled() { # stop|restart UNIT
 	local rc=0
@@ -336,17 +339,8 @@ lost_key_keeps_the_daemon_of() { # UNIT DEVICE
 	journalctl -b -u "$1" | grep "might not open again"
 }
 
-lost_key_keeps_the_daemon() {
-	systemctl start rbdcrypt-nbd@part.service
-	lost_key_keeps_the_daemon_of rbdcrypt-nbd@part.service /dev/rbdcrypt/rbd/part
-	systemctl stop rbdcrypt-nbd@part.service
-}
-
-lost_key_keeps_the_daemon_of_the_host() {
-	nbd_host_map host
-	lost_key_keeps_the_daemon_of rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
-	nbd unmap rbd/host
-}
+lost_key_keeps_the_daemon() { of_a_volume lost_key_keeps_the_daemon_of; }
+lost_key_keeps_the_daemon_of_the_host() { of_the_host lost_key_keeps_the_daemon_of; }
 
 # One that died has nobody to ask. Its requests wait, and it is tried again until there is a key.
 device_of_a_service_waits_for_its_key() {

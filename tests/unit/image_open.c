@@ -148,25 +148,27 @@ static void slow_calls_are_left_by_who_is_told_to_stop(void **state)
 	expect_all_closed();
 }
 
-static void limits_of_cephs_client_are_lifted_unless_somebody_set_them(void **state)
+/* Of the file, or NULL, and then of the client. */
+static void expect_limits(const char *file_ops, const char *file_bytes, const char *ops,
+			  const char *bytes)
 {
 	struct fault f = { 0 };
 
+	close_all();
+	fake_reset();
+	fake.file_inflight_ops = file_ops;
+	fake.file_inflight_bytes = file_bytes;
+	assert_int_equal(new_cluster(60, &f), 0);
+	assert_string_equal(fake.inflight_ops, ops);
+	assert_string_equal(fake.inflight_bytes, bytes);
+}
+
+static void limits_of_cephs_client_are_lifted_unless_somebody_set_them(void **state)
+{
 	(void)state;
-	assert_string_equal(fake.inflight_ops, "0");
-	assert_string_equal(fake.inflight_bytes, "0");
-	close_all();
-	fake_reset();
-	fake.file_inflight_ops = "24576";
-	assert_int_equal(new_cluster(60, &f), 0);
-	assert_string_equal(fake.inflight_ops, "24576");
-	assert_string_equal(fake.inflight_bytes, "0");
-	close_all();
-	fake_reset();
-	fake.file_inflight_bytes = "1073741824";
-	assert_int_equal(new_cluster(60, &f), 0);
-	assert_string_equal(fake.inflight_ops, "0");
-	assert_string_equal(fake.inflight_bytes, "1073741824");
+	expect_limits(NULL, NULL, "0", "0");
+	expect_limits("24576", NULL, "24576", "0");
+	expect_limits(NULL, "1073741824", "0", "1073741824");
 }
 
 static void slow_connection_is_given_up_and_undone_later(void **state)
