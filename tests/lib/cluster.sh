@@ -71,6 +71,9 @@ _cluster_conf() { # DIR STORE AUTH
 		osd objectstore = $2
 		memstore device bytes = 16G
 		osd class update on start = false
+		# Of a lone OSD that was paused past its leases, requests that come before it has
+		# renewed them are never looked at again (tracker.ceph.com/issues/80404).
+		osd pool default read lease ratio = 10
 		# The slow way out is the one on which memstore saves what it has.
 		osd fast shutdown = $([[ $2 == memstore ]] && echo false || echo true)
 		bluestore block size = 20G
