@@ -135,13 +135,16 @@ fail:
 
 int device_settle(struct device *d, struct fault *f)
 {
-	const struct nbd_meanwhile m = { loop_fd(d->loop), device_sockets_look, d };
+	const struct nbd_meanwhile m = { loop_fd(d->loop), device_sockets_look, d, d->o.interrupt };
 	int r = d->o.waits_for_udev ? nbd_udev_settle(d->index, UDEV_MS, &m) : 0;
 
 	/* What was kept from its user until now is seen by the loop. */
 	d->is_starting = false;
 	if (d->is_going)
 		event_raise(d->ended.fd);
+	if (r == -EINTR)
+		return fault_set(f, EXIT_TIMED_OUT, r, "interrupted while udev made /dev/nbd%d",
+				 d->index);
 	return r < 0 ? fault_set(f, EXIT_TIMED_OUT, r, "udev did not finish with /dev/nbd%d: %s",
 				 d->index, strerror(-r))
 		     : 0;

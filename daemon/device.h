@@ -32,6 +32,7 @@ struct device_options {
 	const char *cookie;
 	unsigned int nbds_max, max_part;
 	bool waits_for_udev;
+	const struct interrupt *interrupt; /* of waiting, or NULL; outlives the device */
 	/* The device was disconnected by somebody else, and all its requests are answered. */
 	void (*gone)(void *arg);
 	void *gone_arg;
@@ -42,7 +43,7 @@ int device_start(const struct device_options *o, struct device **ret, struct fau
 
 /*
  * Waits until udev has seen the device and its partitions, and replaces sockets meanwhile; from
- * then on the loop does, and tells who is gone. EXIT_TIMED_OUT.
+ * then on the loop does, and tells who is gone. EXIT_TIMED_OUT, also when interrupted.
  */
 int device_settle(struct device *d, struct fault *f);
 

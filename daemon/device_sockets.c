@@ -369,11 +369,13 @@ static void wait_taken(struct device *d)
 	while (!has_taken_one(d)) {
 		int64_t left = end - clock_ms();
 
+		if (interrupt_is_raised(d->o.interrupt))
+			return;
 		if (left <= 0 || d->is_going) {
 			log_warning(d->o.volume->spec, "nbd%d takes no socket so far", d->index);
 			return;
 		}
-		(void)poll(&p, 1, (int)left);
+		(void)poll(&p, 1, interrupt_slice(d->o.interrupt, left));
 		device_sockets_look(d);
 	}
 }

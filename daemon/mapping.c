@@ -359,6 +359,7 @@ static int start_device(struct mapping *m, struct fault *f)
 				    .nbds_max = o->nbds_max,
 				    .max_part = o->max_part,
 				    .waits_for_udev = !o->is_udev_ignored,
+				    .interrupt = m->o.interrupt,
 				    .gone = on_gone,
 				    .gone_arg = m };
 	int r;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "interrupt.h"
 
 /*
  * The kernel's nbd driver: generic netlink (libnl), sysfs, and udev's view of the device. Control
@@ -96,12 +97,13 @@ struct nbd_meanwhile {
 	int fd;
 	void (*ready)(void *arg);
 	void *arg;
+	const struct interrupt *interrupt; /* of the waiting itself, or NULL */
 };
 
 /*
  * Triggers a synthetic "change" event and waits until udev has processed it, for this device (and
  * the node exists) and then for each of its partitions. Without udev running: only until the node
- * exists. -ETIMEDOUT. m may be NULL.
+ * exists. -ETIMEDOUT, -EINTR. m may be NULL.
  */
 int nbd_udev_settle(int index, int timeout_ms, const struct nbd_meanwhile *m);
 

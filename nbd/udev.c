@@ -45,19 +45,22 @@ struct patience {
 	const struct nbd_meanwhile *m; /* NULL: nothing */
 };
 
-/* 0 when fd is readable, -ETIMEDOUT, or -errno. */
+/* 0 when fd is readable, -ETIMEDOUT, -EINTR, or -errno. */
 static int wait_readable(int fd, const struct patience *w)
 {
 	struct pollfd p[] = { { .fd = fd, .events = POLLIN },
 			      { .fd = w->m ? w->m->fd : -1, .events = POLLIN } };
+	const struct interrupt *i = w->m ? w->m->interrupt : NULL;
 
 	for (;;) {
 		int64_t left = w->deadline_ms - clock_ms();
-		int r = poll(p, 2, left > 0 ? (int)left : 0);
+		int r = poll(p, 2, interrupt_slice(i, left));
 
 		if (r < 0 && errno != EINTR)
 			return -errno;
-		if (r == 0)
+		if (interrupt_is_raised(i))
+			return -EINTR;
+		if (r == 0 && clock_ms() >= w->deadline_ms)
 			return -ETIMEDOUT;
 		if (r > 0 && p[1].revents)
 			w->m->ready(w->m->arg);

@@ -115,13 +115,21 @@ forced_unmap_loses_nothing_flushed() {
 # A device that is new has no names without it. One that was there has, and whoever uses it does not
 # wait for udev.
 attach_outlasts_a_stuck_udev() {
-	local dev attach rc=0
+	local dev attach other rc=0
 	dev=$(map_luks --connections 2 --reattach-timeout 100 disk)
 	stamp_start "$dev"
 	nbd detach "$dev"
 	udevadm control --stop-exec-queue
 	attach_luks --device "$dev" --reattach-timeout 100 disk >$T/attached 2>$T/said &
 	attach=$!
+	"$PROGRAM" map --foreground -o encryption-passphrase-file=$T/pass --new --read-only disk \
+		>$T/other 2>&1 &
+	other=$!
+	wait_for 20 is_connected /dev/nbd1
+	kill -TERM $other
+	wait_for 5 gone $other
+	fails is_connected /dev/nbd1
+	grep "interrupted while udev" $T/other
 	refused 6 "udev did not finish" map_luks --new --read-only disk
 	wait $attach || rc=$?
 	udevadm control --start-exec-queue

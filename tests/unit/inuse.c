@@ -295,6 +295,30 @@ static void something_else_is_looked_after_meanwhile(void **state)
 	(void)close(c.pipe[1]);
 }
 
+static bool is_third_look(void *looks)
+{
+	return ++*(int *)looks >= 3;
+}
+
+static void whoever_waits_can_be_told_to_stop(void **state)
+{
+	struct tree *t = *state;
+	int looks = 0;
+	const struct interrupt i = { is_third_look, &looks };
+	const struct nbd_meanwhile m = { .fd = -1, .interrupt = &i };
+	char control[80], dev[80];
+	const struct udev_roots roots = { t->block_fd, control, dev };
+
+	(void)snprintf(control, sizeof(control), "%s/control", t->path);
+	(void)snprintf(dev, sizeof(dev), "%s/dev", t->path);
+	/* For the node, and for udev. */
+	assert_int_equal(udev_settle_at(&roots, 3, 60000, &m), -EINTR);
+	put(t, "control", "");
+	assert_int_equal(udev_settle_at(&roots, 3, 60000, &m), -EINTR);
+	looks = -1000;
+	assert_int_equal(udev_settle_at(&roots, 3, 120, &m), -ETIMEDOUT);
+}
+
 static void an_event_with_an_uuid_is_asked_for(void **state)
 {
 	struct tree *t = *state;
@@ -353,6 +377,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_node_of_something_else_is_not_enough, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_node_that_appears_ends_the_wait, setup, teardown),
+		cmocka_unit_test_setup_teardown(whoever_waits_can_be_told_to_stop, setup, teardown),
 		cmocka_unit_test_setup_teardown(something_else_is_looked_after_meanwhile, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(an_event_with_an_uuid_is_asked_for, setup,
