@@ -140,6 +140,30 @@ bool key_is_none(const char *source)
 	return strcmp(source, no_source) == 0;
 }
 
+/* The name of the folder was not typed: a percent sign in it begins no specifier. */
+static int path_with_folder(char **path)
+{
+	size_t typed = strlen(*path), here;
+	char *text, *to;
+	int r = path_make_absolute(path);
+
+	if (r < 0)
+		return r;
+	here = strlen(*path) - typed;
+	text = to = malloc(2 * here + typed + 1);
+	if (!text)
+		return -ENOMEM;
+	for (size_t i = 0; i < here; i++) {
+		if ((*path)[i] == '%')
+			*to++ = '%';
+		*to++ = (*path)[i];
+	}
+	memcpy(to, *path + here, typed + 1);
+	free(*path);
+	*path = text;
+	return 0;
+}
+
 int key_make_absolute(char **source)
 {
 	const struct kind *kind = kind_of(*source);
@@ -154,7 +178,7 @@ int key_make_absolute(char **source)
 	path = strdup(*source + n);
 	if (!path)
 		return -ENOMEM;
-	r = path_make_absolute(&path);
+	r = path_with_folder(&path);
 	if (r == 0 && asprintf(&whole, "%s%s", kind->prefix, path) < 0)
 		r = -ENOMEM;
 	free(path);

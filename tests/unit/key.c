@@ -160,6 +160,21 @@ static void paths_become_absolute_and_nothing_else_does(void **state)
 	free(source);
 }
 
+static void a_percent_sign_in_the_folder_is_no_specifier(void **state)
+{
+	struct key_place p = place();
+	char expected[128], *source = strdup("%i.key");
+
+	assert_int_equal(mkdir("50%i%", 0700), 0);
+	assert_int_equal(chdir("50%i%"), 0);
+	assert_int_equal(key_make_absolute(&source), 0);
+	assert_int_equal(chdir(folder), 0);
+	(void)snprintf(expected, sizeof(expected), "%s/50%%i%%/%s.key", folder, p.image);
+	expect_resolved(source, &p, expected);
+	free(source);
+	assert_int_equal(rmdir("50%i%"), 0);
+}
+
 static void some_sources_can_be_read_only_once(void **state)
 {
 	assert_int_equal(key_repeat("-"), KEY_ONCE);
@@ -466,6 +481,7 @@ int main(void)
 		TEST(what_a_specifier_stands_for_cannot_lead_elsewhere),
 		TEST(words_of_a_command_stay_apart_whatever_is_put_into_them),
 		TEST(paths_become_absolute_and_nothing_else_does),
+		TEST(a_percent_sign_in_the_folder_is_no_specifier),
 		TEST(some_sources_can_be_read_only_once),
 		TEST(what_leads_nowhere_is_seen_without_reading),
 		TEST(a_program_is_run_without_a_shell),
