@@ -46,7 +46,9 @@ void log_set_level(enum log_level level)
 
 int log_open_file(const char *path)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
+	/* A fifo is not waited for: not for its reader here, nor for room in it at each line. */
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+		      0640);
 	int old = atomic_load(&file_fd);
 	int r;
 

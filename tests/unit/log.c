@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -107,6 +108,18 @@ static void a_path_that_cannot_be_opened_is_an_error(void **state)
 	assert_int_equal(log_open_file("/nonexistent/dir/log"), -ENOENT);
 }
 
+static void a_fifo_that_nobody_reads_is_not_waited_for(void **state)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "%s/fifo", dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	(void)alarm(20);
+	assert_int_equal(log_open_file(path), -ENXIO);
+	(void)alarm(0);
+	assert_int_equal(unlink(path), 0);
+}
+
 static void background_without_a_file_leaves_stderr_alone(void **state)
 {
 	pid_t child = fork();
@@ -190,6 +203,7 @@ int main(void)
 		CAPTURED(a_message_is_one_line),
 		CAPTURED(errno_survives),
 		CAPTURED(a_path_that_cannot_be_opened_is_an_error),
+		CAPTURED(a_fifo_that_nobody_reads_is_not_waited_for),
 		CAPTURED(background_without_a_file_leaves_stderr_alone),
 		/* the last one with a target: it sends the process to the background */
 		CAPTURED(reopened_file_takes_over_and_lines_stay_whole),
