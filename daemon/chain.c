@@ -122,12 +122,19 @@ static int note_refusals(const struct chain_options *o, const struct layer *laye
 	return r;
 }
 
+static int open_first(const struct chain_options *o, struct layer **ret, struct fault *f)
+{
+	if (o->known)
+		return layer_open_again(o->cluster, o->known, o->timeout_s, o->interrupt, ret, f);
+	return o->note ? layer_open_any(o->cluster, o->spec, o->timeout_s, o->interrupt, ret, f)
+		       : layer_open(o->cluster, o->spec, o->timeout_s, o->interrupt, ret, f);
+}
+
 static int open_layers(const struct chain_options *o, struct chain *c, struct fault *f)
 {
 	struct layer *layer = NULL;
 	unsigned int files = o->passphrase_files->n;
-	int r = o->note ? layer_open_any(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f)
-			: layer_open(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f);
+	int r = open_first(o, &layer, f);
 
 	while (r == 0) {
 		r = add_layer(c, &layer);
@@ -208,7 +215,7 @@ static int look_for_header(struct chain *c, struct fault *f)
 static int load_plain(const struct chain_options *o, struct chain *c, struct fault *f)
 {
 	struct layer *layer = NULL;
-	int r = layer_open(o->cluster, o->spec, o->timeout_s, o->interrupt, &layer, f);
+	int r = open_first(o, &layer, f);
 
 	if (r == 0)
 		r = add_layer(c, &layer);

@@ -40,6 +40,8 @@ struct chain {
 struct chain_options {
 	struct cluster *cluster; /* NULL for a file */
 	const struct image_spec *spec; /* complete */
+	/* Once it was open: which image that is, whatever it is called by now. NULL: spec says. */
+	const struct layer_info *known;
 	const struct option_list *passphrase_files,
 		*formats; /* child first; formats may be empty */
 	enum newline_policy newline;
@@ -64,7 +66,8 @@ struct chain_options {
 	void *note_arg;
 };
 
-/* What the command line says of it: everything but cluster, spec, cookie, fsid and turnstile. */
+/* What the command line says of it: everything but cluster, spec, known, cookie, fsid and
+ * turnstile. */
 void chain_options_set(const struct options *o, struct chain_options *ret);
 /* Ends whatever a chain waits for: the cluster, a passphrase, an unlock. i outlives the chain. */
 void chain_options_interrupt(struct chain_options *c, const struct interrupt *i);

@@ -4,7 +4,9 @@
 /*
  * The safeguard against taking away a volume that nobody could open again. A check opens the chain
  * anew, as a start would, so what it finds is what the next start will find: layers, headers,
- * passphrases, keys. The key it arrives at is compared with the one in use.
+ * passphrases, keys. The key it arrives at is compared with the one in use. It is the same image
+ * that is opened, by its id: one that was renamed has lost nothing, and what has its name now is no
+ * proof.
  *
  * Two threads: the volume's own asks and is told; the checker works on its own copy of the results
  * and hands them over with its end. Between its start and that moment nothing else touches them.
@@ -33,6 +35,7 @@ struct key_check {
 	struct key_check_options o;
 	struct chain_options chain; /* o.chain's, with our own way to be interrupted, and */
 	struct interrupt interrupt;
+	struct layer_info image; /* as it was; its name may lead elsewhere by now */
 	struct image_spec spec; /* the image, if it is a file, by a path */
 	char *path; /* that still leads there when the daemon has left the folder */
 	struct loaded *loaded; /* n of them, as all below; the checker's while it runs */
@@ -314,6 +317,9 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 		k->spec = *k->chain.spec;
 		k->spec.image = k->path;
 		k->chain.spec = &k->spec;
+	} else {
+		k->image = *layer_info(c->layers[0].layer);
+		k->chain.known = &k->image;
 	}
 	r = -ENOMEM;
 	k->loaded = calloc(c->n, sizeof(*k->loaded));

@@ -138,6 +138,10 @@ int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int ti
 /* The same, but also what must not be served; its parents too. layer_refusal() has the reasons. */
 int layer_open_any(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
 		   const struct interrupt *i, struct layer **ret, struct fault *f);
+/* The image or snapshot of was again, by its ids: whatever they are called by now. As layer_open().
+ */
+int layer_open_again(struct cluster *c, const struct layer_info *was, unsigned int timeout_s,
+		     const struct interrupt *i, struct layer **ret, struct fault *f);
 /*
  * The next reason from *at on why the layer must not be served, with the command that mends it:
  * -ENOTSUP (EXIT_SAFEGUARD); 0 when there is no more. Start with *at 0.

@@ -292,6 +292,37 @@ int layer_open_any(struct cluster *c, const struct image_spec *spec, unsigned in
 	return open_layer(c, spec, timeout_s, i, true, ret, f);
 }
 
+/* By the ids that l->info has. */
+static int open_by_id(struct layer *l, bool is_parent, struct fault *f)
+{
+	const struct place place = { .pool_id = l->info.pool_id,
+				     .nspace = l->info.nspace,
+				     .image_id = l->info.image_id,
+				     .snap_id = l->info.snap_id };
+	int r = handle_open(l->cluster, &place, l->info.spec, l->timeout_s, l->interrupt,
+			    &l->handle, f);
+
+	return r < 0 ? r : learn(l, is_parent, f);
+}
+
+int layer_open_again(struct cluster *c, const struct layer_info *was, unsigned int timeout_s,
+		     const struct interrupt *i, struct layer **ret, struct fault *f)
+{
+	struct layer *l = layer_new(c, timeout_s, i);
+	int r;
+
+	if (!l)
+		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
+	l->info = *was;
+	r = open_by_id(l, false, f);
+	if (r < 0) {
+		layer_close(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
 /* ---- the way up ---- */
 
 static int parent_place(struct handle *h, void *data)
@@ -317,7 +348,6 @@ static int parent_place(struct handle *h, void *data)
 
 int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 {
-	struct place place = { 0 };
 	struct layer *l;
 	int r;
 
@@ -334,14 +364,7 @@ int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 		return r;
 	}
 	name_it(&l->info);
-	place.pool_id = l->info.pool_id;
-	place.nspace = l->info.nspace;
-	place.image_id = l->info.image_id;
-	place.snap_id = l->info.snap_id;
-	r = handle_open(l->cluster, &place, l->info.spec, l->timeout_s, l->interrupt, &l->handle,
-			f);
-	if (r == 0)
-		r = learn(l, true, f);
+	r = open_by_id(l, true, f);
 	if (r < 0) {
 		layer_close(l);
 		/* -ENOENT is kept for "there is none"; a parent that is gone is damage. */

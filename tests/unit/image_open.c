@@ -428,6 +428,27 @@ static void layers_know_their_parents(void **state)
 	assert_int_equal(layer_open_parent(fx.layer, &parent, &f), -EIO);
 }
 
+/* By its id: rbd_open() is not asked, and its name is the one that it has now. */
+static void a_layer_is_found_again_whatever_its_name_is(void **state)
+{
+	struct layer_info was;
+	struct layer *again = NULL;
+	struct fault f = { 0 };
+
+	(void)state;
+	assert_int_equal(open_layer("img", 60, &f), 0);
+	was = *layer_info(fx.layer);
+	(void)snprintf(was.image, sizeof(was.image), "old");
+	make_fail("rbd_open_read_only", -ENOENT, 0);
+	assert_int_equal(layer_open_again(fx.cluster, &was, 60, NULL, &again, &f), 0);
+	assert_string_equal(layer_info(again)->spec, "rbd/img");
+	assert_string_equal(layer_info(again)->image_id, was.image_id);
+	layer_close(again);
+	make_fail("rbd_open_by_id_read_only", -ENOENT, 0);
+	assert_int_equal(layer_open_again(fx.cluster, &was, 60, NULL, &again, &f), -ENOENT);
+	assert_int_equal(f.status, EXIT_NOT_FOUND);
+}
+
 static void header_reads_are_complete_or_an_error(void **state)
 {
 	unsigned char buf[5000];
@@ -466,6 +487,7 @@ int main(void)
 		TEST(sectors_across_objects_are_not_atomic),
 		TEST(who_may_not_write_still_reads),
 		TEST(layers_know_their_parents),
+		TEST(a_layer_is_found_again_whatever_its_name_is),
 		TEST(header_reads_are_complete_or_an_error),
 	};
 
