@@ -23,6 +23,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "ceph_paths.h"
 #include "chain.h"
 #include "control.h"
 #include "control_request.h"
@@ -275,6 +276,8 @@ static int settle_paths(struct options *o, struct fault *f)
 			return r;
 	}
 	r = make_absolute(&o->conf, f);
+	if (r == 0)
+		r = ceph_paths_settle(o, f);
 	if (r == 0)
 		r = make_absolute(&o->socket, f);
 	if (r < 0 || !o->operand || strncmp(o->operand, FILE_PREFIX, strlen(FILE_PREFIX)) != 0)

@@ -132,6 +132,13 @@ one_connection_serves_them_all() {
 no_sockets() { [[ $(sockets) == 0 ]]; }
 claim one-connection-serves-them-all one_connection_serves_them_all
 
+# What the client names without a folder is in the client's.
+files_are_where_the_client_is() {
+	mkdir sub && (cd sub && unset CEPH_CONF && export CEPH_ARGS='--conf ../cluster/ceph.conf' &&
+		nbd serve --socket b rbd/v0 && reads sub/b && nbd unmap b)
+}
+claim files-are-where-the-client-is files_are_where_the_client_is
+
 # One lock that another client broke shuts all volumes of the daemon out, but none that come after.
 shut_out() { # once the OSD knows
 	! nbd serve --socket b rbd/v1 >said.b 2>&1 || { nbd unmap b; return 1; }

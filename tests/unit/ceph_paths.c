@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copyright (C) 2026 the rbdcrypt-nbd authors */
+
+/* Files that Ceph is told of: from every folder the same, and nothing else is touched. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../daemon/ceph_paths.h"
+
+static const char folder[] = "/usr";
+
+static void parse(struct options *o, const char *const *argv)
+{
+	struct fault f = { 0 };
+	int argc = 0;
+
+	while (argv[argc])
+		argc++;
+	assert_int_equal(options_parse(argc, (char **)(uintptr_t)argv, o, &f), 0);
+}
+
+static void files_that_ceph_is_told_of_get_their_folder(void **state)
+{
+	const char *const argv[] = { "rbdcrypt-nbd",
+				     "map",
+				     "--keyring",
+				     "a,/b;c",
+				     "-k",
+				     "d",
+				     "--keyring=e",
+				     "--keyfile",
+				     "f",
+				     "-K",
+				     "/g",
+				     "--keyfile=-",
+				     "-m",
+				     "host",
+				     "--debug-rbd=h",
+				     "--keyring=$cluster.key",
+				     NULL };
+	static const char *const expected[] = { "--keyring",
+						"/usr/a,/b,/usr/c",
+						"-k",
+						"/usr/d",
+						"--keyring=/usr/e",
+						"--keyfile",
+						"/usr/f",
+						"-K",
+						"/g",
+						"--keyfile=-",
+						"-m",
+						"host",
+						"--debug-rbd=h",
+						"--keyring=$cluster.key" };
+	const int n = sizeof(expected) / sizeof(expected[0]);
+	struct options o = { 0 };
+	struct fault f = { 0 };
+	int at;
+
+	(void)state;
+	assert_int_equal(unsetenv("CEPH_ARGS"), 0);
+	parse(&o, argv);
+	at = o.ceph_argc - n;
+	assert_int_equal(ceph_paths_settle(&o, &f), 0);
+	for (int i = 0; i < n; i++)
+		assert_string_equal(o.ceph_argv[at + i], expected[i]);
+	assert_null(o.ceph_args);
+	options_done(&o);
+}
+
+static void those_of_ceph_args_too(void **state)
+{
+	const char *const argv[] = { "rbdcrypt-nbd", "map", "--keyring", "-", NULL };
+	struct options o = { 0 };
+	struct fault f = { 0 };
+
+	(void)state;
+	assert_int_equal(setenv("CEPH_ARGS", " -c a  --id x --keyring=b -K c --conf /d", 1), 0);
+	parse(&o, argv);
+	assert_int_equal(ceph_paths_settle(&o, &f), 0);
+	assert_string_equal(o.ceph_args, "-c /usr/a --id x --keyring=/usr/b -K /usr/c --conf /d");
+	options_done(&o);
+}
+
+static void a_folder_that_ceph_args_cannot_name_is_refused(void **state)
+{
+	const char *const argv[] = { "rbdcrypt-nbd", "map", NULL };
+	char dir[] = "/tmp/ceph paths XXXXXX";
+	struct options o = { 0 };
+	struct fault f = { 0 };
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(chdir(dir), 0);
+	assert_int_equal(setenv("CEPH_ARGS", "-K key", 1), 0);
+	parse(&o, argv);
+	assert_int_equal(ceph_paths_settle(&o, &f), -EINVAL);
+	assert_int_equal(f.status, EXIT_USAGE);
+	assert_non_null(strstr(f.message, "CEPH_ARGS: \"key\""));
+	options_done(&o);
+	assert_int_equal(chdir(folder), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(files_that_ceph_is_told_of_get_their_folder),
+		cmocka_unit_test(those_of_ceph_args_too),
+		cmocka_unit_test(a_folder_that_ceph_args_cannot_name_is_refused),
+	};
+
+	if (chdir(folder) < 0)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
