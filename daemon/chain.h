@@ -40,7 +40,8 @@ struct chain {
 struct chain_options {
 	struct cluster *cluster; /* NULL for a file */
 	const struct image_spec *spec; /* complete */
-	/* Once it was open: which image that is, whatever it is called by now. NULL: spec says. */
+	/* Once it was open: which image that is, whatever it is called by now, and what it was
+	 * called then. NULL: spec says. */
 	const struct layer_info *known;
 	const struct option_list *passphrase_files,
 		*formats; /* child first; formats may be empty */

@@ -43,6 +43,9 @@ struct key_place chain_place(const struct chain_options *o, const struct chain *
 {
 	const struct layer_info *info = layer_info(c->layers[i].layer);
 
+	/* A name that means a key goes on meaning it. */
+	if (i == 0 && o->known)
+		info = o->known;
 	return (struct key_place){ .pool = info->pool,
 				   .nspace = info->nspace,
 				   .image = info->image,

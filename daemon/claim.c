@@ -85,6 +85,14 @@ static int refuse_image(struct fault *f)
 	return -EINVAL;
 }
 
+static bool has_same_header(const struct volume_state *a, const struct volume_state *b)
+{
+	return a->n_layers == 0 || b->n_layers == 0 ||
+	       (strcmp(a->layers[0].format, b->layers[0].format) == 0 &&
+		strcmp(a->layers[0].uuid, b->layers[0].uuid) == 0 &&
+		a->data_offset == b->data_offset);
+}
+
 static int check_kernel(const struct volume_state *mine, const char *spec, struct nbd_sysfs *ret,
 			struct fault *f)
 {
@@ -133,10 +141,7 @@ static int check_last_owner(const struct volume_state *old, const struct nbd_sys
 		return refuse_image(f);
 	}
 	/* The kernel would go on with other bytes: raw ones, or those of another key. */
-	if (old->n_layers > 0 && mine->n_layers > 0 &&
-	    (strcmp(old->layers[0].format, mine->layers[0].format) != 0 ||
-	     strcmp(old->layers[0].uuid, mine->layers[0].uuid) != 0 ||
-	     old->data_offset != mine->data_offset)) {
+	if (!has_same_header(old, mine)) {
 		(void)fault_set(f, EXIT_SAFEGUARD, -EINVAL,
 				"/dev/nbd%d was mapped with encryption %s, not %s, or with another "
 				"header",
@@ -184,6 +189,93 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 	return r;
 }
 
+static const struct volume_state *find_key(const struct state_list *l, const char *key)
+{
+	for (unsigned int i = 0; i < l->n; i++)
+		if (strcmp(l->volumes[i].key, key) == 0)
+			return &l->volumes[i];
+	return NULL;
+}
+
+static int refuse_socket(struct fault *f)
+{
+	fault_hint(f, "its clients would go on with other bytes than they know: unmap it, and "
+		      "serve it again");
+	return -EINVAL;
+}
+
+static int check_last_socket(const struct volume_state *old, const struct volume_state *mine,
+			     struct fault *f)
+{
+	char old_id[600], id[600];
+
+	claim_identity(old, old_id, sizeof(old_id));
+	claim_identity(mine, id, sizeof(id));
+	if (strcmp(old_id, id) != 0) {
+		(void)fault_set(f, EXIT_NOT_FOUND, -EINVAL, "%s served another image: %s, not %s",
+				old->socket, old_id, id);
+		return refuse_socket(f);
+	}
+	if (!has_same_header(old, mine)) {
+		(void)fault_set(f, EXIT_SAFEGUARD, -EINVAL,
+				"%s served encryption %s, not %s, or had another header",
+				old->socket, old->layers[0].format, mine->layers[0].format);
+		return refuse_socket(f);
+	}
+	return 0;
+}
+
+int claim_check_socket(const char *run_dir, const struct volume_state *mine, struct fault *f)
+{
+	const struct volume_state *old;
+	struct state_list l;
+	int r = state_list(run_dir, &l, f);
+
+	if (r < 0)
+		return r;
+	old = find_key(&l, mine->key);
+	r = old ? check_last_socket(old, mine, f) : 0;
+	state_list_done(&l);
+	return r;
+}
+
+static const struct volume_state *find_device(const struct state_list *l, int device,
+					      const char *cookie)
+{
+	for (unsigned int i = 0; cookie && i < l->n; i++)
+		if (l->volumes[i].device == device && device >= 0 &&
+		    strcmp(l->volumes[i].cookie, cookie) == 0 && !volume_is_alive(&l->volumes[i]))
+			return &l->volumes[i];
+	return NULL;
+}
+
+bool claim_image_left(const char *run_dir, const char *key, int device, const char *cookie,
+		      struct layer_info *ret)
+{
+	const struct volume_state *v;
+	struct state_list l;
+
+	if (state_list(run_dir, &l, NULL) < 0)
+		return false;
+	v = key ? find_key(&l, key) : find_device(&l, device, cookie);
+	/* A snapshot by its name alone is found by that. */
+	if (v && (!v->image_id[0] || (v->snap[0] && v->snap_id == UINT64_MAX)))
+		v = NULL;
+	if (v) {
+		memset(ret, 0, sizeof(*ret));
+		volume_state_spec(v, ret->spec, sizeof(ret->spec));
+		text_copy(ret->pool, sizeof(ret->pool), v->pool);
+		text_copy(ret->nspace, sizeof(ret->nspace), v->nspace);
+		text_copy(ret->image, sizeof(ret->image), v->image);
+		text_copy(ret->snap, sizeof(ret->snap), v->snap);
+		text_copy(ret->image_id, sizeof(ret->image_id), v->image_id);
+		ret->pool_id = v->pool_id;
+		ret->snap_id = v->snap_id;
+	}
+	state_list_done(&l);
+	return v != NULL;
+}
+
 /* A daemon has one client for all its volumes, so it may be alive for another of them. */
 static bool is_client_alive(const struct state_list *l, const char *client)
 {
@@ -221,14 +313,14 @@ static int remove_dead(const char *run_dir, const struct state_list *l,
 
 int claim_remove_dead(const char *run_dir, const char *key)
 {
+	const struct volume_state *v;
 	struct state_list l;
 	int r = state_list(run_dir, &l, NULL);
 
 	if (r < 0)
 		return r;
-	for (unsigned int i = 0; r == 0 && i < l.n; i++)
-		if (strcmp(l.volumes[i].key, key) == 0)
-			r = remove_dead(run_dir, &l, &l.volumes[i]);
+	v = find_key(&l, key);
+	r = v ? remove_dead(run_dir, &l, v) : 0;
 	state_list_done(&l);
 	return r;
 }

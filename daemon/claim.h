@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "fault.h"
+#include "image.h"
 #include "state.h"
 
 /*
@@ -37,6 +38,20 @@ int claim_check_start(const char *run_dir, const struct volume_state *mine, cons
  */
 int claim_check_attach(const char *run_dir, struct volume_state *mine, const char *spec,
 		       struct fault *f);
+
+/*
+ * A socket whose daemon is gone, and that is made again: mine, of the same key, has to be the same
+ * image, with the same header. Its clients come back by themselves, and see no difference.
+ */
+int claim_check_socket(const char *run_dir, const struct volume_state *mine, struct fault *f);
+
+/*
+ * Which image or snapshot it is that a volume had whose owner is gone: the one of that key or, with
+ * NULL, of that device, mapped with that cookie. By its ids, for layer_open_again(), and with the
+ * names that it was mapped by. False: there is none, or it is a file.
+ */
+bool claim_image_left(const char *run_dir, const char *key, int device, const char *cookie,
+		      struct layer_info *ret);
 
 /*
  * Removes the state file of key, whose owner died. Whom it leaves, the next to write the image

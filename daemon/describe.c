@@ -42,6 +42,8 @@ static void describe_layers(const struct chain *c, struct volume_state *ret)
 void describe_image(const struct chain_options *o, const struct chain *c, struct volume_state *ret)
 {
 	const struct layer_info *i = layer_info(c->layers[0].layer);
+	/* A volume keeps the name that its users know. */
+	const struct layer_info *named = o->known ? o->known : i;
 	char *path;
 
 	volume_state_init(ret);
@@ -57,10 +59,10 @@ void describe_image(const struct chain_options *o, const struct chain *c, struct
 		free(path);
 		return;
 	}
-	text_copy(ret->pool, sizeof(ret->pool), i->pool);
-	text_copy(ret->nspace, sizeof(ret->nspace), i->nspace);
-	text_copy(ret->image, sizeof(ret->image), i->image);
-	text_copy(ret->snap, sizeof(ret->snap), i->snap);
+	text_copy(ret->pool, sizeof(ret->pool), named->pool);
+	text_copy(ret->nspace, sizeof(ret->nspace), named->nspace);
+	text_copy(ret->image, sizeof(ret->image), named->image);
+	text_copy(ret->snap, sizeof(ret->snap), named->snap);
 	text_copy(ret->image_id, sizeof(ret->image_id), i->image_id);
 	ret->snap_id = i->snap_id;
 	ret->pool_id = i->pool_id;

@@ -318,7 +318,7 @@ int key_check_new(const struct key_check_options *o, const struct chain *c, stru
 		k->spec.image = k->path;
 		k->chain.spec = &k->spec;
 	} else {
-		k->image = *layer_info(c->layers[0].layer);
+		k->image = k->chain.known ? *k->chain.known : *layer_info(c->layers[0].layer);
 		k->chain.known = &k->image;
 	}
 	r = -ENOMEM;

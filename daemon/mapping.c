@@ -46,6 +46,12 @@ static void stop_peers(struct mapping *m)
 
 /* ---- chain ---- */
 
+/* Takes up what a predecessor served, rather than what somebody asks for now. */
+static bool is_going_on(const struct mapping *m)
+{
+	return m->o.resumed || (m->o.kind == MAPPING_ATTACH && m->o.options->is_resuming);
+}
+
 static int start_chain(struct mapping *m, struct fault *f)
 {
 	struct chain_options *c = &m->chain_options;
@@ -56,6 +62,10 @@ static int start_chain(struct mapping *m, struct fault *f)
 	chain_options_interrupt(c, m->o.interrupt);
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
+	/* What goes on is what was there, whatever has its name by now. */
+	if (is_going_on(m) &&
+	    claim_image_left(m->o.run_dir, m->o.resumed, m->index, m->o.options->cookie, &m->known))
+		c->known = &m->known;
 	r = setup_open(&m->sources, c, &m->chain, f);
 	if (r == 0)
 		r = chain_check_raw(&m->chain_options, &m->chain,
@@ -135,8 +145,11 @@ static int start_claim(struct mapping *m, struct fault *f)
 		/* The file stops saying so before anybody reads from them. */
 		text_copy(m->handed_over, sizeof(m->handed_over), m->state.handed_over);
 		m->state.handed_over[0] = '\0';
-	} else if (!o->is_new) {
-		r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
+	} else {
+		if (m->o.resumed)
+			r = claim_check_socket(m->o.run_dir, &m->state, f);
+		if (r == 0 && !o->is_new)
+			r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
 	}
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
@@ -338,9 +351,7 @@ static unsigned int connections_of(const struct mapping *m)
  */
 static void take_sockets(struct mapping *m, unsigned int n, int *ret)
 {
-	bool is_continued = m->o.resumed || m->o.options->is_resuming;
-
-	(void)handover_take(m->o.handover, m->index, is_continued ? m->handed_over : "", n, ret);
+	(void)handover_take(m->o.handover, m->index, is_going_on(m) ? m->handed_over : "", n, ret);
 	m->handed_over[0] = '\0';
 }
 

@@ -20,6 +20,7 @@ struct mapping {
 	char turnstile[4200];
 	int index; /* of the device to use, or -1 */
 	struct chain_options chain_options;
+	struct layer_info known; /* which image a predecessor served; if chain_options say so */
 	struct setup_sources sources;
 	struct chain chain; /* until started */
 	struct state *state_file;

@@ -216,6 +216,35 @@ unmap_ends_what_is_being_opened() {
 }
 claim unmap-ends-what-is-being-opened unmap_ends_what_is_being_opened
 
+# ---- names change while volumes are served ----
+
+content() { timeout 60 qemu-img convert -f raw -O raw "nbd+unix:///?socket=$T/$1" seen && cmp -n 65536 "$2" seen; }
+listed() { nbd list --all --json | jq -er ".[] | select(.socket == \"$T/$1\") | .image"; }
+# Its clients would write into another image. The key is the one that the name meant, too.
+swapped_names_swap_no_volume() {
+	local i
+	for i in 1 2; do
+		head -c 4M /dev/urandom >plain$i && rbd import --no-progress plain$i rbd/plain$i || return
+		(umask 077 && printf %s "key of $i" >image$i.key)
+		truncate -s 24M luks$i && cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 \
+			--pbkdf-force-iterations 1000 luks$i image$i.key &&
+			rbd import --no-progress luks$i rbd/image$i || return
+	done
+	nbd serve --socket a rbd/plain1 && nbd serve --socket b --encryption-passphrase-file %i.key rbd/image1 &&
+		timeout 60 qemu-io -f raw -c 'write -P 7 0 64k' "nbd+unix:///?socket=$T/b" || return
+	for i in plain image; do
+		rbd mv rbd/${i}1 rbd/other && rbd mv rbd/${i}2 rbd/${i}1 && rbd mv rbd/other rbd/${i}2 || return
+	done
+	stop_daemon
+	start_daemon
+	wait_for 30 reads a && content a plain1 && wait_for 30 reads b &&
+		timeout 60 qemu-io -f raw -c 'read -P 7 0 64k' "nbd+unix:///?socket=$T/b" || return
+	[[ $(listed a) == plain1 ]] && nbd check-keys b && nbd unmap b || return
+	# Now by name.
+	nbd unmap a && nbd serve --socket a rbd/plain1 && content a plain2 && nbd unmap a
+}
+claim swapped-names-swap-no-volume swapped_names_swap_no_volume
+
 # ---- a cluster that is away when the daemon starts ----
 
 waits() { nbd status --json | grep -F '"health"' | grep -qF 'waits: '; }

@@ -83,6 +83,20 @@ resumed_device_waits_for_its_key() {
 	settled
 }
 
+# Its device goes by the name that the service knows, however often it is started again.
+renamed_image_is_resumed() {
+	local dev i
+	dev=$(map_luks --connections 2 --reattach-timeout 60 disk)
+	stamp_start "$dev"
+	rbd mv disk moved
+	for i in 1 2; do
+		kill_daemon_of "$dev"
+		same attached "$dev" "$(map_luks --resume --reattach-timeout 60 disk)"
+	done
+	stamp_ends_well_and_unmaps "$dev"
+	rbd mv moved disk
+}
+
 what_was_flushed_is_there() {
 	local dev
 	dev=$(map_luks disk)
@@ -150,6 +164,7 @@ claim killed-daemon-and-attach-under-load
 claim held-sockets-of-a-killed-daemon-are-outwaited
 claim attach-outlasts-a-stuck-udev
 claim resumed-device-waits-for-its-key
+claim renamed-image-is-resumed
 claim killed-daemon-loses-nothing-flushed
 claim forced-unmap-loses-nothing-flushed
 guest_end

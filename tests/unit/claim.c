@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-/* Which clients of dead owners have to be shut out before an image is written, by real state files.
- */
+/* What dead owners leave to the next, by real state files: which image it was, and which clients
+ * have to be shut out before it is written. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -240,6 +240,86 @@ static void all_of_several_are_passed_on(void **state)
 }
 
 /* Half a file, of one that died while it wrote it, or of somebody else. */
+/* ---- which image it was ---- */
+
+static void leave_volume(const char *key, const char *image_id, int device, const char *cookie)
+{
+	struct volume_state v;
+
+	fill_image(&v, image_id);
+	strcpy(v.image, "its name");
+	v.device = device;
+	strcpy(v.cookie, cookie);
+	if (device < 0)
+		strcpy(v.socket, "/run/a");
+	(void)state_release(claim(key, &v), /* is_removed */ false);
+}
+
+static void what_was_served_is_known_by_its_ids(void **state)
+{
+	struct layer_info i;
+
+	leave_volume("a", "id a", -1, "");
+	leave_volume("b", "id b", 3, "cookie b");
+	leave_volume("c", "id c", 4, "cookie c");
+	assert_true(claim_image_left(dir, "a", -1, NULL, &i));
+	assert_string_equal(i.image_id, "id a");
+	assert_string_equal(i.image, "its name");
+	assert_string_equal(i.spec, "rbd/its name");
+	assert_int_equal(i.pool_id, 2);
+	assert_true(i.snap_id == UINT64_MAX);
+	assert_true(claim_image_left(dir, NULL, 4, "cookie c", &i));
+	assert_string_equal(i.image_id, "id c");
+	/* Not by half. */
+	assert_false(claim_image_left(dir, "d", 4, "cookie c", &i));
+	assert_false(claim_image_left(dir, NULL, 4, "cookie b", &i));
+	assert_false(claim_image_left(dir, NULL, 4, NULL, &i));
+	assert_false(claim_image_left(dir, NULL, -1, "", &i));
+}
+
+static void fill_header(struct volume_state *v, const char *uuid)
+{
+	static struct layer_state layer;
+
+	strcpy(layer.format, "luks2");
+	(void)snprintf(layer.uuid, sizeof(layer.uuid), "%s", uuid);
+	v->layers = &layer;
+	v->n_layers = 1;
+}
+
+static void leave_socket(const char *image_id, const char *uuid)
+{
+	struct volume_state v;
+
+	fill_image(&v, image_id);
+	fill_header(&v, uuid);
+	strcpy(v.socket, "/run/a");
+	(void)state_release(claim("a", &v), /* is_removed */ false);
+}
+
+static int check_socket(const char *image_id, const char *uuid)
+{
+	struct volume_state mine;
+
+	fill_image(&mine, image_id);
+	fill_header(&mine, uuid);
+	strcpy(mine.key, "a");
+	fault_clear(&f);
+	return claim_check_socket(dir, &mine, &f);
+}
+
+static void clients_of_a_socket_get_no_other_bytes(void **state)
+{
+	assert_int_equal(check_socket("a", "1"), 0);
+	leave_socket("a", "1");
+	assert_int_equal(check_socket("a", "1"), 0);
+	assert_int_equal(check_socket("b", "1"), -EINVAL);
+	assert_int_equal(f.status, EXIT_NOT_FOUND);
+	assert_non_null(strstr(f.message, "/run/a served another image"));
+	assert_int_equal(check_socket("a", "2"), -EINVAL);
+	assert_int_equal(f.status, EXIT_SAFEGUARD);
+}
+
 static void files_that_say_nothing_are_passed_over(void **state)
 {
 	make_file("x.client", "c0ffee00-1111-2222-3333-444444444444/2/a\n" DEAD);
@@ -264,6 +344,8 @@ int main(void)
 		T(who_left_nobody_leaves_no_file),
 		T(of_several_all_are_to_be_shut_out),
 		T(all_of_several_are_passed_on),
+		T(what_was_served_is_known_by_its_ids),
+		T(clients_of_a_socket_get_no_other_bytes),
 		T(files_that_say_nothing_are_passed_over),
 #undef T
 	};
