@@ -383,7 +383,10 @@ static int explain_connect(struct cluster *c, int error, struct fault *f)
 
 	(void)rados_conf_get(c->rados, "mon_host", mons, sizeof(mons));
 	(void)rados_conf_get(c->rados, "keyring", keyring, sizeof(keyring));
-	if (!mons[0] && error != -ETIMEDOUT) {
+	if (fault_status(error, EXIT_CLUSTER) == EXIT_MEMORY) {
+		fault_set(f, EXIT_MEMORY, error, "cluster: cannot connect to %s as %s: %s", mons,
+			  c->name, strerror(-error));
+	} else if (!mons[0] && error != -ETIMEDOUT) {
 		fault_set(f, EXIT_CLUSTER, error, "cluster: no monitors are known (%s)", conf);
 		fault_hint(f, "give --mon-host, or --conf with a file that has mon_host");
 	} else if (error == -ENOENT && !has_keyring(c)) {

@@ -86,6 +86,23 @@ static void every_failure_of_opening_is_told_and_undone(void **state)
 		}
 }
 
+static void a_machine_that_has_no_more_is_no_damaged_key(void **state)
+{
+	const int errors[] = { -EMFILE, -ENFILE, -ENOMEM };
+
+	(void)state;
+	close_all();
+	for (unsigned int i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		struct fault f = { 0 };
+
+		make_fail("rados_connect", errors[i], 0);
+		assert_int_equal(new_cluster(60, &f), errors[i]);
+		assert_int_equal(f.status, EXIT_MEMORY);
+		assert_string_equal(f.hint, "");
+		fx.cluster = cluster_free(fx.cluster);
+	}
+}
+
 static void slow_calls_are_given_up_and_undone_later(void **state)
 {
 	const char *const names[] = { "rbd_open_read_only", "rbd_stat" };
@@ -471,6 +488,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(every_failure_of_opening_is_told_and_undone),
+		TEST(a_machine_that_has_no_more_is_no_damaged_key),
 		TEST(slow_calls_are_given_up_and_undone_later),
 		TEST(slow_calls_are_left_by_who_is_told_to_stop),
 		TEST(limits_of_cephs_client_are_lifted_unless_somebody_set_them),
