@@ -58,7 +58,9 @@ int process_setup(void)
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 
 	ours(&set);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || sigaction(SIGPIPE, &ignore, NULL) < 0)
+	/* A file that may not grow any more, of a volume or a log, is an error and not the end. */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || sigaction(SIGPIPE, &ignore, NULL) < 0 ||
+	    sigaction(SIGXFSZ, &ignore, NULL) < 0)
 		return -errno;
 	/*
 	 * By default glibc has eight arenas per processor. Each thread that starts a volume would
@@ -168,15 +170,18 @@ int process_ready(int ready_fd)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	if (write(ready_fd, "r", 1) != 1)
-		return -EPIPE;
-	(void)close(ready_fd);
-	if (null >= 0) {
-		(void)dup2(null, STDIN_FILENO);
-		(void)dup2(null, STDOUT_FILENO);
-		(void)dup2(null, STDERR_FILENO);
+	/* Who reads our output to its end would wait for ours. */
+	if (null < 0)
+		return -errno;
+	if (write(ready_fd, "r", 1) != 1) {
 		(void)close(null);
+		return -EPIPE;
 	}
+	(void)close(ready_fd);
+	(void)dup2(null, STDIN_FILENO);
+	(void)dup2(null, STDOUT_FILENO);
+	(void)dup2(null, STDERR_FILENO);
+	(void)close(null);
 	/* No directory is kept busy by us. */
 	return chdir("/") < 0 ? -errno : 0;
 }

@@ -19,14 +19,15 @@ int process_fork(int *ret_ready_fd);
 
 /*
  * The child is in service: lets the parent exit with 0 and gives up standard input, output and
- * error. -EPIPE: the parent is gone, nobody knows of this service.
+ * error. -EPIPE: the parent is gone, nobody knows of this service. Another -errno: they cannot be
+ * given up, and the parent was told nothing.
  */
 int process_ready(int ready_fd);
 
 /*
- * Before any thread: SIGTERM, SIGINT and SIGHUP are held back for process_signal_fd(), SIGPIPE is
- * ignored, the allocator's waste is bounded for hundreds of volumes, and descriptors are allowed
- * for as many, where the system lets it.
+ * Before any thread: SIGTERM, SIGINT and SIGHUP are held back for process_signal_fd(), SIGPIPE and
+ * SIGXFSZ are ignored, the allocator's waste is bounded for hundreds of volumes, and descriptors
+ * are allowed for as many, where the system lets it.
  */
 int process_setup(void);
 /* A descriptor that is readable when one of them came; -errno. */

@@ -138,9 +138,12 @@ static void on_serving(void *arg, struct host_volume *v)
 	}
 	if (e == 0 && r->ready_fd >= 0) {
 		e = process_ready(r->ready_fd);
-		if (e < 0)
+		if (e == -EPIPE)
 			(void)fault_set(&r->fault, EXIT_TIMED_OUT, e,
 					"nobody waits for the device");
+		else if (e < 0)
+			(void)fault_set(&r->fault, fault_status(e, EXIT_KERNEL), e,
+					"cannot go to the background: %s", strerror(-e));
 	}
 	r->is_announced = e == 0;
 	if (e < 0)
