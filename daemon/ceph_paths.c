@@ -193,10 +193,33 @@ static int settle_args(struct options *o, const char *args, struct fault *f)
 	return 0;
 }
 
+/* What Ceph reads before CEPH_ARGS, and what is said there overrides. */
+static int settle_environment(struct options *o, const char *keyring, const char *args,
+			      struct fault *f)
+{
+	char *text;
+	int r;
+
+	/* At its blanks it would be cut, and be several words. */
+	if (strpbrk(keyring, " \t\n")) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "CEPH_KEYRING: \"%s\" has a blank",
+				keyring);
+		fault_hint(f, "give it with --keyring");
+		return -EINVAL;
+	}
+	if (asprintf(&text, "--keyring=%s %s", keyring, args) < 0)
+		return no_memory(f);
+	r = settle_args(o, text, f);
+	free(text);
+	return r;
+}
+
 int ceph_paths_settle(struct options *o, struct fault *f)
 {
-	const char *args = getenv("CEPH_ARGS");
+	const char *args = getenv("CEPH_ARGS"), *keyring = getenv("CEPH_KEYRING");
 	int r = settle_words(o, f);
 
+	if (r == 0 && keyring && keyring[0])
+		return settle_environment(o, keyring, args ? args : "", f);
 	return r == 0 && args && args[0] ? settle_args(o, args, f) : r;
 }

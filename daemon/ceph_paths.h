@@ -7,8 +7,9 @@
 #include "options.h"
 
 /*
- * Makes the files that Ceph is told of, in the words that are kept for it and in CEPH_ARGS, mean
- * the same from every folder. Main thread. 0, or EXIT_USAGE or EXIT_MEMORY.
+ * Makes the files that Ceph is told of, in the words that are kept for it, in CEPH_ARGS and
+ * CEPH_KEYRING, mean the same from every folder and in every environment. Main thread. 0, or
+ * EXIT_USAGE or EXIT_MEMORY.
  */
 int ceph_paths_settle(struct options *o, struct fault *f);
 

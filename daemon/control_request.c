@@ -296,7 +296,8 @@ static int read_ceph_args(struct json_object *from, bool is_trusted, struct opti
 	if (!text)
 		return invalid(f, "\"ceph_args\" is no text");
 	if (!is_trusted)
-		return fault_set(f, EXIT_PASSPHRASE, -EPERM, "CEPH_ARGS: only root may set it");
+		return fault_set(f, EXIT_PASSPHRASE, -EPERM,
+				 "CEPH_ARGS and CEPH_KEYRING: only root may set them");
 	if (holds_key(text))
 		return invalid(f, KEY_AS_TEXT);
 	o->ceph_args = strdup(text);

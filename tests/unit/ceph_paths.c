@@ -92,6 +92,29 @@ static void those_of_ceph_args_too(void **state)
 	options_done(&o);
 }
 
+static void the_keyring_of_the_environment_comes_first(void **state)
+{
+	const char *const argv[] = { "rbdcrypt-nbd", "map", NULL };
+	struct options o = { 0 };
+	struct fault f = { 0 };
+
+	(void)state;
+	assert_int_equal(setenv("CEPH_KEYRING", "a,/b", 1), 0);
+	assert_int_equal(setenv("CEPH_ARGS", "-k c", 1), 0);
+	parse(&o, argv);
+	assert_int_equal(ceph_paths_settle(&o, &f), 0);
+	assert_string_equal(o.ceph_args, "--keyring=/usr/a,/b -k /usr/c");
+	assert_int_equal(unsetenv("CEPH_ARGS"), 0);
+	assert_int_equal(ceph_paths_settle(&o, &f), 0);
+	assert_string_equal(o.ceph_args, "--keyring=/usr/a,/b");
+	assert_int_equal(setenv("CEPH_KEYRING", "my keys", 1), 0);
+	assert_int_equal(ceph_paths_settle(&o, &f), -EINVAL);
+	assert_int_equal(f.status, EXIT_USAGE);
+	assert_non_null(strstr(f.message, "CEPH_KEYRING"));
+	options_done(&o);
+	assert_int_equal(unsetenv("CEPH_KEYRING"), 0);
+}
+
 static void a_folder_that_ceph_args_cannot_name_is_refused(void **state)
 {
 	const char *const argv[] = { "rbdcrypt-nbd", "map", NULL };
@@ -117,6 +140,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(files_that_ceph_is_told_of_get_their_folder),
 		cmocka_unit_test(those_of_ceph_args_too),
+		cmocka_unit_test(the_keyring_of_the_environment_comes_first),
 		cmocka_unit_test(a_folder_that_ceph_args_cannot_name_is_refused),
 	};
 
