@@ -19,18 +19,12 @@
 #include "blocksize.h"
 #include "calibrate.h"
 #include "claim.h"
-#include "describe.h"
 #include "event_about.h"
 #include "text.h"
 
 #define CONNECTIONS_MAX 4
 /* Of --connections; a state file may say anything. */
 #define CONNECTIONS_LIMIT 64
-
-static bool has_device(const struct mapping *m)
-{
-	return m->o.kind != MAPPING_SERVE;
-}
 
 /* ---- who may connect; first, because it costs nothing to find a wrong name ---- */
 
@@ -92,96 +86,6 @@ static void stop_nothing(struct mapping *m)
 static void stop_chain(struct mapping *m)
 {
 	chain_done(&m->chain);
-}
-
-/* ---- the claim ---- */
-
-/* Readers may be many; a writer is alone, unless the user says otherwise. */
-static bool is_alone(const struct mapping *m)
-{
-	return !m->state.is_read_only && !m->o.options->is_new;
-}
-
-/* From when somebody counts on it; a successor asks itself the same. */
-static void note_request(struct mapping *m)
-{
-	if (m->o.request && !m->state.request)
-		m->state.request = strdup(m->o.request);
-	if (!has_device(m) && m->o.options->socket)
-		text_copy(m->state.socket, sizeof(m->state.socket), m->o.options->socket);
-}
-
-static int start_claim(struct mapping *m, struct fault *f)
-{
-	const struct options *o = m->o.options;
-	char id[600], key[640];
-	int r = 0;
-
-	describe_image(&m->chain_options, &m->chain, &m->state);
-	m->state.is_hosted = m->o.is_hosted;
-	if (m->o.resumed)
-		note_request(m);
-	m->state.io_timeout_s = o->io_timeout_s;
-	m->state.reattach_timeout_s = has_device(m) ? o->reattach_timeout_s : -1;
-	m->state.is_exclusive = o->is_exclusive;
-	m->state.is_read_only = m->state.is_read_only || o->is_read_only;
-	m->state.is_trim_offered = !o->is_notrim && !m->state.is_read_only;
-	claim_identity(&m->state, id, sizeof(id));
-	text_copy(m->cookie, sizeof(m->cookie), o->cookie ? o->cookie : id);
-	if (has_device(m))
-		text_copy(m->state.cookie, sizeof(m->state.cookie), m->cookie);
-	if (m->o.kind == MAPPING_ATTACH)
-		m->state.device = m->index;
-	m->state.block_size = o->block_size;
-	if (m->o.resumed)
-		text_copy(key, sizeof(key), m->o.resumed);
-	else if (!is_alone(m))
-		(void)snprintf(key, sizeof(key), "%s#%d.%u", id, (int)getpid(), m->o.serial);
-	else
-		(void)snprintf(key, sizeof(key), "%s", id);
-	text_copy(m->state.key, sizeof(m->state.key), key);
-	if (m->o.kind == MAPPING_ATTACH) {
-		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
-		/* The file stops saying so before anybody reads from them. */
-		text_copy(m->handed_over, sizeof(m->handed_over), m->state.handed_over);
-		m->state.handed_over[0] = '\0';
-	} else {
-		if (m->o.resumed)
-			r = claim_check_socket(m->o.run_dir, &m->state, f);
-		if (r == 0 && !o->is_new)
-			r = claim_check_start(m->o.run_dir, &m->state, m->spec, f);
-	}
-	/* Ours says so too until it is done, should we die before. */
-	if (r == 0)
-		m->is_after_dead = claim_dead_client(m->o.run_dir, &m->state);
-	if (r == 0)
-		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
-	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
-		fault_hint(f, "unmap it first, or map it with --read-only");
-	return r;
-}
-
-static void stop_claim(struct mapping *m)
-{
-	bool is_kept = m->state.status == VOLUME_DETACHED;
-	bool is_awaited = m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m));
-	/* Others that are to be shut out have files of their own. */
-	bool is_after_dead = m->is_after_dead && m->state.dead_client[0];
-
-	/*
-	 * A start that failed took over what said that somebody waits, or whom the next one has to
-	 * shut out, and gives it back.
-	 */
-	if (m->state_file && (is_awaited || (is_after_dead && is_alone(m))) &&
-	    m->state.status == VOLUME_STARTING) {
-		/* Without its lock that says: dead, and not to be trusted yet. */
-		m->state.status = is_after_dead ? VOLUME_MAPPED : VOLUME_DETACHED;
-		text_copy(m->state.handed_over, sizeof(m->state.handed_over), m->handed_over);
-		(void)state_update(m->state_file, &m->state);
-		is_kept = true;
-	}
-	m->state_file = state_release(m->state_file, !is_kept);
-	volume_state_done(&m->state);
 }
 
 /* ---- store and volume ---- */
@@ -439,10 +343,10 @@ static int start_listener(struct mapping *m, struct fault *f)
 
 static int start_service(struct mapping *m, struct fault *f)
 {
-	int r = has_device(m) ? start_device(m, f) : start_listener(m, f);
+	int r = mapping_has_device(m) ? start_device(m, f) : start_listener(m, f);
 
 	if (r == 0)
-		note_request(m);
+		mapping_note_request(m);
 	return r;
 }
 
@@ -519,7 +423,7 @@ static const struct step {
 } steps[] = {
 	{ start_peers, stop_peers },
 	{ start_chain, stop_chain },
-	{ start_claim, stop_claim },
+	{ mapping_start_claim, mapping_stop_claim },
 	{ start_keys, stop_nothing },
 	{ start_store, stop_store },
 	{ start_volume, stop_volume },

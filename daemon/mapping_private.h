@@ -43,6 +43,17 @@ struct mapping {
 	enum mapping_end end; /* DISCONNECT unless mapping_stop() said otherwise */
 };
 
+static inline bool mapping_has_device(const struct mapping *m)
+{
+	return m->o.kind != MAPPING_SERVE;
+}
+
+/* mapping_claim.c */
+int mapping_start_claim(struct mapping *m, struct fault *f);
+void mapping_stop_claim(struct mapping *m);
+/* From when somebody counts on it; a successor asks itself the same. */
+void mapping_note_request(struct mapping *m);
+
 /* mapping_lock.c */
 int mapping_start_lock(struct mapping *m, struct fault *f);
 void mapping_stop_lock(struct mapping *m);
