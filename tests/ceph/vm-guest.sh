@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
-# vm-guest.sh: a virtual machine, emulated by QEMU, on a clone and its parent with a key each: what
-# its Linux reads before and after is what Reef's librbd reads, to the last byte; our daemon is
-# killed while it writes, and another takes its place.
+# vm-guest.sh: a virtual machine, emulated by QEMU as a user of its own, whom a volume of the host's
+# daemon lets in, on a clone and its parent with a key each: what its Linux reads before and after is
+# what Reef's librbd reads, to the last byte; the daemon is killed while it writes, and another takes
+# its place.
 # test: heavy time=600
 #
 # LONG=1: three minutes, 40 MB of downloads (QEMU, and a kernel that is unpacked but not installed),
