@@ -6,8 +6,8 @@
 # restarted and killed again and again, with a service manager that keeps its sockets meanwhile and
 # without one, with the key away, and many devices at once.
 #
-# LONG=1: what waits long, and a hundred restarts and a hundred kills of each kind (an hour and a half). TIMES=N: N of
-# them.
+# LONG=1: what waits long, a hundred restarts and a hundred kills of each kind, and twenty rounds of
+# sixteen devices (two hours). TIMES=N: N of them.
 
 # test: heavy time=900
 
@@ -310,30 +310,74 @@ sockets_without_a_state_file_are_let_go() {
 	managed_quit $dev
 }
 
-sixteen_devices_leave_nothing() {
-	local i pids=() before client
-	daemon_start
-	for ((i = 0; i < 16; i++)); do truncate -s 8M $T/file$i; done
-	nbd map --queue-memory 33M file:$T/file0
-	nbd unmap file:$T/file0
-	before=$(usage)
-	for client in 0 1 2 3; do
-		(for ((i = client; i < 16; i += 4)); do
-			nbd map --connections 1 --queue-memory 33M file:$T/file$i || exit
+# ---- many at once ----
+
+# many_volumes IMAGES: v0 to v15, that many of them encrypted images of the cluster, with LUKS1, whose
+# header is small; the others are plain files, which take less time.
+many_volumes() {
+	local i
+	rm -f $T/image
+	truncate -s 4M $T/image
+	cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 $T/image $T/pass
+	for ((i = 0; i < 16; i++)); do
+		VOLUMES[i]=v$i OPTIONS[i]="--exclusive --encryption-passphrase-file $T/pass"
+		if ((i < $1)); then
+			rbd import --no-progress $T/image v$i
+		else
+			truncate -s 4M $T/v$i
+			VOLUMES[i]=file:$T/v$i OPTIONS[i]=
+		fi
+	done
+}
+every_fourth() { # FIRST ROUNDS
+	local r i dev
+	for ((r = 0; r < $2; r++)); do
+		for ((i = $1; i < 16; i += 4)); do
+			dev=$(nbd map --queue-memory 33M ${OPTIONS[i]} ${VOLUMES[i]}) || return
+			echo "round $r" | dd of=$dev bs=4096 conv=sync,fsync oflag=direct status=none || return
 		done
-		for ((i = client; i < 16; i += 4)); do nbd unmap file:$T/file$i || exit; done) &
+		for ((i = $1; i < 16; i += 4)); do nbd unmap ${VOLUMES[i]} || return; done
+	done
+}
+by_four() { # ROUNDS
+	local client pids=()
+	for client in 0 1 2 3; do
+		every_fourth $client $1 &
 		pids+=($!)
 	done
-	for i in "${pids[@]}"; do wait $i; done
-	wait_for 5 uses "$before"
+	for client in "${pids[@]}"; do wait $client; done
+}
+# What the daemon has: descriptors and threads; and all the files that one could find, but for those
+# that are there to be locked.
+usage() {
+	local fds=("/proc/$DAEMON/fd/"*) threads=("/proc/$DAEMON/task/"*)
+	echo "${#fds[@]} descriptors, ${#threads[@]} threads"
+	find /dev /run/rbdcrypt-nbd -not -name '*.lock' | sort
+}
+uses_what_it_used() { usage | diff $T/usage - >$T/more; }
+memory() { awk '$1 == "Anonymous:" { print $2 }' /proc/$DAEMON/smaps_rollup; }
+
+# The heap comes to rest in the first half.
+sixteen_devices_leave_nothing() {
+	local images=4 rounds=1 before after=0 i VOLUMES=() OPTIONS=()
+	[[ ! ${LONG:-} ]] || images=16 rounds=10
+	many_volumes $images
+	daemon_start
+	usage >$T/usage
+	for ((i = 0; i < 2; i++)); do
+		by_four $rounds
+		wait_for 20 uses_what_it_used || { cat $T/more; return 1; }
+		before=$after after=$(memory)
+	done
+	echo "memory after half of $((2 * rounds)) rounds: $before KiB, after all: $after KiB" | tee $T/memory
+	((after - before < 4096))
+	for ((i = 0; i < images; i++)); do
+		same "lock of v$i" "" "$(rbd lock ls v$i)"
+		same "watchers of v$i" "Watchers: none" "$(rbd status v$i)"
+	done
 	daemon_stop
 	settled
 }
-usage() {
-	local fds=("/proc/$DAEMON/fd/"*) threads=("/proc/$DAEMON/task/"*)
-	echo "${#fds[@]} ${#threads[@]}"
-}
-uses() { [[ $(usage) == "$1" ]]; }
 
 guest_cluster bluestore || fail "no cluster"
 chmod 600 $T/pass $T/other
@@ -354,4 +398,5 @@ if [[ ${LONG:-}${KERNEL_CLAIMS:-} ]]; then
 	claim sockets-without-a-state-file-are-let-go
 fi
 claim sixteen-devices-leave-nothing
+sed 's/^/# /' $T/memory
 guest_end
