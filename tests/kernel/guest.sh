@@ -150,7 +150,7 @@ sweep() {
 	for pid in $(pgrep -x rbdcrypt-nbd) $(pgrep -x rbd-nbd); do
 		kill -KILL "$pid" 2>/dev/null
 	done
-	rm -rf /run/rbdcrypt-nbd/*.json
+	rm -f /run/rbdcrypt-nbd/*.json /run/rbdcrypt-nbd/control
 	wait_for 5 is_clean
 }
 
