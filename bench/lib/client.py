@@ -3,6 +3,7 @@
 #
 # client.py: one measurement: load from fio or nbdcopy, and what it cost the server.
 
+import glob
 import json
 import os
 import subprocess
@@ -118,18 +119,33 @@ CALLS = ["sendmsg", "recvmsg", "sendto", "recvfrom", "readv", "writev", "read", 
          "preadv2", "poll", "ppoll", "epoll_wait", "futex"]
 
 
+def sleeps(pid):
+    """How often the process's threads have slept: each time, somebody woke them."""
+    n = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/status"):
+        try:
+            with open(path, encoding="ascii") as f:
+                n += sum(int(line.split()[1]) for line in f if line.startswith("voluntary_"))
+        except OSError:
+            pass  # the thread has ended
+    return n
+
+
 def count_calls(server, c, seconds, work):
-    """System calls per operation, in all and by name, or None without perf's tracepoints."""
+    """System calls per operation, in all and by name, or None without perf's tracepoints; and
+    wake-ups per operation."""
     output, csv = os.path.join(work, "fio.json"), os.path.join(work, "perf.csv")
     events = ",".join(["raw_syscalls:sys_enter"] + [f"syscalls:sys_enter_{n}" for n in CALLS])
     argv = ["perf", "stat", "-x,", "-o", csv, "-e", events, "-p", str(server.pid), "--"]
     argv += fio_argv(server.fio_target(), c, output)
     argv += ["--time_based", f"--runtime={int(seconds * 1000)}ms"]
+    before = sleeps(server.pid)
     p = subprocess.run(["timeout", str(PATIENCE)] + argv, stdin=subprocess.DEVNULL,
                        capture_output=True, check=False)
     if p.returncode != 0:
         return None
     ops = parse(output)["ops"]
+    wakeups = (sleeps(server.pid) - before) / ops
     counts = {}
     with open(csv, encoding="utf-8") as f:
         for line in f:
@@ -139,4 +155,5 @@ def count_calls(server, c, seconds, work):
     total = counts.pop("raw_syscalls:sys_enter", None)
     if total is None:
         return None
-    return {"total": total, "by_name": {n: v for n, v in counts.items() if v >= 0.005}}
+    return {"total": total, "by_name": {n: v for n, v in counts.items() if v >= 0.005},
+            "wakeups": wakeups}

@@ -122,9 +122,10 @@ def write_markdown(results, f):
 
 def write_rest(results, f):
     if results["calls"]:
-        f.write("## System calls per request: 4 KiB random reads, depth 32\n\n")
-        markdown_table(f, ["group", "server", "in all", "most of them"], [
-            [group, LABELS[s], f"{v['total']:.2f}",
+        f.write("## System calls and wake-ups per request: 4 KiB random reads, depth 32\n\n")
+        markdown_table(f, ["group", "server", "wake-ups", "calls in all", "most of them"], [
+            [group, LABELS[s], f"{v['wakeups']:.2f}" if "wakeups" in v else "-",
+             f"{v['total']:.2f}",
              ", ".join(f"{n} {c:.2f}" for n, c in
                        sorted(v["by_name"].items(), key=lambda x: -x[1])[:6])]
             for group, servers in results["calls"].items() for s, v in servers.items()])
