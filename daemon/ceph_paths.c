@@ -73,8 +73,7 @@ static int append(char **to, const char *before, const char *path, struct fault 
 	if (r == -ENOMEM)
 		return no_memory(f);
 	if (r < 0)
-		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
-				 strerror(-r));
+		return path_fault(r, f);
 	free(*to);
 	*to = text;
 	return 0;

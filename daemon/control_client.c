@@ -254,11 +254,7 @@ static bool wants_own_process(const struct options *o)
 
 static int make_absolute(char **path, struct fault *f)
 {
-	int r = path_make_absolute(path);
-
-	return r < 0 ? fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
-				 strerror(-r))
-		     : 0;
+	return path_fault(path_make_absolute(path), f);
 }
 
 /* The daemon works in another folder, and with another environment. */
@@ -350,8 +346,7 @@ static int open_key(struct options *o, const struct chain_options *chain,
 	int r = key_make_absolute(source);
 
 	if (r < 0)
-		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
-				 strerror(-r));
+		return path_fault(r, f);
 	if (key_is_none(*source) || (geteuid() == 0 && key_repeat(*source) == KEY_REPEATS))
 		return 0;
 	if (k->n == CONTROL_FDS_MAX)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "key.h"
+#include "path.h"
 #include "log.h"
 #include "output.h"
 #include "secret.h"
@@ -121,8 +122,7 @@ int doctor_run(struct options *o, struct fault *f)
 	for (unsigned int i = 0; r == 0 && i < o->passphrase_files.n; i++)
 		r = key_make_absolute(&o->passphrase_files.items[i]);
 	if (r < 0)
-		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
-				 strerror(-r));
+		return path_fault(r, f);
 	log_set_level(o->is_debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	r = secret_protect_process();
 	if (r < 0)

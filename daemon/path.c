@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 int path_make_absolute(char **path)
@@ -27,4 +28,11 @@ int path_make_absolute(char **path)
 	free(*path);
 	*path = whole;
 	return 0;
+}
+
+int path_fault(int error, struct fault *f)
+{
+	return error < 0 ? fault_set(f, EXIT_USAGE, error, "the current folder has no name: %s",
+				     strerror(-error))
+			 : 0;
 }

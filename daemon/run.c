@@ -60,9 +60,7 @@ static int check_paths(struct options *o, struct fault *f)
 		r = path_make_absolute(&o->log_file);
 	for (unsigned int i = 0; r == 0 && i < o->passphrase_files.n; i++)
 		r = key_make_absolute(&o->passphrase_files.items[i]);
-	return r < 0 ? fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
-				 strerror(-r))
-		     : 0;
+	return path_fault(r, f);
 }
 
 static int check_options(struct run *r, struct fault *f)

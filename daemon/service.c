@@ -258,8 +258,7 @@ int service_run(struct options *o, struct fault *f)
 
 	s.signals.fd = s.deadline.fd = s.watchdog.timer.fd = -1;
 	if (r < 0)
-		return fault_set(f, EXIT_USAGE, r, "the current folder has no name: %s",
-				 strerror(-r));
+		return path_fault(r, f);
 	r = handover_new(CONTROL_NAME, &s.listen_fd, &s.handover);
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot start the daemon: %s", strerror(-r));
