@@ -189,14 +189,6 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 	return r;
 }
 
-static const struct volume_state *find_key(const struct state_list *l, const char *key)
-{
-	for (unsigned int i = 0; i < l->n; i++)
-		if (strcmp(l->volumes[i].key, key) == 0)
-			return &l->volumes[i];
-	return NULL;
-}
-
 static int refuse_socket(struct fault *f)
 {
 	fault_hint(f, "its clients would go on with other bytes than they know: unmap it, and "
@@ -233,31 +225,20 @@ int claim_check_socket(const char *run_dir, const struct volume_state *mine, str
 
 	if (r < 0)
 		return r;
-	old = find_key(&l, mine->key);
+	old = state_list_key(&l, mine->key);
 	r = old ? check_last_socket(old, mine, f) : 0;
 	state_list_done(&l);
 	return r;
 }
 
-static const struct volume_state *find_device(const struct state_list *l, int device,
-					      const char *cookie)
-{
-	for (unsigned int i = 0; cookie && i < l->n; i++)
-		if (l->volumes[i].device == device && device >= 0 &&
-		    strcmp(l->volumes[i].cookie, cookie) == 0 && !volume_is_alive(&l->volumes[i]))
-			return &l->volumes[i];
-	return NULL;
-}
-
-bool claim_image_left(const char *run_dir, const char *key, int device, const char *cookie,
-		      struct layer_info *ret)
+bool claim_image_left(const char *run_dir, const char *key, struct layer_info *ret)
 {
 	const struct volume_state *v;
 	struct state_list l;
 
 	if (state_list(run_dir, &l, NULL) < 0)
 		return false;
-	v = key ? find_key(&l, key) : find_device(&l, device, cookie);
+	v = state_list_key(&l, key);
 	/* A snapshot by its name alone is found by that. */
 	if (v && (!v->image_id[0] || (v->snap[0] && v->snap_id == UINT64_MAX)))
 		v = NULL;
@@ -319,7 +300,7 @@ int claim_remove_dead(const char *run_dir, const char *key)
 
 	if (r < 0)
 		return r;
-	v = find_key(&l, key);
+	v = state_list_key(&l, key);
 	r = v ? remove_dead(run_dir, &l, v) : 0;
 	state_list_done(&l);
 	return r;

@@ -46,12 +46,11 @@ int claim_check_attach(const char *run_dir, struct volume_state *mine, const cha
 int claim_check_socket(const char *run_dir, const struct volume_state *mine, struct fault *f);
 
 /*
- * Which image or snapshot it is that a volume had whose owner is gone: the one of that key or, with
- * NULL, of that device, mapped with that cookie. By its ids, for layer_open_again(), and with the
- * names that it was mapped by. False: there is none, or it is a file.
+ * Which image or snapshot the volume of that key had, whose owner is gone: by its ids, for
+ * layer_open_again(), and with the names that it was mapped by. False: there is none, or it is a
+ * file.
  */
-bool claim_image_left(const char *run_dir, const char *key, int device, const char *cookie,
-		      struct layer_info *ret);
+bool claim_image_left(const char *run_dir, const char *key, struct layer_info *ret);
 
 /*
  * Removes the state file of key, whose owner died. Whom it leaves, the next to write the image

@@ -40,12 +40,6 @@ static void stop_peers(struct mapping *m)
 
 /* ---- chain ---- */
 
-/* Takes up what a predecessor served, rather than what somebody asks for now. */
-static bool is_going_on(const struct mapping *m)
-{
-	return m->o.resumed || (m->o.kind == MAPPING_ATTACH && m->o.options->is_resuming);
-}
-
 static int start_chain(struct mapping *m, struct fault *f)
 {
 	struct chain_options *c = &m->chain_options;
@@ -57,8 +51,7 @@ static int start_chain(struct mapping *m, struct fault *f)
 	c->cookie = m->cookie;
 	c->fsid = m->state.fsid;
 	/* What goes on is what was there, whatever has its name by now. */
-	if (is_going_on(m) &&
-	    claim_image_left(m->o.run_dir, m->o.resumed, m->index, m->o.options->cookie, &m->known))
+	if (m->o.resumed && claim_image_left(m->o.run_dir, m->o.resumed, &m->known))
 		c->known = &m->known;
 	r = setup_open(&m->sources, c, &m->chain, f);
 	if (r == 0)
@@ -255,7 +248,7 @@ static unsigned int connections_of(const struct mapping *m)
  */
 static void take_sockets(struct mapping *m, unsigned int n, int *ret)
 {
-	(void)handover_take(m->o.handover, m->index, is_going_on(m) ? m->handed_over : "", n, ret);
+	(void)handover_take(m->o.handover, m->index, m->o.resumed ? m->handed_over : "", n, ret);
 	m->handed_over[0] = '\0';
 }
 

@@ -184,7 +184,7 @@ static int start(struct run *r, struct fault *f)
 				  .serving = on_serving,
 				  .ended = on_ended,
 				  .arg = r };
-	struct host_add add = { .kind = r->kind, .listen_fd = r->listen_fd };
+	struct host_add add = { .kind = r->kind, .listen_fd = r->listen_fd, .resumed = r->resumed };
 	int e = loop_new(&r->loop);
 
 	if (e == 0)

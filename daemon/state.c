@@ -345,16 +345,14 @@ struct state *state_release(struct state *s, bool is_removed)
 /* Nobody holds the file, so nobody is disturbed. */
 void state_note_health(const char *run_dir, const char *key, const char *why)
 {
+	struct volume_state *v;
 	struct state *file;
 	struct state_list l;
 
 	if (state_list(run_dir, &l, NULL) < 0)
 		return;
-	for (unsigned int i = 0; i < l.n; i++) {
-		struct volume_state *v = &l.volumes[i];
-
-		if (strcmp(v->key, key) != 0 || volume_is_alive(v))
-			continue;
+	v = state_list_key(&l, key);
+	if (v && !volume_is_alive(v)) {
 		/* A dead owner stays one who may have to be shut out. */
 		if (v->status == VOLUME_DEAD)
 			v->status = VOLUME_MAPPED;
@@ -463,6 +461,14 @@ void state_list_done(struct state_list *l)
 	free(l->volumes);
 	l->volumes = NULL;
 	l->n = 0;
+}
+
+struct volume_state *state_list_key(const struct state_list *l, const char *key)
+{
+	for (unsigned int i = 0; i < l->n; i++)
+		if (strcmp(l->volumes[i].key, key) == 0)
+			return &l->volumes[i];
+	return NULL;
 }
 
 /* Whether this very owner still has the name. */

@@ -150,6 +150,8 @@ struct state_list {
  */
 int state_list(const char *run_dir, struct state_list *ret, struct fault *f);
 void state_list_done(struct state_list *l);
+/* The one of that key, which is l's; NULL. */
+struct volume_state *state_list_key(const struct state_list *l, const char *key);
 
 /*
  * The one volume that the user means by name: "/dev/nbdN", "nbdN" or "N", a socket, a cookie, a

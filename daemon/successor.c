@@ -275,14 +275,6 @@ static void start(struct successor *r, const struct volume_state *v)
 		note_failure(r, v->key, &f, &about);
 }
 
-static bool is_listed(const struct state_list *l, const char *key)
-{
-	for (unsigned int i = 0; i < l->n; i++)
-		if (strcmp(l->volumes[i].key, key) == 0)
-			return true;
-	return false;
-}
-
 /*
  * What is still due was not started: it is being started or served already, its file is gone, or
  * could not be read. Else the timer would come again at once, and again. l: NULL when there is
@@ -296,7 +288,7 @@ static void put_off(struct successor *r, const struct state_list *l)
 		next = f->next;
 		if (f->wait_ms == 0 || f->due_ms > now)
 			continue;
-		if (l && l->n_damaged == 0 && !is_listed(l, f->key))
+		if (l && l->n_damaged == 0 && !state_list_key(l, f->key))
 			forget(r, f->key);
 		else
 			f->due_ms = now + f->wait_ms;

@@ -239,7 +239,6 @@ static void all_of_several_are_passed_on(void **state)
 	assert_int_equal(strlen(dead_client_of("a")), strlen(DEAD " " OTHER));
 }
 
-/* Half a file, of one that died while it wrote it, or of somebody else. */
 /* ---- which image it was ---- */
 
 static void leave_volume(const char *key, const char *image_id, int device, const char *cookie)
@@ -262,19 +261,15 @@ static void what_was_served_is_known_by_its_ids(void **state)
 	leave_volume("a", "id a", -1, "");
 	leave_volume("b", "id b", 3, "cookie b");
 	leave_volume("c", "id c", 4, "cookie c");
-	assert_true(claim_image_left(dir, "a", -1, NULL, &i));
+	assert_true(claim_image_left(dir, "a", &i));
 	assert_string_equal(i.image_id, "id a");
 	assert_string_equal(i.image, "its name");
 	assert_string_equal(i.spec, "rbd/its name");
 	assert_int_equal(i.pool_id, 2);
 	assert_true(i.snap_id == UINT64_MAX);
-	assert_true(claim_image_left(dir, NULL, 4, "cookie c", &i));
+	assert_true(claim_image_left(dir, "c", &i));
 	assert_string_equal(i.image_id, "id c");
-	/* Not by half. */
-	assert_false(claim_image_left(dir, "d", 4, "cookie c", &i));
-	assert_false(claim_image_left(dir, NULL, 4, "cookie b", &i));
-	assert_false(claim_image_left(dir, NULL, 4, NULL, &i));
-	assert_false(claim_image_left(dir, NULL, -1, "", &i));
+	assert_false(claim_image_left(dir, "d", &i));
 }
 
 static void fill_header(struct volume_state *v, const char *uuid)
@@ -320,6 +315,7 @@ static void clients_of_a_socket_get_no_other_bytes(void **state)
 	assert_int_equal(f.status, EXIT_SAFEGUARD);
 }
 
+/* Half a file, of one that died while it wrote it, or of somebody else. */
 static void files_that_say_nothing_are_passed_over(void **state)
 {
 	make_file("x.client", "c0ffee00-1111-2222-3333-444444444444/2/a\n" DEAD);
