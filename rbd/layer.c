@@ -262,22 +262,25 @@ static int open_image(struct layer *l, const struct image_spec *spec, struct fau
 	return r < 0 ? r : learn(l, false, f);
 }
 
+/* What opening l came to. Takes it. */
+static int hand_out(struct layer *l, int r, struct layer **ret)
+{
+	if (r < 0)
+		layer_close(l);
+	else
+		*ret = l;
+	return r < 0 ? r : 0;
+}
+
 static int open_layer(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
 		      const struct interrupt *i, bool is_any, struct layer **ret, struct fault *f)
 {
 	struct layer *l = layer_new(spec->is_file ? NULL : c, timeout_s, i);
-	int r;
 
 	if (!l)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
 	l->is_any = is_any;
-	r = spec->is_file ? open_file(l, spec, f) : open_image(l, spec, f);
-	if (r < 0) {
-		layer_close(l);
-		return r;
-	}
-	*ret = l;
-	return 0;
+	return hand_out(l, spec->is_file ? open_file(l, spec, f) : open_image(l, spec, f), ret);
 }
 
 int layer_open(struct cluster *c, const struct image_spec *spec, unsigned int timeout_s,
@@ -309,18 +312,11 @@ int layer_open_again(struct cluster *c, const struct layer_info *was, unsigned i
 		     const struct interrupt *i, struct layer **ret, struct fault *f)
 {
 	struct layer *l = layer_new(c, timeout_s, i);
-	int r;
 
 	if (!l)
 		return fault_set(f, EXIT_MEMORY, -ENOMEM, "out of memory");
 	l->info = *was;
-	r = open_by_id(l, false, f);
-	if (r < 0) {
-		layer_close(l);
-		return r;
-	}
-	*ret = l;
-	return 0;
+	return hand_out(l, open_by_id(l, false, f), ret);
 }
 
 /* ---- the way up ---- */
@@ -364,14 +360,9 @@ int layer_open_parent(struct layer *child, struct layer **ret, struct fault *f)
 		return r;
 	}
 	name_it(&l->info);
-	r = open_by_id(l, true, f);
-	if (r < 0) {
-		layer_close(l);
-		/* -ENOENT is kept for "there is none"; a parent that is gone is damage. */
-		return r == -ENOENT ? -EIO : r;
-	}
-	*ret = l;
-	return 0;
+	r = hand_out(l, open_by_id(l, true, f), ret);
+	/* -ENOENT is kept for "there is none"; a parent that is gone is damage. */
+	return r == -ENOENT ? -EIO : r;
 }
 
 /* ---- bytes ---- */
