@@ -47,9 +47,6 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
-/* How soon an interruption is noticed. */
-#define SLICE_MS 50
-
 struct child {
 	const struct luks_limits *limits;
 	pid_t pid; /* 0: not started */
@@ -260,7 +257,7 @@ static int wait_for(struct child *c, short events)
 			return -ETIMEDOUT;
 		if (interrupt_is_raised(limits->interrupt))
 			return -EINTR;
-		r = poll(&p, 1, SLICE_MS);
+		r = poll(&p, 1, INTERRUPT_SLICE_MS);
 		if (r > 0)
 			return 0;
 		if (r < 0 && errno != EINTR)
