@@ -12,13 +12,7 @@ set -u
 requires rbd ceph ceph-osd cryptsetup nbdcopy python3
 # It cannot see how Ceph's threads agree with one another, and takes it for races.
 [[ ${SANITIZE:-} != *thread* ]] || skip "Ceph is not built for ThreadSanitizer"
-PROGRAM=${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
-
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore cephx || fail "no cluster"
+program_on_cluster memstore cephx
 failures=0
 
 # refuse NAME STATUS PATTERN ARGUMENT...: PATTERN (extended) must be in the first line.

@@ -10,13 +10,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph ceph-osd nbdinfo
-PROGRAM=${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
-
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore cephx || fail "no cluster"
+program_on_cluster memstore cephx
 CONF=$CEPH_CONF
 failures=0
 

@@ -10,13 +10,9 @@ set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph-osd nbdcopy fio cmp
-need_program
-tmpdir T
+program_on_cluster memstore
 cd "$T" || fail "no folder"
-export RBDCRYPT_NBD_RUN_DIR=$T/run
 URI="nbd+unix:///?socket=$T/s"
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" || fail "no cluster"
 
 serve() { # [OPTION]... SPEC
 	"$PROGRAM" serve --socket s "$@"

@@ -12,13 +12,7 @@ set -u
 requires rbd rados ceph-osd cryptsetup nbdcopy jq cmp
 /usr/bin/python3 -c 'import rados, rbd' 2>/dev/null || skip "missing: python3-rbd"
 HERE=$(realpath "${BASH_SOURCE[0]%/*}")
-PROGRAM=${RBDCRYPT_NBD:-$HERE/../../build/rbdcrypt-nbd}
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
-
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore || fail "no cluster"
+program_on_cluster memstore
 CASE_LOGS=("$T/out" "$T/err")
 
 # Python with the hierarchies of layers.py: images of 12 MiB whose bytes tell whose they are.

@@ -12,12 +12,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph-osd qemu-io pgrep cryptsetup nbdsh
 ROOT=$(realpath "${BASH_SOURCE[0]%/*}/../..")
-PROGRAM=${RBDCRYPT_NBD:-${O:-$ROOT/build}/rbdcrypt-nbd}
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore || fail "no cluster"
+program_on_cluster memstore
 failures=0
 check() { # NAME COMMAND...
 	if "${@:2}"; then echo "ok $1"; else

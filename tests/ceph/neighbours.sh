@@ -12,12 +12,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph ceph-osd qemu-io jq
 /usr/bin/python3 -c 'import nbd' 2>/dev/null || skip "missing: python3-libnbd"
-need_program
-
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore || fail "no cluster"
+program_on_cluster memstore
 cd "$T" || fail "no folder"
 CASE_LOGS=(daemon.log)
 nbd() { timeout 30 "$PROGRAM" "$@"; }

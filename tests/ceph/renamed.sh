@@ -9,12 +9,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd rados ceph-osd cryptsetup jq
-need_program
-
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore || fail "no cluster"
+program_on_cluster memstore
 cd "$T" || fail "no folder"
 nbd() { timeout 60 "$PROGRAM" "$@"; }
 make_image() { # NAME

@@ -9,13 +9,7 @@ set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd ceph-osd nbdsh
-ROOT=$(realpath "${BASH_SOURCE[0]%/*}/../..")
-PROGRAM=${RBDCRYPT_NBD:-${O:-$ROOT/build}/rbdcrypt-nbd}
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" memstore || fail "no cluster"
+program_on_cluster memstore
 claim() { run_case "${1//_/-}" "$1"; } # FUNCTION
 serve() { # NAME OPTION... SPEC
 	"$PROGRAM" serve --socket "$T/$1" "${@:2}" >"$T/out" 2>&1 || { cat "$T/out"; return 1; }

@@ -13,13 +13,7 @@ set -u
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
 requires rbd qemu-io nbdcopy ceph-osd cmp
 /usr/bin/python3 -c 'import rados, rbd' 2>/dev/null || skip "missing: python3-rbd"
-PROGRAM=${RBDCRYPT_NBD:-${BASH_SOURCE[0]%/*}/../../build/rbdcrypt-nbd}
-[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
-
-tmpdir T
-export RBDCRYPT_NBD_RUN_DIR=$T/run
-cleanup_fn cluster_stop "$T/cluster"
-cluster_start "$T/cluster" bluestore none || fail "no cluster"
+program_on_cluster bluestore none
 printf 'correct horse' >"$T/key"
 
 # librbd IMAGE FORMAT: QEMU's words for the image as librbd decrypts it. LUKS1 is "luks" there.

@@ -240,6 +240,16 @@ cluster_env() {
 	export CEPH_CONF=$1/ceph.conf CEPH_ARGS=
 }
 
+# program_on_cluster STORE [none|cephx]: sets PROGRAM, the one that is tested, and T, a folder with its
+# run directory and a cluster, which end with the script.
+program_on_cluster() {
+	need_program
+	tmpdir T
+	export RBDCRYPT_NBD_RUN_DIR=$T/run
+	cleanup_fn cluster_stop "$T/cluster"
+	cluster_start "$T/cluster" "$@" || fail "no cluster"
+}
+
 # cluster_stop DIR: the daemons are killed, so the data are of no use afterwards.
 cluster_stop() {
 	local dir

@@ -143,7 +143,7 @@ end() { ! alive "$1" || kill -KILL "$1"; }
 
 # need_program: sets PROGRAM, the one that is tested.
 need_program() {
-	PROGRAM=$(realpath "${RBDCRYPT_NBD:-$LIB_DIR/../../build/rbdcrypt-nbd}")
+	PROGRAM=$(realpath "${RBDCRYPT_NBD:-${O:-$LIB_DIR/../../build}/rbdcrypt-nbd}")
 	[[ -x $PROGRAM ]] || fail "no program at $PROGRAM: make first"
 }
 

@@ -31,49 +31,39 @@ static void parse(struct options *o, const char *const *argv)
 
 static void files_that_ceph_is_told_of_get_their_folder(void **state)
 {
-	const char *const argv[] = { "rbdcrypt-nbd",
-				     "map",
-				     "--keyring",
-				     "a,/b;c",
-				     "-k",
-				     "d",
-				     "--keyring=e",
-				     "--keyfile",
-				     "f",
-				     "-K",
-				     "/g",
-				     "--keyfile=-",
-				     "-m",
-				     "host",
-				     "--debug-rbd=h",
-				     "--keyring=$cluster.key",
-				     NULL };
-	static const char *const expected[] = { "--keyring",
-						"/usr/a,/b,/usr/c",
-						"-k",
-						"/usr/d",
-						"--keyring=/usr/e",
-						"--keyfile",
-						"/usr/f",
-						"-K",
-						"/g",
-						"--keyfile=-",
-						"-m",
-						"host",
-						"--debug-rbd=h",
-						"--keyring=$cluster.key" };
-	const int n = sizeof(expected) / sizeof(expected[0]);
+	static const struct {
+		const char *typed, *settled;
+	} words[] = {
+		{ "--keyring", "--keyring" },
+		{ "a,/b;c", "/usr/a,/b,/usr/c" },
+		{ "-k", "-k" },
+		{ "d", "/usr/d" },
+		{ "--keyring=e", "--keyring=/usr/e" },
+		{ "--keyfile", "--keyfile" },
+		{ "f", "/usr/f" },
+		{ "-K", "-K" },
+		{ "/g", "/g" },
+		{ "--keyfile=-", "--keyfile=-" },
+		{ "-m", "-m" },
+		{ "host", "host" },
+		{ "--debug-rbd=h", "--debug-rbd=h" },
+		{ "--keyring=$cluster.key", "--keyring=$cluster.key" },
+	};
+	enum { N = sizeof(words) / sizeof(words[0]) };
+	const char *argv[N + 3] = { "rbdcrypt-nbd", "map" };
 	struct options o = { 0 };
 	struct fault f = { 0 };
 	int at;
 
 	(void)state;
+	for (int i = 0; i < N; i++)
+		argv[2 + i] = words[i].typed;
 	assert_int_equal(unsetenv("CEPH_ARGS"), 0);
 	parse(&o, argv);
-	at = o.ceph_argc - n;
+	at = o.ceph_argc - N;
 	assert_int_equal(ceph_paths_settle(&o, &f), 0);
-	for (int i = 0; i < n; i++)
-		assert_string_equal(o.ceph_argv[at + i], expected[i]);
+	for (int i = 0; i < N; i++)
+		assert_string_equal(o.ceph_argv[at + i], words[i].settled);
 	assert_null(o.ceph_args);
 	options_done(&o);
 }
