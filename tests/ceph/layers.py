@@ -94,9 +94,10 @@ class Layer:
         return self
 
 
-def create(name, size, order=20, unit=0, count=0, data_pool=None):
-    rbd.RBD().create(world.pool, name, size, order=order, old_format=False, stripe_unit=unit,
-                     stripe_count=count, data_pool=data_pool)
+def create(name, size, order=20, unit=0, count=0, data_pool=None, features=0):
+    features |= rbd.RBD_FEATURE_LAYERING | (rbd.RBD_FEATURE_STRIPINGV2 if count > 1 else 0)
+    rbd.RBD().create(world.pool, name, size, order=order, old_format=False, features=features,
+                     stripe_unit=unit, stripe_count=count, data_pool=data_pool)
     return Layer(name)
 
 
