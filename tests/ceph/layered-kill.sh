@@ -5,7 +5,8 @@
 # layered-kill.sh: we die at each step of a copy-up, of an object-map update, of a write and of a
 # removal, and are started again; we are stopped while another client takes over; another owner dies
 # under load. Nothing that was answered is lost, nothing of the dead comes late, maps and snapshots
-# hold, no object is leaked. And so without a parent, with --store rados. LONG=1 also kills at random, under load, thirty times.
+# hold, no object is leaked. And so without a parent, with --store rados. LONG=1 also kills at more
+# steps, and at random, under load, fifty times.
 # test: heavy time=600
 
 set -u
