@@ -24,7 +24,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../daemon/calibrate.h"
+#include "../daemon/calibration.h"
 #include "../daemon/pool.h"
 #include "xts.h"
 
@@ -57,6 +57,7 @@ struct rate {
 
 struct bench {
 	struct pool *pool;
+	struct calibration *calibration;
 	struct xts *xts, *openssl;
 	EVP_CIPHER_CTX *evp;
 	unsigned char *buf, *other;
@@ -237,7 +238,8 @@ static void start(struct bench *b)
 	b->openssl = new_xts(XTS_OPENSSL, key, sizeof(key));
 	b->buf = aligned_alloc(4096, LARGEST);
 	b->other = aligned_alloc(4096, LARGEST);
-	if (!b->buf || !b->other || pool_new(0, &b->pool) < 0)
+	if (!b->buf || !b->other || pool_new(0, &b->pool) < 0 ||
+	    calibration_new(b->pool, &b->calibration) < 0)
 		die("no memory");
 	memset(b->buf, 0xa5, LARGEST);
 	memset(b->other, 0, LARGEST);
@@ -245,6 +247,7 @@ static void start(struct bench *b)
 
 static void stop(struct bench *b)
 {
+	(void)calibration_free(b->calibration);
 	(void)pool_free(b->pool);
 	free(b->buf);
 	free(b->other);
@@ -256,7 +259,7 @@ static void stop(struct bench *b)
 /* What is never handed over is 0. */
 static size_t threshold(const struct bench *b, struct xts *x)
 {
-	size_t bytes = calibrate_threshold(b->pool, x);
+	size_t bytes = calibration_threshold(b->calibration, x);
 
 	return bytes == SIZE_MAX ? 0 : bytes;
 }

@@ -31,6 +31,7 @@ struct host {
 	struct host_options o;
 	struct clusters *clusters;
 	struct pool *pool;
+	struct calibration *calibration;
 	struct member *members;
 	unsigned int n, serial;
 	struct watch changed, again;
@@ -118,6 +119,8 @@ int host_new(const struct host_options *o, struct host **ret)
 	if (r == 0)
 		r = pool_new(o->workers, &h->pool);
 	if (r == 0)
+		r = calibration_new(h->pool, &h->calibration);
+	if (r == 0)
 		r = loop_watch(o->loop, &h->changed, event_new(), on_changed);
 	if (r == 0)
 		r = loop_watch(o->loop, &h->again, timer_new(), on_again);
@@ -136,6 +139,7 @@ int host_add_take(struct host *h, const struct host_add *add, struct options **o
 					 .run_dir = h->o.run_dir,
 					 .clusters = h->clusters,
 					 .pool = h->pool,
+					 .calibration = h->calibration,
 					 .serial = ++h->serial,
 					 .is_hosted = h->o.is_hosted,
 					 .listen_fd = add->listen_fd,
@@ -199,6 +203,7 @@ struct host *host_free(struct host *h)
 		(void)close(h->changed.fd);
 	if (h->again.fd >= 0)
 		(void)close(h->again.fd);
+	h->calibration = calibration_free(h->calibration);
 	h->pool = pool_free(h->pool);
 	h->clusters = clusters_free(h->clusters);
 	free(h);

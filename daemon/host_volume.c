@@ -102,6 +102,7 @@ static int start(struct host_volume *v, struct fault *f)
 				     .spec = &v->options->spec,
 				     .run_dir = v->o.run_dir,
 				     .pool = v->o.pool,
+				     .calibration = v->o.calibration,
 				     .serial = v->o.serial,
 				     .is_hosted = v->o.is_hosted,
 				     .listen_fd = v->o.listen_fd,

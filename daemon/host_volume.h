@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+#include "calibration.h"
 #include "clusters.h"
 #include "fault.h"
 #include "mapping.h"
@@ -39,6 +40,7 @@ struct host_volume_options {
 	const char *run_dir; /* outlives the volume */
 	struct clusters *clusters;
 	struct pool *pool;
+	struct calibration *calibration;
 	unsigned int serial;
 	bool is_hosted; /* by the host's daemon */
 	int listen_fd; /* SERVE: a socket that was passed, or -1 */

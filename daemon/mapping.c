@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "blocksize.h"
-#include "calibrate.h"
+#include "calibration.h"
 #include "claim.h"
 #include "event_about.h"
 #include "text.h"
@@ -198,7 +198,8 @@ static int start_volume(struct mapping *m, struct fault *f)
 	if (m->chain.xts)
 		v.inline_threshold = o->inline_threshold != UINT64_MAX
 					     ? (size_t)o->inline_threshold
-					     : calibrate_threshold(m->o.pool, m->chain.xts[0]);
+					     : calibration_threshold(m->o.calibration,
+								     m->chain.xts[0]);
 	r = m->store->ops->raw_size(m->store, &m->state.raw_size);
 	if (r == 0)
 		r = volume_new_take(&v, m->o.pool, &m->store, &m->chain.xts, m->chain.n,

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+#include "calibration.h"
 #include "fault.h"
 #include "handover.h"
 #include "image.h"
@@ -38,6 +39,7 @@ struct mapping_options {
 	const char *run_dir; /* outlives the mapping */
 	struct loop *loop;
 	struct pool *pool;
+	struct calibration *calibration;
 	unsigned int serial; /* unlike that of any other mapping of this process */
 	bool is_hosted; /* by the host's daemon */
 	const char *request; /* for the state file, see there; NULL: none */
