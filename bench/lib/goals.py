@@ -5,11 +5,16 @@
 #
 # A ratio is taken within each round, because both sides had the same machine then; the
 # median of the rounds' ratios is what counts.
+#
+# Beside it stands the same ratio for somebody who does less: a goal that is out of his reach, too,
+# is not ours to reach on this machine.
 
 import statistics
 
 # (title, group, case, figure, numerator, denominator, comparison, limit)
 RATIOS = []
+# Who has neither encryption nor NBD; neither encryption nor a file.
+LESS_WORK = {"rbd-luks1": "fio-rbd", "file": "nbdkit-null"}
 
 
 def _ratios(group, case, title, *lines):
@@ -78,8 +83,10 @@ def _xts(results):
 
     # Where OpenSSL is 3.5 or newer its own loop is the wide one; the goals are for 3.0.
     return [
-        ("XTS, VAES-512, 512 B / bare EVP", ratio("encrypt-512", "vaes512"), ">=", 6),
-        ("XTS, VAES-512, 4 KiB / bare EVP", ratio("encrypt-4096", "vaes512"), ">=", 4.4),
+        ("XTS, VAES-512, 512 B / bare EVP", ratio("encrypt-512", "vaes512"), ">=", 6,
+         ratio("encrypt-512", "aes-rounds")),
+        ("XTS, VAES-512, 4 KiB / bare EVP", ratio("encrypt-4096", "vaes512"), ">=", 4.4,
+         ratio("encrypt-4096", "aes-rounds")),
         ("XTS, AES-NI, 512 B / bare EVP", ratio("encrypt-512", "aesni"), ">=", 1.8),
         ("XTS, openssl engine, 512 B / bare EVP", ratio("encrypt-512", "openssl"), ">=", 0.97),
         ("XTS, two threads / one", scaling("vaes512") or scaling("openssl"), ">=", 1.9),
@@ -106,14 +113,22 @@ def _volumes(results):
         yield f"100 volumes: {what} / rbd-nbd", a / b if a and b else None, "<=", 0.1
 
 
-def _entry(title, value, op, limit):
+def _less_work(results, group, case, figure, _, reference):
+    who = LESS_WORK.get(group)
+    if reference in (who, "ours-plain"):
+        return None
+    return _value(results, group, case, figure, who, reference)
+
+
+def _entry(title, value, op, limit, less_work=None):
     reached = None
     if value is not None:
         reached = value >= limit if op == ">=" else value <= limit
-    return {"title": title, "value": value, "op": op, "limit": limit, "reached": reached}
+    return {"title": title, "value": value, "op": op, "limit": limit, "reached": reached,
+            "less_work": less_work}
 
 
 def judge(results):
-    got = [_entry(title, _value(results, *where), op, limit)
+    got = [_entry(title, _value(results, *where), op, limit, _less_work(results, *where))
            for title, *where, op, limit in RATIOS]
     return got + [_entry(*o) for o in _others(results)]

@@ -17,8 +17,8 @@ COLOURS = {
     "nbdkit-plain": "#b9a3d0", "nbdkit-null": "#9aa0a6", "rbd-nbd": "#c1440e",
     "ours-rados": "#4c9f7f", "ours-2": "#4c9f7f", "ours-4": "#8fd0b5", "reef": "#c1440e",
     "ours-daemon": "#0b6e4f", "memcpy": "#9aa0a6", "evp": "#c1440e", "evp-rekey": "#e8a33d",
-    "openssl": "#7b4fa3", "aesni": "#8fd0b5", "vaes256": "#4c9f7f", "vaes512": "#0b6e4f",
-    "direct": "#4c9f7f", "workers": "#0b6e4f", "openssl-direct": "#b9a3d0",
+    "aes-rounds": "#3b5b92", "openssl": "#7b4fa3", "aesni": "#8fd0b5", "vaes256": "#4c9f7f",
+    "vaes512": "#0b6e4f", "direct": "#4c9f7f", "workers": "#0b6e4f", "openssl-direct": "#b9a3d0",
     "openssl-workers": "#7b4fa3",
 }
 FONT = 'font-family="sans-serif" font-size="12"'

@@ -78,17 +78,18 @@ def print_volumes(volumes):
     print(flush=True)
 
 
+GOAL_HEAD = ["goal", "wanted", "measured", "for less work", ""]
 VERDICTS = {True: "reached", False: "NOT REACHED", None: "not measured"}
 
 
 def format_goal(g):
-    value = "-" if g["value"] is None else f"{g['value']:.3g}"
-    return [g["title"], f"{g['op']} {g['limit']:.3g}", value, VERDICTS[g["reached"]]]
+    value, less = ("-" if g[k] is None else f"{g[k]:.3g}" for k in ("value", "less_work"))
+    return [g["title"], f"{g['op']} {g['limit']:.3g}", value, less, VERDICTS[g["reached"]]]
 
 
 def print_goals(goals):
-    widths = [max(len(g["title"]) for g in goals), 9, 9, 14]
-    print(line(["goal", "wanted", "measured", ""], widths))
+    widths = [max(len(g["title"]) for g in goals), 9, 9, 13, 14]
+    print(line(GOAL_HEAD, widths))
     for g in goals:
         if g["value"] is not None:
             print(line(format_goal(g), widths))
@@ -109,8 +110,7 @@ def write_markdown(results, f):
             f"{m['kernel']}, load {m['load']:.1f} at the start; {m['rounds']} rounds of "
             f"{m['seconds']} s, {m['size'] >> 20} MiB; {m['program']}; {m['ceph']}; {m['qemu']}; "
             f"{m['nbdkit']}; {m['fio']}; {m['openssl']}; took {m.get('took', 0)} s\n\n## Goals\n\n")
-    markdown_table(f, ["goal", "wanted", "measured", ""],
-                   [format_goal(g) for g in results["goals"]])
+    markdown_table(f, GOAL_HEAD, [format_goal(g) for g in results["goals"]])
     for group, cases in results["groups"].items():
         f.write(f"## {TITLES.get(group, group)}\n\n")
         rows = []
