@@ -33,6 +33,7 @@ struct piece {
 struct read {
 	struct rados_store *store;
 	struct store_io *io;
+	uint64_t overlap; /* of the child, from before its objects were asked for; see go_up() */
 	atomic_uint pending; /* pieces that have not ended */
 	atomic_int error; /* the first */
 	struct piece first;
@@ -178,11 +179,16 @@ static void piece_start(struct piece *p)
 
 /* ---- answers ---- */
 
-/* The layer has no such object: its parent answers, for what is seen of it. */
+/*
+ * The layer has no such object: its parent answers, for what is seen of it. Of the child that is
+ * what was seen when it was asked: its answer may be so late that somebody has flattened it
+ * meanwhile.
+ */
 static void go_up(struct piece *p)
 {
 	struct rados_store *rs = p->read->store;
-	uint64_t overlap = atomic_load(&rs->layers[p->layer].overlap);
+	uint64_t overlap = p->layer == 0 ? p->read->overlap
+					 : atomic_load(&rs->layers[p->layer].overlap);
 
 	if (overlap < p->limit)
 		p->limit = overlap;
@@ -236,6 +242,7 @@ static struct read *read_new(struct rados_store *rs, struct store_io *io, uint64
 	io->len = len;
 	read->store = rs;
 	read->io = io;
+	read->overlap = atomic_load(&rs->layers[0].overlap);
 	atomic_init(&read->pending, 1);
 	atomic_init(&read->error, 0);
 	read->first =

@@ -310,6 +310,24 @@ static void a_parent_that_is_lost_is_not_read(void **state)
 	assert_int_equal(read_range(fx, 4 * OBJECT, OBJECT), 0);
 }
 
+/* The child's "no such object" is older than that, and so is what it says of the parent. */
+static void a_clone_that_is_flattened_meanwhile_loses_nothing(void **state)
+{
+	struct fixture *fx = *state;
+
+	fakes[1].bytes[1] = OBJECT;
+	assert_int_equal(rados_store_read(&fx->rs->base, &fx->io, OBJECT, fx->buf, OBJECT), 0);
+	atomic_store(&fx->rs->layers[0].overlap, 0);
+	answer_all();
+	assert_int_equal(fx->n_done, 1);
+	assert_int_equal(fx->io.result, 0);
+	expect_piece(fx, 0, OBJECT, OBJECT, 1);
+	expect_bytes(fx, 0, OBJECT, 'b');
+	/* Who asks after that sees nothing of it. */
+	assert_int_equal(read_range(fx, OBJECT, OBJECT), 0);
+	expect_piece(fx, 0, OBJECT, OBJECT, STORE_LAYER_ZERO);
+}
+
 static void errors_of_any_object_fail_the_read_once(void **state)
 {
 	struct fixture *fx = *state;
@@ -364,6 +382,7 @@ int main(void)
 		test(the_smallest_overlap_on_the_way_up_counts),
 		test(what_a_clone_does_not_see_is_not_asked_for),
 		test(a_parent_that_is_lost_is_not_read),
+		test(a_clone_that_is_flattened_meanwhile_loses_nothing),
 		test(errors_of_any_object_fail_the_read_once),
 		test(calls_that_cannot_be_made_fail_the_read_once),
 		test(beyond_the_end_is_an_error),
