@@ -70,7 +70,7 @@ static void lose(struct owner *o, int error, const char *why)
 	event_log(EVENT_WRITING_STOPPED, &about, "writing has stopped: %s", why);
 	gate_fail(o->o.gate, -EIO);
 	/* Nothing old can follow any more. */
-	owner_acknowledge_deferred(o);
+	owner_acknowledge_deferred(o, OWNER_DEFERRED);
 }
 
 static void lose_by(struct owner *o, const char *doing, int error)
@@ -164,6 +164,7 @@ static void open_gate(struct owner *o)
 /* 0, or what owner_try_lock() or learn() said. */
 static int acquire(struct owner *o, const struct patience *p, char *why, size_t len)
 {
+	unsigned int n_deferred = owner_deferred(o);
 	int r = o->o.has_lock ? owner_try_lock(o, p) : 0;
 
 	why[0] = '\0';
@@ -175,7 +176,7 @@ static int acquire(struct owner *o, const struct patience *p, char *why, size_t 
 	if (o->o.has_lock)
 		owner_notify(o, NOTICE_ACQUIRED_LOCK);
 	open_gate(o);
-	owner_acknowledge_deferred(o);
+	owner_acknowledge_deferred(o, n_deferred);
 	return 0;
 }
 
@@ -253,6 +254,7 @@ static void refresh(struct owner *o)
 	const struct patience p = no_end(o);
 	struct image_facts f = { 0 };
 	char why[512] = "";
+	unsigned int n_deferred;
 	int r;
 
 	/* Without a lock the order is the proof: first nobody writes, then we look. */
@@ -261,6 +263,8 @@ static void refresh(struct owner *o)
 		if (gate_drain(o->o.gate, &p) < 0)
 			return;
 	}
+	/* Who comes from now on waits for the next look. */
+	n_deferred = owner_deferred(o);
 	r = facts_read(o->io, o->image_id, &p, &f);
 	if (r == 0 && !(o->is_planned && is_same(&f, &o->facts))) {
 		gate_close(o->o.gate);
@@ -277,7 +281,7 @@ static void refresh(struct owner *o)
 		log_warning(o->spec, "cannot read the image's header: %s", strerror(-r));
 	else
 		open_gate(o);
-	owner_acknowledge_deferred(o);
+	owner_acknowledge_deferred(o, n_deferred);
 	changed(o);
 	if (r < 0 && state_of(o) != OWNER_LOST) {
 		/* Until it has been read, nobody knows what may be written. */

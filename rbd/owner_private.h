@@ -86,8 +86,10 @@ void owner_unwatch(struct owner *o, const struct patience *p);
 void owner_notify(struct owner *o, enum notice_op op);
 /* Until all of ours are through: librados uses the IO context for that long. Else abandoned. */
 void owner_wait_notified(struct owner *o, const struct patience *p);
-/* Acknowledges what was put off. */
-void owner_acknowledge_deferred(struct owner *o);
+/* How many acknowledgements are put off: what is read from now on is news to all of these. */
+unsigned int owner_deferred(struct owner *o);
+/* Acknowledges the n oldest of them. */
+void owner_acknowledge_deferred(struct owner *o, unsigned int n);
 
 /* owner_lock.c: one try to get the lock. */
 /*

@@ -135,15 +135,26 @@ static void on_watch_error(void *arg, uint64_t handle, int error)
 	(void)pthread_mutex_unlock(&o->lock);
 }
 
-void owner_acknowledge_deferred(struct owner *o)
+unsigned int owner_deferred(struct owner *o)
 {
-	uint64_t ids[OWNER_DEFERRED];
 	unsigned int n;
 
 	(void)pthread_mutex_lock(&o->lock);
 	n = o->n_deferred;
+	(void)pthread_mutex_unlock(&o->lock);
+	return n;
+}
+
+void owner_acknowledge_deferred(struct owner *o, unsigned int n)
+{
+	uint64_t ids[OWNER_DEFERRED];
+
+	(void)pthread_mutex_lock(&o->lock);
+	if (n > o->n_deferred)
+		n = o->n_deferred;
 	memcpy(ids, o->deferred, n * sizeof(ids[0]));
-	o->n_deferred = 0;
+	o->n_deferred -= n;
+	memmove(o->deferred, o->deferred + n, o->n_deferred * sizeof(ids[0]));
 	(void)pthread_mutex_unlock(&o->lock);
 	for (unsigned int i = 0; i < n; i++)
 		acknowledge(o, ids[i], o->watch, NULL, 0);

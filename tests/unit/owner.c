@@ -28,6 +28,8 @@ static struct {
 	uint64_t size; /* of the image, as the header has it */
 	uint64_t planned; /* size that was planned for last */
 	int take_error, facts_error, lock_error;
+	struct owner *meets; /* somebody changes the header just after it was read, once */
+	unsigned int n_reads_at_ack; /* the last */
 	atomic_uint n_takes, n_reads, n_acks, n_unlocks, n_unwatches, n_moves;
 } world = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -50,9 +52,20 @@ void rados_ioctx_destroy(rados_ioctx_t io)
 	free(io);
 }
 
+static void say(struct owner *o, unsigned int todo, bool is_deferred)
+{
+	(void)pthread_mutex_lock(&o->lock);
+	o->todo |= todo;
+	if (is_deferred)
+		o->deferred[o->n_deferred++] = 1;
+	(void)pthread_cond_broadcast(&o->more);
+	(void)pthread_mutex_unlock(&o->lock);
+}
+
 int facts_read(rados_ioctx_t io, const char *image_id, const struct patience *p,
 	       struct image_facts *ret)
 {
+	struct owner *meets;
 	int r;
 
 	(void)io;
@@ -62,8 +75,12 @@ int facts_read(rados_ioctx_t io, const char *image_id, const struct patience *p,
 	r = world.facts_error;
 	if (r == 0)
 		*ret = (struct image_facts){ .size = world.size };
+	meets = world.meets;
+	world.meets = NULL;
 	(void)pthread_mutex_unlock(&world.lock);
 	world.n_reads++;
+	if (meets)
+		say(meets, TODO_REFRESH, true);
 	return r;
 }
 
@@ -99,12 +116,29 @@ void owner_wait_notified(struct owner *o, const struct patience *p)
 	(void)p;
 }
 
-void owner_acknowledge_deferred(struct owner *o)
+unsigned int owner_deferred(struct owner *o)
+{
+	unsigned int n;
+
+	(void)pthread_mutex_lock(&o->lock);
+	n = o->n_deferred;
+	(void)pthread_mutex_unlock(&o->lock);
+	return n;
+}
+
+void owner_acknowledge_deferred(struct owner *o, unsigned int n)
 {
 	(void)pthread_mutex_lock(&o->lock);
-	world.n_acks += o->n_deferred;
-	o->n_deferred = 0;
+	if (n > o->n_deferred)
+		n = o->n_deferred;
+	o->n_deferred -= n;
 	(void)pthread_mutex_unlock(&o->lock);
+	if (n > 0) {
+		(void)pthread_mutex_lock(&world.lock);
+		world.n_reads_at_ack = world.n_reads;
+		(void)pthread_mutex_unlock(&world.lock);
+	}
+	world.n_acks += n;
 }
 
 int owner_try_lock(struct owner *o, const struct patience *p)
@@ -230,16 +264,6 @@ static bool is_open(void)
 	return is_open;
 }
 
-static void say(unsigned int todo, bool is_deferred)
-{
-	(void)pthread_mutex_lock(&owner->lock);
-	owner->todo |= todo;
-	if (is_deferred)
-		owner->deferred[owner->n_deferred++] = 1;
-	(void)pthread_cond_broadcast(&owner->more);
-	(void)pthread_mutex_unlock(&owner->lock);
-}
-
 static void set(uint64_t size, int take_error, int facts_error)
 {
 	(void)pthread_mutex_lock(&world.lock);
@@ -266,7 +290,7 @@ static void a_plan_that_failed_is_made_again_before_anybody_writes(void **state)
 	start(true);
 	assert_true(is_open());
 	set(2 << 20, -ENOMEM, 0);
-	say(TODO_REFRESH, false);
+	say(owner, TODO_REFRESH, false);
 	EXPECT_SOON(world.n_takes >= 2);
 	n_reads = world.n_reads;
 	/* Read again, and the same as the last time: but nothing was planned for it. */
@@ -282,17 +306,39 @@ static void who_waits_for_a_refresh_is_answered_in_every_state(void **state)
 {
 	(void)state;
 	start(false);
-	say(TODO_REFRESH, true);
+	say(owner, TODO_REFRESH, true);
 	EXPECT_SOON(world.n_acks == 1);
 	/* While the watch is made again, all is read again too. */
-	say(TODO_REFRESH | TODO_REWATCH, true);
+	say(owner, TODO_REFRESH | TODO_REWATCH, true);
 	EXPECT_SOON(world.n_acks == 2);
 	assert_true(is_open());
 	/* The image was removed: then there is nothing to wait for. */
 	set(1 << 20, 0, -ENOENT);
-	say(TODO_REFRESH | TODO_REWATCH, true);
+	say(owner, TODO_REFRESH | TODO_REWATCH, true);
 	EXPECT_SOON(world.n_acks == 3);
 	assert_string_equal(owner_lock_state(owner), "lost");
+}
+
+/* It was read before he changed it: what is planned for does not have his snapshot. */
+static void who_comes_while_it_is_read_waits_for_the_next_time(void **state)
+{
+	static const unsigned int todo[] = { TODO_REFRESH, TODO_REFRESH | TODO_REWATCH };
+	unsigned int n_acks = 0;
+
+	(void)state;
+	start(false);
+	for (unsigned int turn = 0; turn < sizeof(todo) / sizeof(todo[0]); turn++) {
+		unsigned int n_reads = world.n_reads;
+
+		(void)pthread_mutex_lock(&world.lock);
+		world.meets = owner;
+		(void)pthread_mutex_unlock(&world.lock);
+		say(owner, todo[turn], true);
+		n_acks += 2;
+		EXPECT_SOON(world.n_acks == n_acks);
+		assert_int_equal(world.n_reads_at_ack, n_reads + 2);
+		EXPECT_SOON(is_open());
+	}
 }
 
 /* Others take the lock of a watch that is gone for a dead client's, and shoot him. */
@@ -303,7 +349,7 @@ static void the_lock_follows_the_watch_before_writes_have_ended(void **state)
 	(void)state;
 	start(true);
 	assert_true(gate_enter(&gate, &pass));
-	say(TODO_REWATCH, false);
+	say(owner, TODO_REWATCH, false);
 	EXPECT_SOON(world.n_moves == 1);
 	assert_int_equal(world.n_takes, 1);
 	assert_false(is_open());
@@ -319,6 +365,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_plan_that_failed_is_made_again_before_anybody_writes, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_for_a_refresh_is_answered_in_every_state,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(who_comes_while_it_is_read_waits_for_the_next_time,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(the_lock_follows_the_watch_before_writes_have_ended,
 						setup, teardown),
