@@ -196,6 +196,23 @@ int owner_watch(struct owner *o, const struct patience *p)
 	return r;
 }
 
+/* Until callbacks that had begun are over. */
+static bool is_flushed(struct owner *o, const struct patience *p)
+{
+	rados_completion_t completion;
+	struct osd_call *call;
+	bool is_late;
+
+	if (osd_begin(&call, &completion) < 0)
+		return false;
+	if (rados_aio_watch_flush(cluster_rados(o->o.cluster), completion) < 0) {
+		osd_forget(call);
+		return false;
+	}
+	(void)osd_wait(call, p, NULL, &is_late);
+	return !is_late;
+}
+
 /* The way the OSD is told matters little; that no callback comes afterwards does. */
 void owner_unwatch(struct owner *o, const struct patience *p)
 {
@@ -214,13 +231,7 @@ void owner_unwatch(struct owner *o, const struct patience *p)
 		osd_forget(call);
 	else
 		(void)osd_wait(call, p, NULL, &is_late);
-	if (!is_late && osd_begin(&call, &completion) == 0) {
-		if (rados_aio_watch_flush(cluster_rados(o->o.cluster), completion) < 0)
-			osd_forget(call);
-		else
-			(void)osd_wait(call, p, NULL, &is_late);
-	}
-	if (is_late)
+	if (is_late || !is_flushed(o, p))
 		o->is_abandoned = true;
 }
 
