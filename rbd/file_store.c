@@ -143,8 +143,9 @@ static int hand_over(struct file_store *fs, struct store_io *io)
 	(void)pthread_mutex_lock(&fs->lock);
 	*fs->tail = io;
 	fs->tail = &io->next;
-	(void)pthread_mutex_unlock(&fs->lock);
+	/* Under the lock: without it, io may end meanwhile, and the store with it. */
 	(void)pthread_cond_signal(&fs->more);
+	(void)pthread_mutex_unlock(&fs->lock);
 	return 0;
 }
 

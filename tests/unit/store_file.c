@@ -4,8 +4,15 @@
 /*
  * The file store and file layers, with a kernel that fails on demand: this program's own
  * pread, pwrite and so on come before the C library's, and do the system call unless the
- * test said otherwise.
+ * test said otherwise. rbd/file_store.c is included, to see how it wakes its threads.
  */
+
+#include <pthread.h>
+
+static int wake_up(pthread_cond_t *cond);
+#define pthread_cond_signal wake_up
+#include "../../rbd/file_store.c"
+#undef pthread_cond_signal
 
 #include "checker.h"
 #include "image.h"
@@ -13,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -96,6 +102,25 @@ int fcntl(int fd, int cmd, ...)
 	if (cmd == F_OFD_SETLK && fails(LOCK))
 		return -1;
 	return (int)syscall(SYS_fcntl, fd, cmd, arg);
+}
+
+/* ---- its threads ---- */
+
+/*
+ * Whoever wakes one holds the lock, always: else another could end the request just then, and its
+ * end may be that of the store.
+ */
+static int wake_up(pthread_cond_t *cond)
+{
+	struct file_store *fs =
+		(struct file_store *)((char *)cond - offsetof(struct file_store, more));
+
+	int r = pthread_mutex_trylock(&fs->lock);
+
+	if (r == 0)
+		(void)pthread_mutex_unlock(&fs->lock);
+	assert_int_equal(r, EBUSY);
+	return pthread_cond_signal(cond);
 }
 
 /* ---- one store ---- */
