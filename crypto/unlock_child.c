@@ -83,7 +83,10 @@ static void take_log(int level, const char *message, void *arg)
 		(void)snprintf(reply->text, sizeof(reply->text), "%s", message);
 }
 
-/* When memory runs short, better this process than one that serves a device. */
+/*
+ * When memory runs short, better this process than one that serves a device. While it is dumpable:
+ * else the file is root's.
+ */
 static void volunteer_for_oom(void)
 {
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -185,7 +188,10 @@ static int serve(void)
 	struct unlock_request request;
 	int r;
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+	volunteer_for_oom();
+	/* It may stand in line for long: the passphrase comes to a process that is closed to
+	 * others. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
 	r = read_all(&request, sizeof(request));
 	if (r < 0)
@@ -200,7 +206,6 @@ static int serve(void)
 	if (r < 0)
 		return r;
 
-	volunteer_for_oom();
 	take_turn(&request);
 	r = write_all(&turn, sizeof(turn));
 	if (r < 0)

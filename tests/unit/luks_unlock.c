@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -220,6 +221,76 @@ static void interrupted_unlock_ends_at_once(void **state)
 	luks_header_free(h);
 }
 
+#define NOBODY 65534
+
+struct look {
+	long long end;
+	uid_t owner; /* of what /proc has of our child, when last seen; root's when it is closed to
+			us */
+};
+
+static bool is_looked_at_for_a_second(void *arg)
+{
+	FILE *f = fopen("/proc/thread-self/children", "re");
+	struct look *l = arg;
+	char path[64];
+	struct stat st;
+	int pid;
+
+	if (f && fscanf(f, "%d", &pid) == 1) {
+		(void)snprintf(path, sizeof(path), "/proc/%d/environ", pid);
+		if (stat(path, &st) == 0)
+			l->owner = st.st_uid;
+	}
+	if (f)
+		(void)fclose(f);
+	return clock_ms() >= l->end;
+}
+
+/* For _exit() of a process that is not root. */
+static int stand_in_line(const struct luks_header *h)
+{
+	struct look look = { .end = clock_ms() + 1000, .owner = (uid_t)-1 };
+	const struct interrupt i = { is_looked_at_for_a_second, &look };
+	struct luks_limits limits;
+	struct fault f = { 0 };
+	struct secret *key;
+
+	if (getuid() == 0 && (setgid(NOBODY) < 0 || setuid(NOBODY) < 0))
+		return 2;
+	luks_limits_default(&limits);
+	limits.turnstile = LUKS_FILE_LOCK;
+	limits.interrupt = &i;
+	if (luks_file_unlock(h, luks_file_pass(), &limits, &key, NULL, &f) != -EINTR)
+		return 3;
+	return look.owner == 0 ? 0 : look.owner == getuid() ? 4 : 5;
+}
+
+/* It may stand in line for minutes with the passphrase: other programs of the user have no look. */
+static void what_stands_in_line_is_closed_to_its_own_user(void **state)
+{
+	int lock, status = -1;
+	struct luks_header *h;
+	pid_t pid;
+
+	if (access("/proc/thread-self/children", R_OK) < 0)
+		skip();
+	small_luks2();
+	h = luks_file_loaded();
+	lock = open(LUKS_FILE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(fchmod(lock, 0666), 0);
+	assert_int_equal(chmod(".", 0755), 0);
+	assert_int_equal(flock(lock, LOCK_EX), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(stand_in_line(h));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	close(lock);
+	luks_header_free(h);
+}
+
 static void too_little_memory_is_said_clearly(void **state)
 {
 	struct rlimit old, tight;
@@ -284,6 +355,7 @@ int main(int argc, char **argv)
 		TEST(turnstile_that_cannot_be_had_is_no_obstacle),
 		TEST(slow_unlock_is_ended_at_its_deadline),
 		TEST(interrupted_unlock_ends_at_once),
+		TEST(what_stands_in_line_is_closed_to_its_own_user),
 		TEST(header_that_the_library_refuses_is_a_header_error),
 	};
 
