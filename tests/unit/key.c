@@ -191,6 +191,15 @@ static void some_sources_can_be_read_only_once(void **state)
 	assert_int_equal(unlink("fifo"), 0);
 }
 
+/* Before the C library's: a file system in the network that does not answer. */
+int access(const char *path, int mode)
+{
+	if (strcmp(path, "/away/key") != 0)
+		return faccessat(AT_FDCWD, path, mode, 0);
+	errno = ETIMEDOUT;
+	return -1;
+}
+
 static void expect_checked(const char *source, int error, const char *words)
 {
 	struct fault f = { 0 };
@@ -210,6 +219,8 @@ static void what_leads_nowhere_is_seen_without_reading(void **state)
 	expect_checked("unix:/none/such", -ENOENT, "source unix:/none/such: No such file");
 	expect_checked("exec:/none/such %p", -ENOENT, "cannot run /none/such: No such file");
 	expect_checked("exec:/etc/passwd", -EACCES, "cannot run /etc/passwd: Permission denied");
+	expect_checked("/away/key", -ETIMEDOUT,
+		       "cannot read passphrase file /away/key: Connection timed out");
 	/* Nothing is said of what only reading can tell. */
 	for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
 		expect_checked(fine[i], 0, "");
