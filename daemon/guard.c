@@ -138,9 +138,9 @@ static void on_checked(void *arg)
 	if (g->is_asked_again) {
 		g->is_asked_again = false;
 		r = start_check(g, true, g->is_accepting_again);
-		if (r < 0)
-			refuse(g, r);
-		return;
+		if (r == 0)
+			return;
+		refuse(g, r);
 	}
 	(void)key_check_result(g->check, &f);
 	if (f.error && strcmp(f.message, g->fault.message) != 0)
