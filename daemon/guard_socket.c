@@ -74,14 +74,14 @@ static void forget(struct client *c)
 static void on_client(struct watch *w)
 {
 	struct client *c = (struct client *)((char *)w - offsetof(struct client, watch));
-	static const char asks[] = { ASK_CHECK, ASK_ACCEPT, ASK_LOOK, '\0' };
+	static const char asks[] = { ASK_CHECK, ASK_ACCEPT, ASK_LOOK };
 	char ask = '?';
 	ssize_t n = recv(w->fd, &ask, 1, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	/* The end, a second question, or none that we know. */
-	if (n <= 0 || c->is_waiting || c->is_looking || !strchr(asks, ask)) {
+	if (n <= 0 || c->is_waiting || c->is_looking || !memchr(asks, ask, sizeof(asks))) {
 		forget(c);
 		return;
 	}

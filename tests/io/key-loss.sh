@@ -102,14 +102,14 @@ for i in range(12):
     s.connect(path)
     if i % 3 == 0:
         s.send(b"\0garbage" * 100)
+        assert s.recv(1) == b"", "a question that there is not was answered"
     all.append(s)
 open("../silent", "w").close()
 time.sleep(3)
 END
-	wait_for 10 test -e silent && exits 0 check-keys
-	local rc=$?
-	wait $!
-	return $rc
+	local rc=0 python=$!
+	wait_for 10 test -e silent && exits 0 check-keys || rc=1
+	wait $python && return $rc
 }
 the_timer_finds_it_too() {
 	local rc=0
