@@ -53,9 +53,10 @@ void device_sockets_forsake(struct device *d);
  * not have noticed yet that it needs some: then until it has taken one, or for some seconds.
  */
 int device_sockets_start(struct device *d, struct fault *f);
-/* Waits until everything that was read is answered. */
-void device_sockets_end(struct device *d);
-/* The same, and frees what device_sockets_new() made. After device_sockets_forsake(). */
+/*
+ * Waits until everything that was read is answered, and frees what device_sockets_new() made. After
+ * device_sockets_forsake().
+ */
 void device_sockets_free(struct device *d);
 
 #endif

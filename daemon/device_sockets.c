@@ -173,7 +173,8 @@ static bool check_gone(struct device *d)
 	return false;
 }
 
-void device_sockets_end(struct device *d)
+/* Waits until everything that was read is answered. */
+static void end_all(struct device *d)
 {
 	for (unsigned int i = 0; d->slots && i < d->n_slots; i++) {
 		if (d->slots[i].conn)
@@ -193,7 +194,7 @@ static void end_if_gone(struct device *d)
 	if (d->is_starting)
 		return;
 	volume_is_ending(d->o.volume);
-	device_sockets_end(d);
+	end_all(d);
 	d->o.gone(d->o.gone_arg);
 }
 
@@ -411,7 +412,7 @@ void device_sockets_forsake(struct device *d)
 
 void device_sockets_free(struct device *d)
 {
-	device_sockets_end(d);
+	end_all(d);
 	/* Only now: a conn raises it when it ends. The event socket is libnl's. */
 	if (d->ended.fd >= 0)
 		(void)close(d->ended.fd);
