@@ -99,14 +99,6 @@ bool object_map_is_none(struct object_map *m, uint64_t object)
 	return object < b->n && map_get(b, object) == OBJECT_NONE;
 }
 
-void object_map_set_cookie(struct object_map *m, const char *header_cookie)
-{
-	size_t len = strlen(header_cookie);
-
-	assert(len < sizeof(m->header_cookie));
-	memcpy(m->header_cookie, header_cookie, len + 1);
-}
-
 /* ---- the map's own lock ---- */
 
 #define INFO_LEN 8192u
@@ -277,10 +269,12 @@ static int load(struct object_map *m, const struct patience *p)
 
 /* ---- taking and giving ---- */
 
-static int remember(struct object_map *m, const struct image_facts *f)
+static int remember(struct object_map *m, const struct image_facts *f, const char *header_cookie)
 {
 	uint64_t *snaps = NULL;
+	size_t len = strlen(header_cookie);
 
+	assert(len < sizeof(m->header_cookie));
 	if (f->n_snaps) {
 		snaps = calloc(f->n_snaps, sizeof(*snaps));
 		if (!snaps)
@@ -293,6 +287,7 @@ static int remember(struct object_map *m, const struct image_facts *f)
 	m->n_objects = layout_objects(&m->layout, f->size);
 	m->has_map = f->features & FEATURE_OBJECT_MAP;
 	m->has_fast_diff = f->features & FEATURE_FAST_DIFF;
+	memcpy(m->header_cookie, header_cookie, len + 1);
 	return 0;
 }
 
@@ -316,12 +311,11 @@ static bool is_about_us(int error)
 int object_map_take(struct object_map *m, const struct image_facts *f, const char *header_cookie,
 		    const struct patience *p)
 {
-	int r = remember(m, f);
+	int r = remember(m, f, header_cookie);
 
 	atomic_store(&m->is_trusted, false);
 	if (r < 0)
 		return r;
-	object_map_set_cookie(m, header_cookie);
 	m->is_flagged = f->flags & CLS_FLAG_OBJECT_MAP_INVALID;
 	if (m->has_map) {
 		r = take_lock(m, p);

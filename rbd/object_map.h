@@ -61,8 +61,6 @@ int object_map_take(struct object_map *m, const struct image_facts *f, const cha
  * object_map_take() failed. 0 or -errno; either way the map is not trusted until it is taken again.
  */
 int object_map_give(struct object_map *m, const struct patience *p);
-/* The header lock's cookie is another now. No change under way. */
-void object_map_set_cookie(struct object_map *m, const char *header_cookie);
 
 /*
  * Whether the object certainly does not exist. False where the map cannot be trusted. Any

@@ -189,15 +189,21 @@ static struct image_facts map_facts(void)
 	};
 }
 
-static inline int map_take(struct object_map *m, const struct image_facts *f)
+static inline int map_take_with(struct object_map *m, const struct image_facts *f,
+				const char *header_cookie)
 {
 	struct patience p = patience_for(60, NULL);
 	int r;
 
 	map.is_blocking = true;
-	r = object_map_take(m, f, "auto 7", &p);
+	r = object_map_take(m, f, header_cookie, &p);
 	map.is_blocking = false;
 	return r;
+}
+
+static inline int map_take(struct object_map *m, const struct image_facts *f)
+{
+	return map_take_with(m, f, "auto 7");
 }
 
 static inline int map_give(struct object_map *m)

@@ -331,9 +331,10 @@ static void a_map_that_cannot_be_changed_is_marked_invalid(void **state)
 
 static void the_header_has_its_new_cookie(void **state)
 {
+	struct image_facts f = map_facts();
 	struct change c;
 
-	object_map_set_cookie(m, "auto 1234567890");
+	assert_int_equal(map_take_with(m, &f, "auto 1234567890"), 0);
 	set(&c, 5, OBJECT_EXISTS, CLS_ANY_STATE);
 	fake_answer(0, -EIO);
 	assert_non_null(memmem(fake_nth(0)->op.steps[0].in, fake_nth(0)->op.steps[0].in_len,
