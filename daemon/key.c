@@ -21,8 +21,6 @@
 #include "clock.h"
 #include "path.h"
 
-/* How often a wait looks whether the user has had enough. */
-#define SLICE_MS 200
 /* What is skipped, at a time. */
 #define SKIP_BYTES ((size_t)65536)
 
@@ -210,7 +208,7 @@ int key_wait(const struct key_request *q, int fd, short events)
 		r = n < 0 && errno != EINTR ? -errno : key_is_late(q);
 		if (r < 0)
 			return r;
-		(void)poll(&p, 1, SLICE_MS);
+		(void)poll(&p, 1, INTERRUPT_SLICE_MS);
 	}
 }
 
