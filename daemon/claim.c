@@ -16,10 +16,22 @@
 #include "text.h"
 #include "unfenced.h"
 
+/* Of a path that is too long, as much as fits, and what tells it from others that begin so. */
+static void identify_file(const char *path, char *buf, size_t len)
+{
+	char rest[18];
+	int n = snprintf(buf, len, "file:%s", path);
+
+	if (n >= 0 && (size_t)n < len)
+		return;
+	(void)snprintf(rest, sizeof(rest), "~%016llx", (unsigned long long)text_hash(path));
+	memcpy(buf + len - sizeof(rest), rest, sizeof(rest));
+}
+
 void claim_identity(const struct volume_state *s, char *buf, size_t len)
 {
 	if (s->file[0])
-		(void)snprintf(buf, len, "file:%s", s->file);
+		identify_file(s->file, buf, len);
 	else if (s->snap_id == UINT64_MAX)
 		(void)snprintf(buf, len, "%s/%lld/%s", s->fsid, (long long)s->pool_id, s->image_id);
 	else

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "state_json.h"
+#include "text.h"
 
 #define FILE_BYTES_MAX (1u << 20)
 #define KEY_PART_MAX 160
@@ -48,16 +49,6 @@ static void free_text(char **p)
 }
 #define cleanup_text __attribute__((cleanup(free_text)))
 
-/* FNV-1a; only tells long keys apart. */
-static uint64_t hash(const char *text)
-{
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
-
-	for (; *text; text++)
-		h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-	return h;
-}
-
 void state_file_name(const char *key, char name[STATE_NAME_BYTES])
 {
 	size_t n = 0;
@@ -67,7 +58,8 @@ void state_file_name(const char *key, char name[STATE_NAME_BYTES])
 		bool is_plain = isascii(c) && (isalnum(c) || strchr("_@-", c) || (c == '.' && n));
 
 		if (n + 3 > KEY_PART_MAX) {
-			n += (size_t)sprintf(name + n, "~%016llx", (unsigned long long)hash(key));
+			n += (size_t)sprintf(name + n, "~%016llx",
+					     (unsigned long long)text_hash(key));
 			break;
 		}
 		if (is_plain)

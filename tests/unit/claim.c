@@ -325,10 +325,32 @@ static void files_that_say_nothing_are_passed_over(void **state)
 	assert_string_equal(dead_client_of("ab"), DEAD);
 }
 
+/* Which of two files it is may be the last letter of a long path. */
+static void long_paths_are_told_apart(void **state)
+{
+	static struct volume_state one, other;
+	char id[600], other_id[600];
+
+	volume_state_init(&one);
+	memset(one.file, 'd', 1000);
+	other = one;
+	claim_identity(&one, id, sizeof(id));
+	claim_identity(&other, other_id, sizeof(other_id));
+	assert_string_equal(id, other_id);
+	assert_int_equal(strlen(id), sizeof(id) - 1);
+	other.file[999] = 'e';
+	claim_identity(&other, other_id, sizeof(other_id));
+	assert_string_not_equal(id, other_id);
+	strcpy(one.file, "/disk");
+	claim_identity(&one, id, sizeof(id));
+	assert_string_equal(id, "file:/disk");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+		T(long_paths_are_told_apart),
 		T(the_client_of_a_dead_owner_is_to_be_shut_out),
 		T(one_that_ended_in_order_is_not),
 		T(nor_is_one_that_lives_for_another_volume),
