@@ -306,9 +306,10 @@ static int start_device(struct mapping *m, struct fault *f)
 static int start_listener(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
+	char spec[4608]; /* all of it */
 	struct listener_options l = { .volume = m->volume,
 				      .loop = m->o.loop,
-				      .export_name = o->export_name ? o->export_name : m->spec,
+				      .export_name = o->export_name ? o->export_name : spec,
 				      .path = m->o.listen_fd < 0 ? o->socket : NULL,
 				      .access = m->access,
 				      .peers = m->peers,
@@ -320,6 +321,7 @@ static int start_listener(struct mapping *m, struct fault *f)
 				      .gone_arg = m };
 	int r;
 
+	image_spec_format(m->o.spec, spec, sizeof(spec));
 	if (o->is_single) {
 		/* The connection closes its descriptors; the process keeps its own. */
 		l.in_fd = dup(STDIN_FILENO);

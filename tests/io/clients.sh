@@ -89,6 +89,26 @@ by_name() {
 		! timeout 30 nbdinfo --size "nbd+unix:///other?socket=$T/s"
 }
 
+# Two whose paths are the same for longer than any text that names them in passing.
+by_long_names() {
+	local deep=$T name rc=0
+	for name in 1 2 3; do deep+=/$(printf '%0200d' "$name"); done
+	mkdir -p "$deep" && truncate -s 1M "$deep"/{a,b} || return
+	for name in a b; do
+		"$PROGRAM" serve --socket "$T/$name" "file:$deep/$name" || rc=1
+	done
+	for name in a b; do
+		timeout 30 nbdinfo --list --json "nbd+unix:///?socket=$T/$name" >list &&
+			python3 -c '
+import json, sys
+exports = json.load(open("list"))["exports"]
+assert [e["export-name"] for e in exports] == ["file:" + sys.argv[1]], exports' "$deep/$name" ||
+			rc=1
+		"$PROGRAM" unmap "$T/$name" || rc=1
+	done
+	return $rc
+}
+
 structured() {
 	sh_ '
 assert h.get_structured_replies_negotiated()
@@ -375,6 +395,7 @@ start || fail "no server"
 run_case "size, flags and block sizes are announced" information
 run_case "the export is listed" listing
 run_case "the export has its name and the empty one" by_name
+run_case "long names are told apart" by_long_names
 run_case "structured replies" structured
 run_case "simple replies" simple
 run_case "base:allocation" allocation
