@@ -8,9 +8,10 @@
  * a librbd thread and only signals. IO is in librbd_io.c.
  *
  * The store opens the image by id, so that a rename between two steps cannot make it
- * another one. A read-only map of the head is opened as writers do, without ever taking
- * the lock, because only those hear of a resize; a user who may not gets a plain read-only
- * handle and the size of the moment.
+ * another one. A read-only map is opened as writers do, without ever taking the lock,
+ * because only those hear of a resize, and of the removal of a snapshot, whose objects OSDs
+ * then read as nothing; a user who may not gets a plain read-only handle and the size of the
+ * moment.
  *
  * When a call about the watch does not come back in time, close() leaves the struct behind,
  * as the callback may still come.
@@ -84,12 +85,40 @@ static int get_size(struct handle *h, void *data)
 	return rbd_get_size(h->image, data);
 }
 
+static int has_snapshot(struct handle *h, void *data)
+{
+	const uint64_t *id = data;
+	char name[1];
+	size_t len = sizeof(name);
+	int r = rbd_snap_get_name(h->image, *id, name, &len);
+
+	return r == -ERANGE ? 0 : r;
+}
+
+int librbd_ask_gone(struct librbd_store *ls)
+{
+	uint64_t id = ls->snap_id;
+	int r = handle_call(ls->handle, ls->timeout_s, has_snapshot, &id, sizeof(id));
+
+	if (r == -ENOENT)
+		atomic_store(&ls->is_gone, true);
+	return r == -ENOENT ? 1 : r;
+}
+
 static int op_raw_size(struct store *s, uint64_t *ret)
 {
 	struct librbd_store *ls = librbd_of(s);
 	uint64_t size;
-	int r = handle_call(ls->handle, ls->timeout_s, get_size, &size, sizeof(size));
+	int r;
 
+	/* A snapshot has one size for ever; what librbd calls it when it is gone is none. */
+	if (ls->is_snapshot) {
+		r = librbd_ask_gone(ls);
+		if (r >= 0)
+			*ret = atomic_load(&ls->raw_size);
+		return r < 0 ? r : 0;
+	}
+	r = handle_call(ls->handle, ls->timeout_s, get_size, &size, sizeof(size));
 	if (r < 0)
 		return r;
 	atomic_store(&ls->raw_size, size);
@@ -148,6 +177,14 @@ static void op_lock(struct store *s, struct store_lock *ret)
 	}
 	ret->state = facts.is_owner ? "owner" : facts.owner[0] ? "other" : "none";
 	(void)snprintf(ret->owner, sizeof(ret->owner), "%s", bare_address(facts.owner));
+}
+
+static void op_health(struct store *s, char *buf, size_t len)
+{
+	(void)snprintf(buf, len, "%s",
+		       librbd_is_gone(librbd_of(s))
+			       ? "the snapshot was removed: nothing can be read of it any more"
+			       : "");
 }
 
 static int take_lock(struct librbd_store *ls, const char *spec, struct fault *f)
@@ -216,6 +253,7 @@ static const struct store_ops librbd_ops = {
 	.freeable = librbd_freeable,
 	.raw_size = op_raw_size,
 	.lock = op_lock,
+	.health = op_health,
 	.close = op_close,
 };
 
@@ -244,7 +282,7 @@ static int start_watch(struct librbd_store *ls, const char *spec, struct fault *
 	struct watch_call call = { .ls = ls };
 	int r;
 
-	if (ls->is_snapshot || ls->handle->is_read_only)
+	if (ls->handle->is_read_only)
 		return 0;
 	r = handle_call_late(ls->handle, ls->timeout_s, watch, &call, sizeof(call),
 			     &ls->is_abandoned);
@@ -263,7 +301,7 @@ static int open_steps(struct librbd_store *ls, struct cluster *c, const struct l
 			       .nspace = info->nspace,
 			       .image_id = info->image_id,
 			       .snap_id = info->snap_id,
-			       .has_watch = !ls->is_snapshot,
+			       .has_watch = true,
 			       .is_writer = !ls->is_read_only };
 	int r = 0;
 
@@ -304,6 +342,7 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->base.is_encrypted = o->is_encrypted;
 	ls->timeout_s = o->timeout_s;
 	ls->is_snapshot = info->snap_id != UINT64_MAX;
+	ls->snap_id = info->snap_id;
 	ls->is_read_only = o->is_read_only || ls->is_snapshot;
 	ls->has_lock_feature = info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
 	ls->tail = &ls->head;

@@ -36,6 +36,8 @@ struct librbd_store {
 	unsigned int timeout_s;
 	bool is_read_only;
 	bool is_snapshot;
+	uint64_t snap_id; /* with is_snapshot */
+	atomic_bool is_gone; /* the snapshot: what it held may be zeros by now */
 	bool has_lock_feature;
 	bool has_watch;
 	bool is_abandoned; /* a call that ran out of time may still use this struct */
@@ -109,6 +111,13 @@ void librbd_copyup_close(struct librbd_store *ls);
 bool librbd_copyup_enter(struct librbd_store *ls, struct store_io *io);
 /* After a change that was let in, with its result, before its done; may send others. */
 void librbd_copyup_leave(struct librbd_store *ls, struct store_io *io);
+
+/* librbd.c. Whether the snapshot has been removed, asked of librbd; blocking. 0, 1 or -errno. */
+int librbd_ask_gone(struct librbd_store *ls);
+static inline bool librbd_is_gone(const struct librbd_store *ls)
+{
+	return atomic_load_explicit(&ls->is_gone, memory_order_relaxed);
+}
 
 /* librbd_status.c */
 int librbd_status(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len);

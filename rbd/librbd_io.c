@@ -73,6 +73,8 @@ int librbd_read_image(struct store *s, struct store_io *io, uint64_t dev_off, vo
 	io->store = s;
 	io->dev_off = dev_off;
 	io->len = len;
+	if (r == 0 && librbd_is_gone(ls))
+		r = -EIO;
 	if (r == 0)
 		r = rbd_aio_create_completion(io, on_read, &c);
 	if (r == 0)

@@ -92,6 +92,9 @@ static int look(struct librbd_store *ls, struct store_io *io)
 			      /* include_parent */ 1, /* whole_object */ 0, add_found, &f);
 	if (r >= 0)
 		r = f.error;
+	/* Of a snapshot that is gone, nothing would be found. */
+	if (r >= 0 && ls->is_snapshot && librbd_ask_gone(ls) != 0)
+		r = -EIO;
 	if (r >= 0)
 		r = report(&f, io, io->dev_off, off, len);
 	free(f.list);

@@ -82,6 +82,11 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 		return 0;
 	}
 	r = rs->image->ops->raw_size(rs->image, &size);
+	if (r == 0 && librbd_is_gone(librbd_of(rs->image))) {
+		atomic_store(&rs->is_gone, true);
+		*ret = size;
+		return 0;
+	}
 	if (r == 0)
 		r = handle_call(librbd_of(rs->image)->handle, rs->timeout_s, get_parent, &facts,
 				sizeof(facts));
@@ -115,6 +120,8 @@ static void op_health(struct store *s, char *buf, size_t len)
 		(void)snprintf(buf, len,
 			       "it has another parent now, and the old one's bytes cannot be read; "
 			       "unmap it and map it again");
+	else
+		rs->image->ops->health(rs->image, buf, len);
 }
 
 static void on_change(void *arg)

@@ -84,6 +84,9 @@ static void read_end(struct read *read)
 	struct piece *next;
 
 	io->result = atomic_load(&read->error);
+	/* What OSDs know nothing of is zeros. */
+	if (io->result == 0 && atomic_load(&read->store->is_gone))
+		io->result = -EIO;
 	for (struct piece *p = &read->first; p; p = next) {
 		next = p->next;
 		if (io->result == 0)

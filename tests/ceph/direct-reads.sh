@@ -77,4 +77,21 @@ resize_is_followed() {
 has_size() { [[ $(nbdinfo --size "$URI") == "$1" ]]; }
 run_case resize-is-followed resize_is_followed
 
+# OSDs read a snapshot that they have removed as nothing at all, which is no content of anybody's.
+removed_snapshot_is_an_error() {
+	local store rc=0
+	for store in librbd rados; do
+		rbd snap create --no-progress vol@gone
+		serve --store "$store" rbd/vol@gone && nbdcopy --no-extents "$URI" before || return
+		rbd snap rm --no-progress vol@gone
+		wait_for 10 says_it_is_gone || rc=1
+		nbdcopy --no-extents "$URI" after && rc=1
+		[[ $store == rados ]] || ! nbdinfo --map "$URI" || rc=1
+		"$PROGRAM" unmap rbd/vol@gone || return
+	done
+	return "$rc"
+}
+says_it_is_gone() { "$PROGRAM" status rbd/vol@gone | grep -q 'the snapshot was removed'; }
+run_case a-removed-snapshot-is-an-error removed_snapshot_is_an_error
+
 exit $((failures > 0))
