@@ -344,7 +344,7 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->is_snapshot = info->snap_id != UINT64_MAX;
 	ls->snap_id = info->snap_id;
 	ls->is_read_only = o->is_read_only || ls->is_snapshot;
-	ls->has_lock_feature = info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
+	ls->has_lock_feature = !ls->is_snapshot && info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
 	ls->tail = &ls->head;
 	(void)pthread_mutex_init(&ls->lock, NULL);
 	(void)pthread_cond_init(&ls->more, NULL);

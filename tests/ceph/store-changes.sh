@@ -64,9 +64,11 @@ exclusive_keeps_others_out_() {
 	store --ops 20 check rbd/lockme
 }
 
-free_lock_is_none_and_without_the_feature_a_dash_() {
+free_lock_is_none_and_where_there_cannot_be_one_a_dash_() {
 	rbd create --size 16M free
 	store hold rbd/free </dev/null | grep 'lock=none'
+	rbd snap create --no-progress free@snap
+	store hold rbd/free@snap </dev/null | grep 'lock=-'
 	rbd create --size 16M --image-feature layering nolock
 	store hold rbd/nolock </dev/null | grep 'lock=-'
 }
