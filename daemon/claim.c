@@ -301,7 +301,7 @@ static int remove_dead(const char *run_dir, const struct state_list *l,
 	/* Before the file goes: whoever maps the image now finds one or the other. */
 	for (char *c = strtok_r(left, " ", &save); r == 0 && c; c = strtok_r(NULL, " ", &save))
 		r = unfenced_note(run_dir, id, c);
-	return r < 0 ? r : state_remove(run_dir, v->key);
+	return r < 0 ? r : state_remove(run_dir, v);
 }
 
 int claim_remove_dead(const char *run_dir, const char *key)
@@ -327,6 +327,26 @@ void claim_forget(const char *run_dir, int index)
 	for (unsigned int i = 0; i < l.n; i++)
 		if (l.volumes[i].device == index && !volume_is_alive(&l.volumes[i]))
 			(void)remove_dead(run_dir, &l, &l.volumes[i]);
+	state_list_done(&l);
+}
+
+/* Nobody comes back for it, and it has left nobody to be shut out. Those of devices go with them.
+ */
+static bool is_waste(const struct state_list *l, const struct volume_state *v)
+{
+	return !volume_is_alive(v) && v->device < 0 && !(v->is_hosted && v->request) &&
+	       !client_left(l, v)[0];
+}
+
+void claim_tidy(const char *run_dir)
+{
+	struct state_list l;
+
+	if (state_list(run_dir, &l, NULL) < 0)
+		return;
+	for (unsigned int i = 0; i < l.n; i++)
+		if (is_waste(&l, &l.volumes[i]))
+			(void)state_remove(run_dir, &l.volumes[i]);
 	state_list_done(&l);
 }
 

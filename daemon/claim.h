@@ -62,6 +62,12 @@ int claim_remove_dead(const char *run_dir, const char *key);
 void claim_forget(const char *run_dir, int index);
 
 /*
+ * Removes what dead owners left that is of no use to anybody. Readers, and whoever else shares an
+ * image, have files of their own, which no other start would take over.
+ */
+void claim_tidy(const char *run_dir);
+
+/*
  * Fills in the dead_client of mine: the addresses of the clients that wrote the same image for
  * owners that died, and that nobody has shut out yet; "" where none is known. Whether the state
  * file of mine's key says so of one, too, which mine has to go on saying.

@@ -76,6 +76,8 @@ int mapping_start_claim(struct mapping *m, struct fault *f)
 		m->is_after_dead = claim_dead_client(m->o.run_dir, &m->state);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
+	if (r == 0)
+		claim_tidy(m->o.run_dir);
 	if (r == -EBUSY && m->o.kind != MAPPING_ATTACH)
 		fault_hint(f, "unmap it first, or map it with --read-only");
 	return r;

@@ -471,6 +471,11 @@ struct volume_state *state_list_key(const struct state_list *l, const char *key)
 	return NULL;
 }
 
+static bool is_owner(const struct volume_state *now, const struct volume_state *v)
+{
+	return now->pid == v->pid && now->started == v->started;
+}
+
 /* Whether this very owner still has the name. */
 static bool is_held(int dir_fd, const char *name, const struct volume_state *v)
 {
@@ -481,7 +486,7 @@ static bool is_held(int dir_fd, const char *name, const struct volume_state *v)
 
 	if (r)
 		return r == -EBADMSG && is_alive;
-	is_same = now.pid == v->pid && now.started == v->started;
+	is_same = is_owner(&now, v);
 	volume_state_done(&now);
 	return is_alive && is_same;
 }
@@ -530,12 +535,13 @@ int state_beside(const char *run_dir, const char *key, const char *suffix, char 
 	return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
 }
 
-int state_remove(const char *run_dir, const char *key)
+int state_remove(const char *run_dir, const struct volume_state *v)
 {
 	cleanup_fd int dir_fd = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	cleanup_fd int lock_fd = -1;
 	char name[STATE_NAME_BYTES];
-	bool is_alive = false;
+	struct volume_state now;
+	bool is_alive = false, is_same = true;
 	const char *why;
 	int r;
 
@@ -544,13 +550,17 @@ int state_remove(const char *run_dir, const char *key)
 	r = lock_dir(dir_fd, &lock_fd);
 	if (r)
 		return r;
-	state_file_name(key, name);
-	r = state_file_read(dir_fd, name, NULL, &is_alive, &why);
+	state_file_name(v->key, name);
+	r = state_file_read(dir_fd, name, &now, &is_alive, &why);
 	if (r == -ENOENT)
 		return 0;
 	if (r && r != -EBADMSG)
 		return r;
-	if (is_alive)
+	if (r == 0) {
+		is_same = is_owner(&now, v);
+		volume_state_done(&now);
+	}
+	if (is_alive || !is_same)
 		return -EBUSY;
 	return state_file_unlink(dir_fd, name);
 }

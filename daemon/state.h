@@ -185,7 +185,10 @@ int state_beside(const char *run_dir, const char *key, const char *suffix, char 
 /* Notes in the file of a dead owner, for whoever looks, what its volume waits for. */
 void state_note_health(const char *run_dir, const char *key, const char *why);
 
-/* Removes the file of a dead owner, for unmap after its device is gone. -EBUSY if it lives. */
-int state_remove(const char *run_dir, const char *key);
+/*
+ * Removes the file of v, whose owner is dead, for unmap after its device is gone. -EBUSY if it
+ * lives, or another has had the name since v was read.
+ */
+int state_remove(const char *run_dir, const struct volume_state *v);
 
 #endif

@@ -239,6 +239,30 @@ static void all_of_several_are_passed_on(void **state)
 	assert_int_equal(strlen(dead_client_of("a")), strlen(DEAD " " OTHER));
 }
 
+/* A reader's file is never another's. What somebody waits for, or has to know, is kept. */
+static void what_nobody_needs_is_tidied_away(void **state)
+{
+	struct volume_state v;
+	struct state *s;
+
+	leave_as("a#1", "a", VOLUME_SERVING, "");
+	leave_as("a#2", "a", VOLUME_STARTING, "");
+	leave_as("a#3", "a", VOLUME_SERVING, DEAD);
+	fill_image(&v, "b");
+	v.is_hosted = true;
+	v.request = (char[]){ "{}" };
+	(void)state_release(claim("b", &v), false);
+	fill_image(&v, "c");
+	v.device = 3;
+	(void)state_release(claim("c", &v), false);
+	fill_image(&v, "d");
+	s = claim("d", &v);
+	claim_tidy(dir);
+	assert_int_equal(n_files(".json"), 4);
+	assert_int_equal(n_files("a%231") + n_files("a%232"), 0);
+	(void)state_release(s, true);
+}
+
 /* ---- which image it was ---- */
 
 static void leave_volume(const char *key, const char *image_id, int device, const char *cookie)
@@ -362,6 +386,7 @@ int main(void)
 		T(who_left_nobody_leaves_no_file),
 		T(of_several_all_are_to_be_shut_out),
 		T(all_of_several_are_passed_on),
+		T(what_nobody_needs_is_tidied_away),
 		T(what_was_served_is_known_by_its_ids),
 		T(clients_of_a_socket_get_no_other_bytes),
 		T(files_that_say_nothing_are_passed_over),

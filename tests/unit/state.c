@@ -251,7 +251,8 @@ static void only_one_claims_at_a_time(void **state)
 	assert_int_equal(state_file_lock(fd), 0);
 	assert_int_equal(state_claim(dir, "k", &v, &s, &f), -ETIMEDOUT);
 	assert_int_equal(f.status, EXIT_TIMED_OUT);
-	assert_int_equal(state_remove(dir, "k"), -ETIMEDOUT);
+	strcpy(v.key, "k");
+	assert_int_equal(state_remove(dir, &v), -ETIMEDOUT);
 	close(fd);
 }
 
@@ -344,12 +345,22 @@ static void remove_clears_after_the_dead_only(void **state)
 	struct owner o;
 
 	fill(&v);
-	assert_int_equal(state_remove("/nonexistent", "k"), 0);
-	assert_int_equal(state_remove(dir, "k"), 0);
+	strcpy(v.key, "k");
+	assert_int_equal(state_remove("/nonexistent", &v), 0);
+	assert_int_equal(state_remove(dir, &v), 0);
 	start_owner(&o, &v, "k");
-	assert_int_equal(state_remove(dir, "k"), -EBUSY);
+	get_list(&l);
+	assert_int_equal(state_remove(dir, l.volumes), -EBUSY);
 	stop_owner(&o);
-	assert_int_equal(state_remove(dir, "k"), 0);
+	/* Another has had the name since, and is dead as well. */
+	v.started++;
+	start_owner(&o, &v, "k");
+	stop_owner(&o);
+	assert_int_equal(state_remove(dir, l.volumes), -EBUSY);
+	state_list_done(&l);
+	get_list(&l);
+	assert_int_equal(state_remove(dir, l.volumes), 0);
+	state_list_done(&l);
 	get_list(&l);
 	assert_int_equal(l.n, 0);
 	state_list_done(&l);

@@ -324,8 +324,12 @@ static void fail_once(void)
 
 static void one_that_was_unmapped_meanwhile_costs_nothing_more(void **state)
 {
+	struct state_list l;
+
 	fail_once();
-	assert_int_equal(state_remove(dir, "left"), 0);
+	assert_int_equal(state_list(dir, &l, &f), 0);
+	assert_int_equal(state_remove(dir, l.volumes), 0);
+	state_list_done(&l);
 	assert_rests(2500);
 	assert_int_equal(t.tries, 0);
 }
