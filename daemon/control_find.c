@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lookup.h"
 #include "state.h"
 
 int control_get_name(struct control_call *call, const char **ret, struct fault *f)
@@ -65,7 +66,7 @@ int control_find(struct host *h, const char *run_dir, const char *name, struct h
 	r = state_list(run_dir, &l, f);
 	if (r < 0)
 		return r;
-	if (state_find(&l, name, &state, NULL) == 0 && volume_is_alive(state)) {
+	if (lookup_name(&l, name, &state, NULL) == 0 && volume_is_alive(state)) {
 		s.spec = NULL;
 		s.key = state->key;
 		s.has_device = state->device >= 0;

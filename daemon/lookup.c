@@ -8,6 +8,7 @@
 
 #include "lookup.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "list.h"
@@ -30,6 +31,16 @@ static void drop_stale(struct lookup *l)
 {
 	list_drop_stale(&l->list, nbd_sysfs_read);
 	l->n = l->list.n;
+}
+
+int lookup_name(struct state_list *l, const char *name, const struct volume_state **ret,
+		struct fault *f)
+{
+	int r = state_find(l, name, ret, NULL);
+
+	if (r == -ENOTUNIQ)
+		list_drop_stale(l, nbd_sysfs_read);
+	return r == 0 ? 0 : state_find(l, name, ret, f);
 }
 
 int lookup_open(const struct options *o, struct lookup *ret, struct fault *f)

@@ -19,6 +19,13 @@ struct lookup {
 };
 
 /*
+ * state_find(), where those that are gone are only meant as long as the name fits nothing else: if
+ * it fits several volumes, they go from l.
+ */
+int lookup_name(struct state_list *l, const char *name, const struct volume_state **ret,
+		struct fault *f);
+
+/*
  * The run directory and all volumes in it; v and n are all of them. On success lookup_done() must
  * follow. Errors of state_run_dir() and state_list().
  */

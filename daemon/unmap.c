@@ -49,7 +49,7 @@ static int to_ms(int timeout_s)
  * *ret points into l, or is NULL for a device that the kernel knows and the run directory does not.
  * *ret_index: its device, -1 for a socket. name: what the user calls it.
  */
-static int find(struct options *o, const struct state_list *l, char name[NAME_BYTES],
+static int find(struct options *o, struct state_list *l, char name[NAME_BYTES],
 		const struct volume_state **ret, int *ret_index, struct fault *f)
 {
 	struct nbd_sysfs kernel;
@@ -60,11 +60,11 @@ static int find(struct options *o, const struct state_list *l, char name[NAME_BY
 		return r;
 	if (nbd_index_parse(name, ret_index) == 0 && nbd_sysfs_read(*ret_index, &kernel) == 0 &&
 	    kernel.is_connected) {
-		if (state_find(l, name, ret, NULL) < 0)
+		if (lookup_name(l, name, ret, NULL) < 0)
 			*ret = NULL;
 		return 0;
 	}
-	r = state_find(l, name, ret, f);
+	r = lookup_name(l, name, ret, f);
 	if (r == 0)
 		*ret_index = (*ret)->device;
 	return r;

@@ -417,6 +417,31 @@ unmap_of_the_dead_is_told_true() {
 }
 run_case unmap-of-the-dead-is-told-true unmap_of_the_dead_is_told_true
 
+# Of several of a name the living one is meant. The files of readers that died are no other reader's,
+# and would stay for ever.
+the_dead_are_out_of_the_way() {
+	local id i
+	nbd serve --read-only --socket live file:plain || return
+	for i in 1 2 3; do
+		nbd serve --no-daemon --read-only --socket "r$i" file:plain || return
+	done
+	for id in $(nbd list --all --json | python3 -c "import json, sys
+for v in json.load(sys.stdin):
+    if v['socket'].split('/')[-1] != 'live': print(v['id'])"); do
+		kill -KILL "$id" && wait_for 10 gone "$id" || return
+	done
+	nbd unmap file:plain && [[ ! -e live ]] || return
+	nbd serve --read-only --socket live file:plain && nbd unmap live || return
+	[[ -z $(find run -name '*plain*') ]]
+}
+both_ways_the_dead_are_out_of_the_way() {
+	the_dead_are_out_of_the_way && start_daemon && the_dead_are_out_of_the_way && stop_daemon
+	local rc=$?
+	rm -f r[123]
+	return $rc
+}
+run_case the-dead-are-out-of-the-way both_ways_the_dead_are_out_of_the_way
+
 small_daemon() {
 	RBDCRYPT_NBD_RUN_DIR=$T/small "$PROGRAM" daemon 2>>daemon.log &
 	daemon=$!
