@@ -27,11 +27,13 @@
 #include "acceptor.h"
 #include "clock.h"
 #include "control_message.h"
+#include "control_request.h"
 #include "log.h"
 #include "peers.h"
 #include "unix_socket.h"
 
-#define CLIENTS_MAX 64
+/* A call each, of all volumes of a large host, when it starts or is emptied. */
+#define CLIENTS_MAX 512
 /* Of those who are not trusted. */
 #define OTHERS_MAX 56
 #define MESSAGE_MAX (256u << 10)
@@ -66,6 +68,7 @@ struct control {
 	struct control_call *clients;
 	unsigned int n, n_others; /* all, and those who are not trusted */
 	bool is_sweeping;
+	struct log_limit turned_away;
 };
 
 /* ---- a client's end ---- */
@@ -379,15 +382,45 @@ static int add_client(struct control *control, int fd)
 	return 0;
 }
 
+/* Whoever asked would take a mere hang-up for the daemon's end. Nothing was sent yet: there is
+ * room.
+ */
+static void turn_away(int fd, int error)
+{
+	struct json_object *o = json_object_new_object();
+	struct fault f = { 0 };
+	const char *text;
+	size_t len;
+
+	if (error == -EBUSY) {
+		(void)fault_set(&f, EXIT_MEMORY, error,
+				"too many clients wait for the daemon's answers");
+		fault_hint(&f, "try again when some have theirs");
+	} else {
+		(void)fault_set(&f, fault_status(error, EXIT_MEMORY), error,
+				"the daemon does not take this client: %s", strerror(-error));
+	}
+	if (o && json_object_object_add(o, "error", json_object_new_string(CONTROL_FAILED)) == 0 &&
+	    json_object_object_add(o, "parameters", control_fault_write(&f)) == 0) {
+		text = json_object_to_json_string_length(o, JSON_C_TO_STRING_PLAIN, &len);
+		(void)!send(fd, text, len + 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	json_object_put(o);
+	(void)close(fd);
+}
+
 static void on_came(struct acceptor *a, int fd)
 {
 	struct control *c = (struct control *)((char *)a - offsetof(struct control, acceptor));
 	int r = add_client(c, fd);
+	unsigned int n;
 
-	if (r < 0) {
-		log_notice(NULL, "control: turned a client away: %s", strerror(-r));
-		(void)close(fd);
-	}
+	if (r == 0)
+		return;
+	if (log_allowed(&c->turned_away, &n))
+		log_notice(NULL, "control: turned a client away: %s%s", strerror(-r),
+			   n > 0 ? ", and others before" : "");
+	turn_away(fd, r);
 }
 
 /* Cuts those who are half-way for too long. */

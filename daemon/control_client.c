@@ -204,7 +204,10 @@ static int exchange(int fd, const char *method, struct json_object *parameters, 
 		o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
 	r = send_all(fd, text, len + 1, fds, n_fds);
 	json_object_put(o);
-	return r < 0 ? r : receive(fd, ret_answer);
+	/* Whoever is turned away is told so before being heard. */
+	if (r < 0 && r != -EPIPE && r != -ECONNRESET)
+		return r;
+	return receive(fd, ret_answer);
 }
 
 /* Takes answer. */

@@ -64,4 +64,12 @@ starts_are_asked_for_where_a_daemon_answers() {
 }
 run_case starts-are-asked-for-where-a-daemon-answers starts_are_asked_for_where_a_daemon_answers
 
+# Without a word it would look as if the daemon had died.
+who_is_turned_away_says_why() {
+	with_daemon turn-away "$refusal" -- 5 bash -c '{ sleep 1; printf key; } | "$@"' bash \
+		"$PROGRAM" map --encryption-passphrase-file - rbd/a && says 'in use' || return
+	with_daemon hang-up -- 8 "$PROGRAM" map rbd/a && says 'the daemon went away'
+}
+run_case who-is-turned-away-says-why who_is_turned_away_says_why
+
 exit $((failures > 0))

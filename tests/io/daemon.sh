@@ -181,6 +181,9 @@ run_case client-that-dies-takes-its-start-back client_that_dies_takes_its_start_
 several_calls_about_one_volume() { control --at-once "$T/plain" "$T/s"; }
 run_case several-calls-about-one-volume several_calls_about_one_volume
 
+crowds_are_answered() { control --crowd "$T/disk"; }
+run_case crowds-are-answered crowds_are_answered
+
 # A quiet volume has no thread of its own, and gets one when a client comes and when it is to end.
 quiet_volumes_have_no_thread() {
 	local before

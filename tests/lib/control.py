@@ -6,10 +6,13 @@
 # control.py SOCKET --misbehave           clients as nobody wants them; the daemon must not care
 # control.py SOCKET --at-once FILE SOCKET   several calls at once about one volume: each is answered,
 #                                         and what they say fits together
+# control.py SOCKET --crowd FILE          a hundred calls that all take their time, each on a connection
+#                                         of its own: each is answered
 # control.py SOCKET --stall               clients that stop half-way or go on in single bytes; exit 0
 #                                         when they are cut
 # control.py SOCKET --daemon ANSWER...    a daemon: gives each call the next of the answers; of these
-#                                         "hang-up" is none, and after the last it says nothing more
+#                                         "hang-up" is none, "turn-away" has the next be said before
+#                                         there is a call, and after the last it says nothing more
 
 import json
 import os
@@ -83,7 +86,7 @@ def misbehave(path):
         send_quietly(s, status, [null] * count)
         s.close()
     # More clients than there is room for: the silent ones make room.
-    crowd = [connect(path) for _ in range(200)]
+    crowd = [connect(path) for _ in range(700)]
     call(path, "Status", {})
     for s in crowd:
         s.close()
@@ -138,6 +141,14 @@ def at_once(path, volume, target):
             assert started == "", started
             assert finish_call(start_call(path, "Unmap", {"name": target})) == ""
     assert not os.path.exists(target)
+
+
+def crowd(path, volume):
+    calls = [start_call(path, "Serve", {"spec": "file:" + volume, "options": ["socket=/nowhere/s", "read-only"],
+                                        "keys": [{"source": "exec:/bin/sh -c 'sleep 3; exit 1'"}]})
+             for _ in range(100)]
+    ends = [finish_call(s) for s in calls]
+    assert set(ends) == {2}, ends
 
 
 def send_bytes(s):
@@ -196,6 +207,11 @@ def play_daemon(path, answers):
     while True:
         client, _ = listener.accept()
         data = b""
+        if answers and answers[0] == "turn-away":
+            client.sendall(answers[1].encode() + b"\0")
+            del answers[:2]
+            client.close()
+            continue
         while not data.endswith(b"\0"):
             data = client.recv(65536)
             if not data:
@@ -222,6 +238,8 @@ def main():
         stall(path)
     elif what == "--at-once":
         at_once(path, *sys.argv[3:5])
+    elif what == "--crowd":
+        crowd(path, sys.argv[3])
     elif what == "--daemon":
         play_daemon(path, sys.argv[3:])
     else:
