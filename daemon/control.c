@@ -31,6 +31,7 @@
 #include "log.h"
 #include "peers.h"
 #include "unix_socket.h"
+#include "utf8.h"
 
 /* A call each, of all volumes of a large host, when it starts or is emptied. */
 #define CLIENTS_MAX 512
@@ -263,6 +264,7 @@ static void answer(struct control_call *c, const char *error, struct json_object
 	if (c->out) {
 		/* The zero byte is part of it. */
 		memcpy(c->out, text, len + 1);
+		utf8_clean(c->out);
 		c->out_len = len + 1;
 		c->out_done = 0;
 	} else if (!c->message.is_oneway) {

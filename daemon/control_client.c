@@ -35,6 +35,7 @@
 #include "path.h"
 #include "secret.h"
 #include "text.h"
+#include "utf8.h"
 
 #define FILE_PREFIX "file:"
 /* The list of all volumes of a large host. */
@@ -275,6 +276,8 @@ static int settle_paths(struct options *o, struct fault *f)
 			return r;
 	}
 	r = make_absolute(&o->conf, f);
+	for (unsigned int i = 0; r == 0 && i < o->passphrase_files.n; i++)
+		r = path_fault(key_make_absolute(&o->passphrase_files.items[i]), f);
 	if (r == 0)
 		r = ceph_paths_settle(o, f);
 	if (r == 0)
@@ -344,22 +347,21 @@ static int open_key(struct options *o, const struct chain_options *chain,
 					 .cookie = o->cookie ?: "",
 					 .fsid = "",
 					 .layer = i + 1 };
-	char **source = &o->passphrase_files.items[i], *resolved = NULL;
+	const char *source = o->passphrase_files.items[i];
 	struct secret *s = NULL;
-	int r = key_make_absolute(source);
+	char *resolved = NULL;
+	int r;
 
-	if (r < 0)
-		return path_fault(r, f);
-	if (key_is_none(*source) || (geteuid() == 0 && key_repeat(*source) == KEY_REPEATS))
+	if (key_is_none(source) || (geteuid() == 0 && key_repeat(source) == KEY_REPEATS))
 		return 0;
 	if (k->n == CONTROL_FDS_MAX)
 		return fault_set(f, EXIT_USAGE, -EMFILE, "a daemon takes %d passphrases at most",
 				 CONTROL_FDS_MAX);
-	r = key_resolve(*source, &place, &resolved, f);
+	r = key_resolve(source, &place, &resolved, f);
 	if (r == 0)
 		r = key_read(resolved, &place, &how, &s, f);
 	if (r == 0)
-		r = put_in_pipe(s, *source, &k->fds[k->n], f);
+		r = put_in_pipe(s, source, &k->fds[k->n], f);
 	if (r == 0)
 		k->items[k->n++] = i;
 	s = secret_free(s);
@@ -429,6 +431,17 @@ static int print_reply(const struct options *o, int fd, struct json_object *repl
 	return r;
 }
 
+/* Whether a message can say it: names are bytes, and those of files need not be UTF-8. */
+static bool is_text(const struct options *o)
+{
+	struct json_object *request = control_request_write(o, NULL, 0);
+	bool is_it = !request ||
+		     utf8_is_valid(json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN));
+
+	json_object_put(request);
+	return is_it;
+}
+
 static const char *method_of(enum command c)
 {
 	return c == COMMAND_MAP ? "Map" : c == COMMAND_ATTACH ? "Attach" : "Serve";
@@ -446,6 +459,8 @@ int client_start(struct options *o, const char *run_dir, struct fault *f)
 	if (r < 0)
 		return r;
 	r = settle_paths(o, f);
+	if (r == 0 && !is_text(o))
+		r = -ENOENT;
 	if (r == 0)
 		r = open_keys(o, &k, f);
 	if (r == 0)

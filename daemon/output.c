@@ -10,21 +10,29 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "utf8.h"
 
 static void put_xml_text(FILE *out, const char *text)
 {
+	uint32_t c;
+
 	for (; *text; text++) {
+		unsigned int n = utf8_character(text, &c);
+
 		if (*text == '&')
 			fputs("&amp;", out);
 		else if (*text == '<')
 			fputs("&lt;", out);
 		else if (*text == '>')
 			fputs("&gt;", out);
-		else if (iscntrl((unsigned char)*text))
+		else if (n == 0 || c < 0x20 || c == 0x7f || c == 0xfffe || c == 0xffff)
 			fputc('?', out); /* XML has no way to write them */
 		else
-			fputc(*text, out);
+			fwrite(text, 1, n, out);
+		text += n > 1 ? n - 1 : 0;
 	}
 }
 
@@ -83,7 +91,8 @@ int output_object(FILE *out, const char *tag, struct json_object *object, enum o
 	bool is_empty = json_object_is_type(object, json_type_array) &&
 			json_object_array_length(object) == 0;
 	int flags = is_pretty && !is_empty ? JSON_C_TO_STRING_PRETTY : JSON_C_TO_STRING_PLAIN;
-	const char *text;
+	const char *raw;
+	char *text;
 
 	if (format == OUTPUT_XML) {
 		put_xml(out, tag, object, is_pretty ? 0 : -1);
@@ -91,10 +100,13 @@ int output_object(FILE *out, const char *tag, struct json_object *object, enum o
 			fputc('\n', out);
 		return output_check(out);
 	}
-	text = json_object_to_json_string_ext(object, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
+	raw = json_object_to_json_string_ext(object, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
+	text = raw ? strdup(raw) : NULL;
 	if (!text)
 		return -ENOMEM;
+	utf8_clean(text);
 	fprintf(out, "%s\n", text);
+	free(text);
 	return output_check(out);
 }
 

@@ -13,42 +13,23 @@
 #include <stdint.h>
 #include <string.h>
 
-/* How many bytes the character at p has, 0 if it is none that systemd would take. */
-static unsigned int length_of_character(const unsigned char *p)
-{
-	static const uint32_t least[] = { 0x20, 0x80, 0x800, 0x10000 };
-	unsigned int more = *p < 0x80		  ? 0
-			    : (*p & 0xe0) == 0xc0 ? 1
-			    : (*p & 0xf0) == 0xe0 ? 2
-			    : (*p & 0xf8) == 0xf0 ? 3
-						  : 4;
-	uint32_t c;
+#include "../daemon/utf8.h"
 
-	if (more > 3)
-		return 0;
-	c = more ? *p & (0x3fu >> more) : *p;
-	for (unsigned int i = 1; i <= more; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (p[i] & 0x3f);
-	}
-	/* Too long, DEL, surrogates, and what Unicode calls no character. */
-	if (c < least[more] || c == 0x7f || c > 0x10ffff || (c & ~0x7ffu) == 0xd800 ||
-	    (c >= 0xfdd0 && c <= 0xfdef) || (c & 0xfffe) == 0xfffe)
-		return 0;
-	return more + 1;
+/* Without DEL, and what Unicode calls no character. */
+static bool is_taken(uint32_t c)
+{
+	return c >= 0x20 && c != 0x7f && (c < 0xfdd0 || c > 0xfdef) && (c & 0xfffe) != 0xfffe;
 }
 
 bool unit_can_hold(const char *text)
 {
-	const unsigned char *p = (const unsigned char *)text;
+	while (*text) {
+		uint32_t c;
+		unsigned int n = utf8_character(text, &c);
 
-	while (*p) {
-		unsigned int n = length_of_character(p);
-
-		if (n == 0)
+		if (n == 0 || !is_taken(c))
 			return false;
-		p += n;
+		text += n;
 	}
 	return true;
 }

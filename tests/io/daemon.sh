@@ -111,6 +111,25 @@ options_about_the_process_get_one() {
 }
 run_case options-about-the-process-get-one options_about_the_process_get_one
 
+# Names are bytes, but no JSON has these: there is a process for them, and others see a mark.
+names_that_are_no_text() {
+	local name=$'caf\xe9' said
+	truncate -s 4M "$name"
+	nbd serve --socket s "file:$name" && shows_a_mark || return
+	said=$(control Status) && grep -qF 'caf?' <<<"$said" && nbd unmap "file:$name" && [[ ! -e s ]]
+}
+shows_a_mark() {
+	local command
+	for command in "list --all" status "stats --interval 0"; do
+		# shellcheck disable=SC2086
+		nbd $command --json | python3 -c 'import json, sys
+assert "caf?" in json.load(sys.stdin.buffer)[0]["spec"]' || return
+	done
+	nbd list --all --format xml | python3 -c 'import sys, xml.etree.ElementTree as tree
+assert "caf?" in tree.parse(sys.stdin.buffer).findtext(".//file")'
+}
+run_case names-that-are-no-text names_that_are_no_text
+
 an_answer_that_cannot_be_given_is_taken_back() {
 	nbd serve --socket s --encryption-passphrase-file key file:disk >/dev/full 2>refusal
 	[[ $? == 1 ]] && grep -F 'standard output cannot be written: No space left' refusal &&
