@@ -42,6 +42,9 @@ enum exit_status fault_status(int error, enum exit_status otherwise)
 	case ENOMEM:
 	case EMFILE:
 	case ENFILE:
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
 		return EXIT_MEMORY;
 	default:
 		return otherwise;

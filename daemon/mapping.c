@@ -142,8 +142,8 @@ static int start_store(struct mapping *m, struct fault *f)
 	/* Should we die from here on, our client is to be shut out. */
 	r = state_update(m->state_file, &m->state);
 	if (r < 0)
-		return fault_set(f, EXIT_PASSPHRASE, r, "%s: cannot update the state file: %s",
-				 m->spec, strerror(-r));
+		return fault_set(f, fault_status(r, EXIT_PASSPHRASE), r,
+				 "%s: cannot update the state file: %s", m->spec, strerror(-r));
 	r = chain_open_store(&m->chain_options, &m->chain, &s, &m->store, f);
 	return r < 0 ? r : chain_check_headers(&m->chain_options, &m->chain, f);
 }

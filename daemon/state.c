@@ -286,7 +286,7 @@ static int claim(struct state *s, const char *run_dir, const struct volume_state
 		return r;
 	r = write_own(s, v);
 	if (r)
-		return fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_PASSPHRASE, r,
+		return fault_set(f, fault_status(r, EXIT_PASSPHRASE), r,
 				 "%s: cannot write the state file: %s", run_dir, strerror(-r));
 	return 0;
 }

@@ -36,8 +36,8 @@ struct fault {
 };
 
 /*
- * What a negative errno says by itself, whatever was tried: a permission is missing, memory or
- * descriptors have run out. Else otherwise.
+ * What a negative errno says by itself, whatever was tried: a permission is missing; memory,
+ * descriptors or room for files have run out. Else otherwise.
  */
 enum exit_status fault_status(int error, enum exit_status otherwise);
 

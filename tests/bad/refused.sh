@@ -208,6 +208,11 @@ done
 refuse "no folder for the log" 1 "log file $T/nodir/log: No such file" "${S[@]}" --log-file "$T/nodir/log" rbd/plain
 
 # ---- what the system does not give ----
+# That no file may be so large says nothing of the header.
+printf '#!/bin/bash\nulimit -f 1000 && exec "%s" "$@"\n' "$PROGRAM" >"$T/short"
+chmod +x "$T/short"
+PROGRAM=$T/short refuse "a limit for files" 3 'unlock process: File too large' "${S[@]}" $P "$T/key" rbd/luks2
+
 # with_few N: a program that may open no more than N files
 with_few() {
 	printf '#!/bin/bash\nulimit -n %d && exec "%s" "$@"\n' "$1" "$PROGRAM" >"$T/few"

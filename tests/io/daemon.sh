@@ -480,7 +480,7 @@ full_run_directory_is_told() {
 	export RBDCRYPT_NBD_RUN_DIR=$T/small
 	nbd serve --socket kept --encryption-passphrase-file key file:disk || rc=1
 	dd if=/dev/zero of=small/fill bs=4k 2>/dev/null
-	refused 2 "No space left" nbd serve --socket s file:plain || rc=1
+	refused 3 "No space left" nbd serve --socket s file:plain || rc=1
 	[[ ! -e s && -z $(find small -name '*plain*' -o -name '.tmp-*') ]] || rc=1
 	# What was there before goes on, and is known, although no news of it can be written.
 	nbd check-keys kept && io kept && is_listed || rc=1

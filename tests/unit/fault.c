@@ -145,6 +145,9 @@ static void what_an_errno_says_by_itself_decides_the_status(void **state)
 	assert_int_equal(fault_status(-ENOMEM, EXIT_HEADER), EXIT_MEMORY);
 	assert_int_equal(fault_status(-EMFILE, EXIT_HEADER), EXIT_MEMORY);
 	assert_int_equal(fault_status(-ENFILE, EXIT_NOT_FOUND), EXIT_MEMORY);
+	assert_int_equal(fault_status(-ENOSPC, EXIT_PASSPHRASE), EXIT_MEMORY);
+	assert_int_equal(fault_status(-EDQUOT, EXIT_PASSPHRASE), EXIT_MEMORY);
+	assert_int_equal(fault_status(-EFBIG, EXIT_HEADER), EXIT_MEMORY);
 	assert_int_equal(fault_status(-ENOENT, EXIT_NOT_FOUND), EXIT_NOT_FOUND);
 	assert_int_equal(fault_status(-EIO, EXIT_CLUSTER), EXIT_CLUSTER);
 }

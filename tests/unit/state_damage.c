@@ -34,7 +34,7 @@ static void a_failed_update_leaves_the_old_file(void **state)
 	assert_int_equal(state_update(s, &v), -EFBIG);
 	assert_int_equal(state_claim(dir, "other", &v, &t, &f), -EFBIG);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-	assert_int_equal(f.status, EXIT_PASSPHRASE);
+	assert_int_equal(f.status, EXIT_MEMORY);
 	get_list(&l);
 	assert_int_equal(l.n, 1);
 	assert_true(l.volumes[0].size == UINT64_MAX - 1);
