@@ -74,6 +74,24 @@ struct control {
 
 /* ---- a client's end ---- */
 
+/*
+ * Whoever asked would take a mere hang-up for the daemon's death. Nothing of ours is in the socket:
+ * there is room.
+ */
+static void say_goodbye(int fd, const struct fault *f)
+{
+	struct json_object *o = json_object_new_object();
+	const char *text;
+	size_t len;
+
+	if (o && json_object_object_add(o, "error", json_object_new_string(CONTROL_FAILED)) == 0 &&
+	    json_object_object_add(o, "parameters", control_fault_write(f)) == 0) {
+		text = json_object_to_json_string_length(o, JSON_C_TO_STRING_PLAIN, &len);
+		(void)!send(fd, text, len + 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	json_object_put(o);
+}
+
 static void close_fds(struct control_call *c)
 {
 	for (unsigned int i = 0; i < c->n_fds; i++)
@@ -384,15 +402,9 @@ static int add_client(struct control *control, int fd)
 	return 0;
 }
 
-/* Whoever asked would take a mere hang-up for the daemon's end. Nothing was sent yet: there is
- * room.
- */
 static void turn_away(int fd, int error)
 {
-	struct json_object *o = json_object_new_object();
 	struct fault f = { 0 };
-	const char *text;
-	size_t len;
 
 	if (error == -EBUSY) {
 		(void)fault_set(&f, EXIT_MEMORY, error,
@@ -402,12 +414,7 @@ static void turn_away(int fd, int error)
 		(void)fault_set(&f, fault_status(error, EXIT_MEMORY), error,
 				"the daemon does not take this client: %s", strerror(-error));
 	}
-	if (o && json_object_object_add(o, "error", json_object_new_string(CONTROL_FAILED)) == 0 &&
-	    json_object_object_add(o, "parameters", control_fault_write(&f)) == 0) {
-		text = json_object_to_json_string_length(o, JSON_C_TO_STRING_PLAIN, &len);
-		(void)!send(fd, text, len + 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-	}
-	json_object_put(o);
+	say_goodbye(fd, &f);
 	(void)close(fd);
 }
 
@@ -515,6 +522,18 @@ int control_new(const struct control_options *o, struct control **ret, struct fa
 	return 0;
 }
 
+/* Whose call is under way, and who has sent one, asks in vain. */
+static void part(struct control_call *c)
+{
+	struct fault f = { 0 };
+
+	(void)fault_set(&f, EXIT_TIMED_OUT, -EINTR, "the daemon ended before this was done");
+	fault_hint(&f, "rbdcrypt-nbd status shows what there is, once it runs again");
+	if (c->is_under_way && !c->message.is_oneway)
+		say_goodbye(c->watch.fd, &f);
+	drop(c);
+}
+
 struct control *control_free(struct control *c)
 {
 	if (!c)
@@ -522,7 +541,7 @@ struct control *control_free(struct control *c)
 	/* First the name, so that nobody new comes. */
 	unix_socket_remove(&c->name);
 	while (c->clients)
-		drop(c->clients);
+		part(c->clients);
 	acceptor_stop(&c->acceptor);
 	loop_remove(c->o.loop, &c->sweep);
 	if (c->sweep.fd >= 0)

@@ -279,6 +279,20 @@ health() { # TEXT
 	nbd status --json | grep -F '"health"' | grep -qF -- "$1"
 }
 
+# A restart in the middle of a start is no death of the daemon.
+a_daemon_that_ends_says_so() {
+	local client rc=0
+	"$PROGRAM" serve --socket slow.sock --encryption-passphrase-file \
+		"exec:/bin/sh -c ': >$T/asked; sleep 30'" file:disk 2>refusal &
+	client=$!
+	wait_for 20 test -e asked || rc=1
+	stop_daemon || rc=1
+	wait "$client"
+	[[ $? == 6 ]] && grep -F 'the daemon ended before this was done' refusal && [[ ! -e slow.sock ]] || rc=1
+	start_daemon && [[ $(control Status) == '{"volumes":[]}' ]] && return $rc
+}
+run_case a-daemon-that-ends-says-so a_daemon_that_ends_says_so
+
 # What was served is served again by the next one, whether the last had time to end or not.
 successor_goes_on() {
 	nbd serve --socket s --encryption-passphrase-file key file:disk && io s || return

@@ -212,6 +212,7 @@ static void a_call_under_way_is_abandoned_when_the_daemon_stops(void **state)
 	assert_true(rig_wait(has_waiting, NULL, 10000));
 	end_loop();
 	assert_int_equal(atomic_load(&d.abandoned), 1);
+	assert_non_null(strstr(answer(fd), "the daemon ended"));
 	assert_hung_up(fd);
 }
 
