@@ -468,9 +468,28 @@ int chain_check_headers(const struct chain_options *o, const struct chain *c, st
 	return 0;
 }
 
+static uint64_t header_of(const struct chain_layer *l)
+{
+	return l->is_encrypted ? l->luks.data_offset : 0;
+}
+
 uint64_t chain_data_offset(const struct chain *c)
 {
-	return c->n > 0 && c->layers[0].is_encrypted ? c->layers[0].luks.data_offset : 0;
+	return c->n > 0 ? header_of(&c->layers[0]) : 0;
+}
+
+uint64_t chain_unseen(const struct chain *c, unsigned int i)
+{
+	const struct chain_layer *child = &c->layers[i], *parent = &c->layers[i + 1];
+	uint64_t seen = layer_info(child->layer)->raw_overlap;
+	uint64_t there = layer_info(parent->layer)->raw_size;
+
+	/* Who has made it smaller once has given up the rest. */
+	if (seen < there)
+		return 0;
+	seen -= seen < header_of(child) ? seen : header_of(child);
+	there -= there < header_of(parent) ? there : header_of(parent);
+	return seen < there ? there - seen : 0;
 }
 
 void chain_done(struct chain *c)

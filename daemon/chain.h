@@ -145,6 +145,13 @@ int chain_check_headers(const struct chain_options *o, const struct chain *c, st
 /* The data area's start in the image itself, in bytes. */
 uint64_t chain_data_offset(const struct chain *c);
 
+/*
+ * How many bytes at the end of its parent the i-th layer, not the last, does not see, because its
+ * own header is larger and what it shows of the parent was never made shorter. Bytes. Pure. (spec:
+ * librbd-encryption 4.2)
+ */
+uint64_t chain_unseen(const struct chain *c, unsigned int i);
+
 /* A zeroed struct is fine. */
 void chain_done(struct chain *c);
 

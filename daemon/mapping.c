@@ -440,6 +440,24 @@ static void run_stop(struct mapping *m, int done)
 	free(m);
 }
 
+/* What a user might not expect of what is served. */
+static void tell_what_is_served(const struct mapping *m)
+{
+	const struct chain *c = &m->chain;
+
+	if (c->has_raw_header)
+		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
+				    "the raw image is served");
+	for (unsigned int i = 0; i + 1 < c->n; i++)
+		if (chain_unseen(c, i) > 0)
+			log_notice(m->spec,
+				   "layer %u: %s does not see the last %llu bytes of its parent "
+				   "%s: its header is that much larger",
+				   i + 1, layer_info(c->layers[i].layer)->spec,
+				   (unsigned long long)chain_unseen(c, i),
+				   layer_info(c->layers[i + 1].layer)->spec);
+}
+
 static int run_start(struct mapping *m, int *ret_done, struct fault *f)
 {
 	for (*ret_done = 0; *ret_done < N_STEPS;) {
@@ -452,9 +470,7 @@ static int run_start(struct mapping *m, int *ret_done, struct fault *f)
 			return r;
 	}
 	/* Not before it is. */
-	if (m->chain.has_raw_header)
-		log_notice(m->spec, "it carries a LUKS header but no passphrase file was given: "
-				    "the raw image is served");
+	tell_what_is_served(m);
 	/* The layers were needed for their headers; the store has its own handle. */
 	chain_done(&m->chain);
 	return 0;

@@ -189,6 +189,35 @@ sixteen_layers() {
 }
 run_case "a chain of sixteen formatted clones" sixteen_layers
 
+# ---- headers of different sizes: x's takes 2 MiB, y's three, those of inherits and top three and two ----
+# unseen SPEC "PASSPHRASES" LINE...: what a start says of it, and no more
+unseen() {
+	local spec=$1 options line want=0
+	mapfile -t options < <(keys "$2")
+	shift 2
+	"$PROGRAM" serve --socket "$T/s" --read-only "${options[@]}" "$spec" >"$T/out" 2>"$T/err" || return
+	"$PROGRAM" unmap "$spec" || return
+	for line; do
+		want=$((want + 1))
+		grep -qF ": layer $line: its header is that much larger" "$T/err" || { echo "does not say: $line"; return 1; }
+	done
+	[[ $(grep -c 'does not see' "$T/err") -eq $want ]]
+}
+the_end_of_a_parent_is_told() {
+	unseen rbd/y "y x" "1: rbd/y does not see the last 1048576 bytes of its parent rbd/x@for-y" \
+		"2: rbd/x@for-y does not see the last 2097152 bytes of its parent rbd/plain@for-x" &&
+		unseen rbd/inherits "y y x" "2: rbd/y@for-inherits does not see the last 1048576 bytes of its parent rbd/x@for-y" \
+			"3: rbd/x@for-y does not see the last 2097152 bytes of its parent rbd/plain@for-x"
+}
+no_end_that_a_clone_sees_is_told() {
+	rbd --no-progress resize --allow-shrink --size 11M rbd/x && rbd --no-progress resize --size 16M rbd/x &&
+		unseen rbd/x "x" && unseen rbd/plain "" && unseen rbd/top "t y y x" \
+			"3: rbd/y@for-inherits does not see the last 1048576 bytes of its parent rbd/x@for-y" \
+			"4: rbd/x@for-y does not see the last 2097152 bytes of its parent rbd/plain@for-x"
+}
+run_case "a start tells of the end of a parent that is not seen" the_end_of_a_parent_is_told
+run_case "not of what was shrunk away, nor of one that is seen" no_end_that_a_clone_sees_is_told
+
 # ---- layers that are damaged, too small, in the trash or gone: the chain is no more after this ----
 parent_in_the_trash() {
 	rbd trash mv rbd/x && dry 0 rbd/y "y x" --read-only --test-keys && says '^verdict: would work' &&
