@@ -142,7 +142,10 @@ int refuse_reconfigure(int block_fd, int index, const char *cookie, const struct
 		return fault_set(f, EXIT_NOT_FOUND, -ESTALE,
 				 "device serves another image: its cookie is \"%s\", not \"%s\"",
 				 s.cookie, cookie ? cookie : "");
-	return refuse_other(f, v);
+	/* It stays until the last who has it open has closed it. */
+	refuse(f, EXIT_BUSY, -EBUSY, v, "device was disconnected, but somebody has it open");
+	fault_hint(f, "close or unmount it, and map the image again");
+	return -EBUSY;
 }
 
 int refuse_disconnect(const struct verdict *v, struct fault *f)

@@ -152,8 +152,9 @@ static void a_refused_reconfigure_is_explained(void **state)
 	expect_reconfigure_fault(
 		h, NULL, -ESTALE, EXIT_NOT_FOUND,
 		"/dev/nbd3: device serves another image: its cookie is \"b\", not \"\"");
-	expect_reconfigure_fault(h, "b", -EINVAL, EXIT_KERNEL,
-				 "/dev/nbd3: the nbd driver refused: Invalid argument");
+	expect_reconfigure_fault(h, "b", -EBUSY, EXIT_BUSY,
+				 "/dev/nbd3: device was disconnected, but somebody has it open");
+	assert_non_null(strstr(h->f.hint, "map the image again"));
 	put_file(h, "nbd3/size", "odd\n");
 	expect_reconfigure_fault(h, "a", -EINVAL, EXIT_KERNEL,
 				 "/dev/nbd3: the nbd driver refused: Invalid argument");
