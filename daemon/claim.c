@@ -269,6 +269,18 @@ bool claim_image_left(const char *run_dir, const char *key, struct layer_info *r
 	return v != NULL;
 }
 
+bool claim_is_left(const char *run_dir, const char *key)
+{
+	struct state_list l;
+	bool is_left;
+
+	if (state_list(run_dir, &l, NULL) < 0)
+		return false;
+	is_left = state_list_key(&l, key);
+	state_list_done(&l);
+	return is_left;
+}
+
 /* A daemon has one client for all its volumes, so it may be alive for another of them. */
 static bool is_client_alive(const struct state_list *l, const char *client)
 {

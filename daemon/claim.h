@@ -52,6 +52,9 @@ int claim_check_socket(const char *run_dir, const struct volume_state *mine, str
  */
 bool claim_image_left(const char *run_dir, const char *key, struct layer_info *ret);
 
+/* Whether there is a state file of that key; its owner may live or not. */
+bool claim_is_left(const char *run_dir, const char *key);
+
 /*
  * Removes the state file of key, whose owner died. Whom it leaves, the next to write the image
  * still has to shut out, and will find. -EBUSY if it lives; -errno, and the file stays.

@@ -74,6 +74,7 @@ int mapping_start_claim(struct mapping *m, struct fault *f)
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
 		m->is_after_dead = claim_dead_client(m->o.run_dir, &m->state);
+	m->is_after_other = claim_is_left(m->o.run_dir, key);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == 0)
@@ -86,7 +87,8 @@ int mapping_start_claim(struct mapping *m, struct fault *f)
 void mapping_stop_claim(struct mapping *m)
 {
 	bool is_kept = m->state.status == VOLUME_DETACHED;
-	bool is_awaited = m->o.resumed || (m->o.kind == MAPPING_ATTACH && is_alone(m));
+	bool is_awaited = m->o.resumed ||
+			  (m->o.kind == MAPPING_ATTACH && is_alone(m) && m->is_after_other);
 	/* Others that are to be shut out have files of their own. */
 	bool is_after_dead = m->is_after_dead && m->state.dead_client[0];
 

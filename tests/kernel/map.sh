@@ -245,6 +245,23 @@ attach_takes_the_right_image_only() {
 	settled
 }
 
+# What a forced unmap takes away from under its users can neither be attached nor mapped anew, and a
+# try leaves nothing that speaks against the next.
+disconnected_device_stays_until_it_is_closed() {
+	local dev
+	dev=$(map_luks small)
+	exec {held}<"$dev"
+	nbd unmap --force "$dev"
+	is_connected "$dev"
+	refused 5 "disconnected, but somebody has it open" nbd attach --device "$dev" small
+	refused 5 "disconnected, but somebody has it open" attach_luks --device "$dev" small
+	same left '[]' "$(nbd list --all --format json)"
+	exec {held}<&-
+	same device "$dev" "$(map_luks --device "$dev" small)"
+	nbd unmap "$dev"
+	settled
+}
+
 attach_takes_a_size_that_changed_meanwhile() {
 	local dev
 	quick_image grow2 64M
@@ -331,6 +348,7 @@ claim device-can-be-chosen
 claim size-follows-the-image-both-ways
 claim detach-looks-for-the-key
 claim attach-takes-the-right-image-only
+claim disconnected-device-stays-until-it-is-closed
 claim attach-takes-a-size-that-changed-meanwhile
 claim unmap-of-a-detached-device-is-quick
 claim refusals-have-their-status
