@@ -281,6 +281,25 @@ bool claim_is_left(const char *run_dir, const char *key)
 	return is_left;
 }
 
+void claim_who_has(const char *run_dir, int index, char *buf, size_t len)
+{
+	char spec[1024];
+	struct state_list l;
+
+	buf[0] = '\0';
+	if (state_list(run_dir, &l, NULL) < 0)
+		return;
+	for (unsigned int i = 0; !buf[0] && i < l.n; i++) {
+		if (l.volumes[i].device != index)
+			continue;
+		volume_state_spec(&l.volumes[i], spec, sizeof(spec));
+		(void)snprintf(buf, len, "%s is mapped to it", spec);
+	}
+	state_list_done(&l);
+	if (!buf[0] && nbd_in_use(index, buf, len) != -EBUSY)
+		buf[0] = '\0';
+}
+
 /* A daemon has one client for all its volumes, so it may be alive for another of them. */
 static bool is_client_alive(const struct state_list *l, const char *client)
 {

@@ -56,6 +56,12 @@ bool claim_image_left(const char *run_dir, const char *key, struct layer_info *r
 bool claim_is_left(const char *run_dir, const char *key);
 
 /*
+ * Who has the device, for messages: "rbd/vol is mapped to it", or who has it open; "" when nobody
+ * is seen.
+ */
+void claim_who_has(const char *run_dir, int index, char *buf, size_t len);
+
+/*
  * Removes the state file of key, whose owner died. Whom it leaves, the next to write the image
  * still has to shut out, and will find. -EBUSY if it lives; -errno, and the file stays.
  */

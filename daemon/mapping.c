@@ -253,6 +253,19 @@ static void take_sockets(struct mapping *m, unsigned int n, int *ret)
 	m->handed_over[0] = '\0';
 }
 
+/* Of a device that was asked for. */
+static void tell_who_has_it(const struct mapping *m, struct fault *f)
+{
+	char who[512];
+
+	claim_who_has(m->o.run_dir, m->index, who, sizeof(who));
+	if (who[0]) {
+		fault_clear(f);
+		(void)fault_set(f, EXIT_BUSY, -EBUSY, "/dev/nbd%d is in use: %s", m->index, who);
+	}
+	fault_hint(f, "without --device, a free one is taken");
+}
+
 static int start_device(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
@@ -281,6 +294,8 @@ static int start_device(struct mapping *m, struct fault *f)
 	for (unsigned int i = 0; d.sockets && i < d.connections; i++)
 		if (sockets[i] >= 0)
 			(void)close(sockets[i]);
+	if (r == -EBUSY && !d.is_attach && m->index >= 0)
+		tell_who_has_it(m, f);
 	if (r < 0)
 		return r;
 	m->state.device = device_index(m->device);

@@ -162,7 +162,8 @@ second_map_is_refused() {
 
 device_can_be_chosen() {
 	same device /dev/nbd3 "$(map_luks --device /dev/nbd3 small)"
-	refused 5 "/dev/nbd3" map --device /dev/nbd3 plain
+	refused 5 "/dev/nbd3 is in use: rbd/small is mapped to it" map --device /dev/nbd3 plain
+	same hint "hint: without --device, a free one is taken" "$(tail -n 1 $T/refused.err)"
 	# The driver makes those it does not have yet.
 	same device /dev/nbd6 "$(map --device nbd6 plain)"
 	nbd unmap nbd6
@@ -256,6 +257,7 @@ disconnected_device_stays_until_it_is_closed() {
 	refused 5 "disconnected, but somebody has it open" nbd attach --device "$dev" small
 	refused 5 "disconnected, but somebody has it open" attach_luks --device "$dev" small
 	same left '[]' "$(nbd list --all --format json)"
+	refused 5 "$dev is in use: opened by bash" map_luks --device "$dev" small
 	exec {held}<&-
 	same device "$dev" "$(map_luks --device "$dev" small)"
 	nbd unmap "$dev"
