@@ -43,8 +43,8 @@ int mapping_start_claim(struct mapping *m, struct fault *f)
 		mapping_note_request(m);
 	m->state.io_timeout_s = o->io_timeout_s;
 	m->state.reattach_timeout_s = mapping_has_device(m) ? o->reattach_timeout_s : -1;
-	m->state.is_exclusive = o->is_exclusive;
 	m->state.is_read_only = m->state.is_read_only || o->is_read_only;
+	m->state.is_exclusive = o->is_exclusive && !m->state.is_read_only;
 	m->state.is_trim_offered = !o->is_notrim && !m->state.is_read_only;
 	claim_identity(&m->state, id, sizeof(id));
 	text_copy(m->cookie, sizeof(m->cookie), o->cookie ? o->cookie : id);

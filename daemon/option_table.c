@@ -97,7 +97,7 @@ const struct option_row option_rows[] = {
 	{ "read-only", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON | C_DOCTOR, OPTION_TOLERATED, AT(is_read_only), NULL,
 	  .help = "Refuse writes." },
 	{ "exclusive", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_exclusive), NULL,
-	  .help = "Take the image's exclusive lock now and keep it: writes by other clients block." },
+	  .help = "Take the image's exclusive lock now and keep it: writes by other clients block. A volume that is read-only takes none." },
 	{ "without-exclusive-lock", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, 0, AT(is_without_lock), NULL,
 	  .help = "Write to a chain of clones with different keys although the image has no exclusive-lock feature. Nothing keeps a second writer out then." },
 	{ "notrim", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_notrim), NULL,

@@ -168,7 +168,8 @@ static void op_lock(struct store *s, struct store_lock *ret)
 	struct librbd_store *ls = librbd_of(s);
 	int r;
 
-	if (!ls->has_lock_feature)
+	/* librbd does not know of a snapshot who has the image's. */
+	if (!ls->has_lock_feature || ls->is_snapshot)
 		return;
 	r = handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts));
 	if (r < 0) {

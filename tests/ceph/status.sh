@@ -62,6 +62,23 @@ an_image_without_locks_has_none() {
 	is "v['lock'] == '-' and v['lock_owner'] == ''" p &&
 		! "$PROGRAM" status "$T/p" | grep '^  lock' && "$PROGRAM" unmap "$T/p"
 }
+# Nobody writes it, so there is nothing to say, whichever store has it.
+a_snapshot_has_none() {
+	local store rc=0
+	for store in librbd rados; do
+		serve snap --store $store --exclusive rbd/image@s || return 1
+		is "v['lock'] == '-' and v['lock_reason'] == ''" snap || rc=1
+		! "$PROGRAM" status "$T/snap" | grep '^  lock' || rc=1
+		"$PROGRAM" unmap "$T/snap" || return 1
+	done
+	return $rc
+}
+a_reader_takes_none() {
+	serve reader --read-only --exclusive rbd/image || return 1
+	is "not v['exclusive'] and v['lock'] != 'owner'" reader &&
+		"$PROGRAM" status "$T/reader" | grep '^  access      read-only$' || return 1
+	"$PROGRAM" unmap "$T/reader"
+}
 # Two of the three have to ask, at the same time.
 a_wedged_cluster_is_waited_for_once() {
 	local rc=0
@@ -87,11 +104,12 @@ a_daemon_that_is_stuck_is_seen() {
 all_end() { for s in r l o; do "$PROGRAM" unmap "$T/$s" || return 1; done; [[ $("$PROGRAM" status --json) == '[]' ]]; }
 
 rbd create --size 32M --image-feature layering,exclusive-lock,object-map rbd/image &&
+	rbd snap create --no-progress rbd/image@s &&
 	rbd create --size 32M --image-feature layering,exclusive-lock rbd/other &&
 	rbd create --size 32M --image-feature layering rbd/plain || fail "no image"
 for c in the_cluster_is_told the_owner_of_the_lock_is_we to_a_reader_another_has_it \
 	when_it_changes_the_next_status_knows the_owner_of_a_layered_chain_too \
-	an_image_without_locks_has_none a_wedged_cluster_is_waited_for_once a_daemon_that_is_stuck_is_seen \
+	an_image_without_locks_has_none a_snapshot_has_none a_reader_takes_none a_wedged_cluster_is_waited_for_once a_daemon_that_is_stuck_is_seen \
 	all_end; do
 	claim $c
 done
