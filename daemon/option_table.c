@@ -10,6 +10,7 @@
 #include "option_table.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "log.h"
@@ -389,12 +390,47 @@ static bool is_nearer(unsigned int d, size_t len, unsigned int *best)
 	return true;
 }
 
+/* What rbd, cryptsetup, qemu-nbd and mount say for what we have another word for. */
+struct other_word {
+	const char *names; /* separated by '|' */
+	const char *ours;
+};
+
+static const struct other_word option_words[] = {
+	{ "key-file|passphrase-file|passphrase|password-file|key", "encryption-passphrase-file" },
+	{ "type", "encryption-format" },
+	{ "r|ro", "read-only" },
+	{ "sector-size", "block-size" },
+	{ "test-passphrase", "test-keys" },
+	{ "verbose", "debug" },
+};
+
+static const struct other_word command_words[] = {
+	{ "open|luksOpen|connect|mount|add", "map" },
+	{ "close|luksClose|disconnect|umount|unmount|remove", "unmap" },
+	{ "show|info|luksDump", "status" },
+};
+
+static const char *word_of_ours(const struct other_word *words, size_t n, const char *word)
+{
+	for (size_t i = 0; i < n; i++)
+		if (choice_index(words[i].names, word) >= 0)
+			return words[i].ours;
+	return NULL;
+}
+#define WORD_OF_OURS(words, word) word_of_ours(words, sizeof(words) / sizeof((words)[0]), word)
+
 const char *option_nearest(const char *name)
 {
 	unsigned int best = NEAR_MAX;
-	const char *ret = NULL;
+	char word[NEAR_MAX];
 	size_t len = strcspn(name, "=");
+	const char *ret;
 
+	(void)snprintf(word, sizeof(word), "%.*s", (int)len, name);
+	ret = WORD_OF_OURS(option_words, word);
+	if (ret)
+		return ret;
 	for (unsigned int i = 0; i < option_row_count; i++) {
 		const struct option_row *row = &option_rows[i];
 
@@ -408,10 +444,12 @@ const char *option_nearest(const char *name)
 
 const char *command_nearest(const char *word)
 {
+	const char *ret = WORD_OF_OURS(command_words, word);
 	unsigned int best = NEAR_MAX;
-	const char *ret = NULL;
 	size_t len = strlen(word);
 
+	if (ret)
+		return ret;
 	for (unsigned int i = 0; i < command_row_count; i++) {
 		const char *name = command_rows[i].names;
 		size_t n = strcspn(name, "|");

@@ -103,7 +103,10 @@ const struct option_row *option_find_letter(char letter);
 /* -ENOENT when it is none. */
 int command_find(const char *word, enum command *ret);
 
-/* The nearest option or command to a word that is neither, or NULL when nothing is near. */
+/*
+ * The option or command that a word which is neither may have meant: what other programs call so,
+ * else the nearest; or NULL when nothing is near.
+ */
 const char *option_nearest(const char *name);
 const char *command_nearest(const char *word);
 
