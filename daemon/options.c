@@ -481,7 +481,7 @@ static int check_command(const struct options *o, struct fault *f)
 	if (o->command == COMMAND_ATTACH && !o->device) {
 		(void)fault_set(f, EXIT_USAGE, -EINVAL, "attach: must specify device");
 		fault_hint(f,
-			   "rbdcrypt-nbd list shows the devices that wait; give one with --device");
+			   "rbdcrypt-nbd list --all shows those that wait; give one with --device");
 		return -EINVAL;
 	}
 	if (o->is_key_tested && !o->is_dry_run)
@@ -520,6 +520,22 @@ static int take_operand(struct options *o, const char *word, struct fault *f)
 	}
 	o->operand = strdup(word);
 	return o->operand ? 0 : no_memory(f);
+}
+
+static int nothing_named(const struct options *o, struct fault *f)
+{
+	bool is_end = o->command == COMMAND_UNMAP || o->command == COMMAND_DETACH;
+
+	if (is_end && o->device)
+		fault_hint(f, "rbdcrypt-nbd %s %s, without --device",
+			   options_command_name(o->command), o->device);
+	else if (is_end)
+		fault_hint(f, "rbdcrypt-nbd list --all shows what is there");
+	else
+		fault_hint(f, "write [POOL/[NAMESPACE/]]IMAGE[@SNAP] or file:PATH");
+	return fault_set(f, EXIT_USAGE, -EINVAL, "%s: must specify %s",
+			 options_command_name(o->command),
+			 is_end ? "a device, an image or a cookie" : "an image or snapshot");
 }
 
 int options_positionals(struct options *o, int argc, const char *const *words, struct fault *f)
@@ -562,10 +578,6 @@ int options_positionals(struct options *o, int argc, const char *const *words, s
 		return -EINVAL;
 	}
 	if (n < min)
-		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: must specify %s",
-				 options_command_name(o->command),
-				 o->command == COMMAND_UNMAP || o->command == COMMAND_DETACH
-					 ? "a device, an image or a cookie"
-					 : "an image or snapshot");
+		return nothing_named(o, f);
 	return check_command(o, f);
 }

@@ -402,7 +402,11 @@ static void operands_are_counted(void **state)
 	assert_refused("", "must specify command");
 	assert_refused("device", "must specify command");
 	assert_refused("map", "map: must specify an image or snapshot");
+	assert_non_null(strstr(f.hint, "IMAGE[@SNAP]"));
 	assert_refused("unmap", "unmap: must specify a device, an image or a cookie");
+	assert_refused("unmap --device /dev/nbd3",
+		       "unmap: must specify a device, an image or a cookie");
+	assert_string_equal(f.hint, "rbdcrypt-nbd unmap /dev/nbd3, without --device");
 	assert_refused("map a b", "map: unexpected argument \"b\"");
 	assert_refused("list a", "list: unexpected argument \"a\"");
 	assert_int_equal(parse_all("status"), 0);
@@ -428,6 +432,7 @@ static void every_name_of_list_is_list(void **state)
 static void attach_needs_a_device(void **state)
 {
 	assert_refused("attach img", "attach: must specify device");
+	assert_non_null(strstr(f.hint, "list --all"));
 }
 
 static void formats_and_files_must_pair(void **state)
