@@ -72,6 +72,10 @@ int operand_name(struct options *o, char *buf, size_t len, struct fault *f)
 	}
 	if (!o->operand)
 		return 0;
+	if (!o->operand[0]) {
+		fault_hint(f, "rbdcrypt-nbd list --all shows what is there");
+		return fault_set(f, EXIT_USAGE, -EINVAL, "the name of the volume is empty");
+	}
 	if (strncmp(o->operand, SOCKET_PREFIX, strlen(SOCKET_PREFIX)) == 0 &&
 	    path_of_uri(o->operand) < 0)
 		return fault_set(f, EXIT_USAGE, -EINVAL, "%s: no such address", o->operand);
@@ -82,7 +86,7 @@ int operand_name(struct options *o, char *buf, size_t len, struct fault *f)
 	} else if (is_socket(o->operand)) {
 		r = path_make_absolute(&o->operand);
 		if (r < 0)
-			return fault_set(f, EXIT_USAGE, r, "the current folder has no name");
+			return path_fault(r, f);
 		text_copy(buf, len, o->operand);
 	}
 	return 0;

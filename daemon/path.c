@@ -14,14 +14,18 @@
 int path_make_absolute(char **path)
 {
 	char *here, *whole;
+	const char *rest = *path;
 	int n;
 
 	if (!*path || (*path)[0] == '/')
 		return 0;
+	/* "./NAME" is how a shell's completion has it, and means the same as NAME. */
+	while (rest[0] == '.' && rest[1] == '/')
+		rest += 1 + strspn(rest + 1, "/");
 	here = getcwd(NULL, 0);
 	if (!here)
 		return -errno;
-	n = asprintf(&whole, "%s/%s", here, *path);
+	n = asprintf(&whole, "%s/%s", here, rest);
 	free(here);
 	if (n < 0)
 		return -ENOMEM;

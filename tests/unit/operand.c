@@ -8,8 +8,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -45,6 +49,35 @@ static void names_stay_as_they_are(void **state)
 	expect("100%", "100%");
 }
 
+static void an_empty_name_is_not_all_volumes(void **state)
+{
+	char buf[256];
+
+	assert_int_equal(name_of("", buf, sizeof(buf)), -EINVAL);
+}
+
+/* In a folder that is removed at the end. */
+static void a_socket_is_known_by_its_whole_path(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "s" };
+	char dir[] = "/tmp/operand-XXXXXX", whole[64];
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(chdir(dir), 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_true(snprintf(whole, sizeof(whole), "%s/s", dir) > 0);
+	expect("s", whole);
+	expect("./s", whole);
+	expect(".//./s", whole);
+	expect(whole, whole);
+	expect("./there-is-none", "./there-is-none");
+	assert_int_equal(unlink("s"), 0);
+	assert_int_equal(chdir("/"), 0);
+	assert_int_equal(rmdir(dir), 0);
+	(void)close(fd);
+}
+
 static void the_address_that_serve_prints_is_its_sockets(void **state)
 {
 	char buf[256];
@@ -60,6 +93,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_stay_as_they_are),
+		cmocka_unit_test(an_empty_name_is_not_all_volumes),
+		cmocka_unit_test(a_socket_is_known_by_its_whole_path),
 		cmocka_unit_test(the_address_that_serve_prints_is_its_sockets),
 	};
 
