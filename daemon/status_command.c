@@ -34,10 +34,14 @@ static int error_of(const struct lookup *was, const int *errors, const char *key
 /* What its file says of the lock is old. */
 static void mark(struct volume_state *v, int error)
 {
-	if (error == 0 || !volume_is_alive(v) || strcmp(v->lock, "-") == 0 || !v->lock[0])
+	bool is_asked = volume_is_alive(v);
+
+	if ((is_asked && error == 0) || strcmp(v->lock, "-") == 0 || !v->lock[0])
 		return;
 	text_copy(v->lock, sizeof(v->lock), "unknown");
-	if (error == -ETIMEDOUT)
+	if (!is_asked)
+		text_copy(v->lock_reason, sizeof(v->lock_reason), "it has no daemon");
+	else if (error == -ETIMEDOUT)
 		(void)snprintf(v->lock_reason, sizeof(v->lock_reason), "no answer in %d s",
 			       LOOK_MS / 1000);
 	else

@@ -221,6 +221,7 @@ attach_takes_the_right_image_only() {
 	is_connected "$dev"
 	same list '[]' "$(nbd list --format json)"
 	same state detached "$(listed '.[0].state')"
+	same lock "unknown: it has no daemon" "$(nbd status --json | jq -r '.[0] | .lock + ": " + .lock_reason')"
 	refused 1 "--device" attach_luks --cookie 'my disk' small
 	refused 4 "cookie" attach_luks --device "$dev" --cookie other small
 	refused 4 "cookie" attach_luks --device "$dev" small
