@@ -36,14 +36,14 @@ static void put_line(FILE *out, const char *label, const char *text)
 	fputc('\n', out);
 }
 
-/* "10485760 (10 MiB)": the exact number, and one to read. */
+/* "10485760 bytes (10 MiB)": the exact number, and one to read. */
 static void put_size(FILE *out, uint64_t bytes)
 {
 	static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
 	double n = (double)bytes / 1024;
 	size_t unit = 0;
 
-	fprintf(out, "%llu", (unsigned long long)bytes);
+	fprintf(out, "%llu bytes", (unsigned long long)bytes);
 	if (bytes < 1024)
 		return;
 	while (n >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
@@ -117,11 +117,13 @@ static void put_sizes(FILE *out, const struct volume_state *v)
 {
 	put_label(out, "size");
 	put_size(out, v->size);
-	fprintf(out, " bytes\n");
+	fputc('\n', out);
 	put_label(out, "raw size");
 	put_size(out, v->raw_size);
-	fprintf(out, " bytes, of which header ");
-	put_size(out, v->data_offset);
+	if (v->data_offset) {
+		fprintf(out, ", of which the header takes ");
+		put_size(out, v->data_offset);
+	}
 	fputc('\n', out);
 	put_label(out, "block size");
 	fprintf(out, "%u bytes\n", v->block_size);
@@ -212,7 +214,7 @@ static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
 	fprintf(out, "    %u ", i + 1);
 	put_text(out, l->spec);
 	fprintf(out, "\n      ");
-	put_text(out, l->format);
+	put_text(out, strcmp(l->format, "none") == 0 ? "no encryption" : l->format);
 	if (l->sector_size) {
 		fprintf(out, ", ");
 		put_text(out, l->cipher);
@@ -237,7 +239,7 @@ static void put_kernel(FILE *out, const struct nbd_sysfs *k)
 {
 	put_label(out, "kernel");
 	put_size(out, k->size);
-	fprintf(out, " bytes, blocks %u/%u%s%s%s", k->logical_block, k->physical_block,
+	fprintf(out, ", blocks %u/%u%s%s%s", k->logical_block, k->physical_block,
 		k->is_read_only ? ", read-only" : "", k->has_write_cache ? ", write cache" : "",
 		k->has_fua ? ", fua" : "");
 	if (k->discard_max)

@@ -271,23 +271,24 @@ static void status_tells_what_is_known(void **state)
 		"  user        client.me at 10.0.0.1:0/1\n"
 		"  conf        /c\n"
 		"  image       id 10ab in pool 2\n"
-		"  size        6291456 (6 MiB) bytes\n"
-		"  raw size    10485760 (10 MiB) bytes, of which header 4194304 (4 MiB)\n"
+		"  size        6291456 bytes (6 MiB)\n"
+		"  raw size    10485760 bytes (10 MiB), of which the header takes 4194304 bytes (4 "
+		"MiB)\n"
 		"  block size  4096 bytes\n"
 		"  access      read and write, discard\n"
 		"  connections 2, io timeout the kernel's, waits for a new daemon 30 s\n"
 		"  store       librbd\n"
 		"  lock        owner, held by 10.0.0.1:0/1\n"
 		"  encryption  openssl, in place up to 8192 bytes\n"
-		"  kernel      6291456 (6 MiB) bytes, blocks 512/4096, fua, discard\n"
+		"  kernel      6291456 bytes (6 MiB), blocks 512/4096, fua, discard\n"
 		"  layers\n"
 		"    1 rbd/img\n"
 		"      luks2, aes-xts-plain64, 512-bit key, 4096-byte sectors, data at 4194304, "
 		"formatted as a clone, uuid u-u-i-d\n"
-		"      raw size 10485760 (10 MiB)\n"
+		"      raw size 10485760 bytes (10 MiB)\n"
 		"    2 rbd/golden@v1\n"
-		"      none\n"
-		"      raw size 1000\n");
+		"      no encryption\n"
+		"      raw size 1000 bytes\n");
 }
 
 static void what_is_never_handed_to_workers_says_so(void **state)
