@@ -10,7 +10,7 @@
  * works on random sectors with the volume's own key beside OpenSSL, through each of its
  * code paths, and is not used if a single byte differs.
  *
- * Control thread, once per layer of a volume; well below a millisecond. Owns nothing.
+ * The volume's thread, once per layer of a volume; well below a millisecond. Owns nothing.
  */
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 
 /*
  * The AES key schedule (FIPS 197, 5.2), by AES-NI. Called by crypto/xts_x86.c when a
- * volume is opened; control thread, once per volume.
+ * volume is opened; the volume's thread, once per layer.
  *
  * The usual way is a table of the S-box, whose use shows in the cache which entries
  * were taken. The processor's last round does the same without: on a block of four

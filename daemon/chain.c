@@ -5,7 +5,7 @@
  * The walk up the hierarchy, in two passes: first every layer's header is read and judged, which
  * costs nothing, so that what cannot work is refused at once; then the passphrases are tried, which
  * costs seconds each (chain_keys.c). And what follows from it: which store can serve such a chain.
- * Called by the control thread while a volume starts, and by a dry run.
+ * Called by the volume's thread while it starts, by the check of its keys, and by a dry run.
  *
  * The rules are librbd's rbd_encryption_load2() of Reef (spec: librbd-encryption 2.4): the i-th
  * passphrase belongs to the i-th layer; when there are no more, the last one goes on for the

@@ -3,7 +3,7 @@
 
 /*
  * The second pass over a chain: the passphrases are tried on the headers, each of which costs
- * seconds. Called by the control thread while a volume starts, and by a dry run. Owns the
+ * seconds. Called by the volume's thread while it starts, and by a dry run. Owns the
  * passphrases while it runs; the keys are the chain's.
  *
  * The i-th file is the i-th layer's, and the last one goes on for the layers above. Only when a

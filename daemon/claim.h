@@ -13,7 +13,7 @@
 
 /*
  * Whether an image and a device may be taken: what the run directory and the kernel know of them.
- * Control thread.
+ * The volume's thread, and commands.
  */
 
 /*

@@ -45,7 +45,7 @@ struct conn_options {
 	void *ended_arg; /* of both */
 };
 
-/* Starts the reader. 0 or -errno; on failure the fds stay the caller's. Control thread. */
+/* Starts the reader. 0 or -errno; on failure the fds stay the caller's. The volume's thread. */
 int conn_new(const struct conn_options *o, struct conn **ret);
 
 /*
@@ -75,7 +75,7 @@ enum conn_end conn_ended(const struct conn *c);
  */
 enum conn_end conn_lost(const struct conn *c);
 
-/* Waits for the reader, closes the fds. Control thread. NULL is fine. Returns NULL. */
+/* Waits for the reader, closes the fds. The volume's thread. NULL is fine. Returns NULL. */
 struct conn *conn_free(struct conn *c);
 
 /* ---- for request.c ---- */

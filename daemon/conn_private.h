@@ -35,7 +35,7 @@ struct conn {
 	void (*lost)(void *arg); /* or NULL */
 	void (*ended)(void *arg);
 	void *ended_arg;
-	pthread_t thread; /* for joining: the control thread's */
+	pthread_t thread; /* for joining: the volume's thread */
 	struct wire_session session; /* written by the reader before the first request */
 
 	/* The reader's own. */

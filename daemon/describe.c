@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-/* From an open chain to its description for other commands. Control thread. */
+/* From an open chain to its description for other commands. The volume's thread. */
 
 #include "describe.h"
 

@@ -13,8 +13,8 @@
 #include "volume.h"
 
 /*
- * A volume as /dev/nbdX: the sockets, the netlink side, and keeping both alive. Control thread
- * only.
+ * A volume as /dev/nbdX: the sockets, the netlink side, and keeping both alive. The volume's
+ * thread only.
  */
 struct device;
 

@@ -9,7 +9,7 @@
  *
  * with nothing behind the newlines when all is well. Only the volume's own user and root can
  * connect, by the mode of the file. A client that says nothing costs a place until it goes; when
- *all places are taken, the next one is cut off and told so by that.
+ * all places are taken, the next one is cut off and told so by that.
  */
 
 #include "guard_socket.h"

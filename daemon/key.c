@@ -4,8 +4,8 @@
 /*
  * The kinds of passphrase sources, and what they have in common: a prefix, a deadline, and words
  * for what went wrong. Everything that is read stays in the memory of include/secret.h; no stream
- * buffers it on the way. Called by chain.c. To add a kind: a function in a file of its own and a
- * row here.
+ * buffers it on the way. Called by chain_keys.c, and by control_client.c for a daemon. To add a
+ * kind: a function in a file of its own and a row here.
  */
 
 #include "key_kind.h"

@@ -18,7 +18,7 @@
  *	PATH  -  fd:N  cred:NAME  ask:[PROMPT]  exec:PROGRAM [ARGUMENT]...  unix:PATH
  *	keyring:[%user:]DESCRIPTION  default:  none (alone)
  *
- * Blocking, seconds if need be; control thread, or one that may wait.
+ * Blocking, seconds if need be; any thread that may wait.
  */
 
 /* What the specifiers in a source stand for. Strings outlive the call; "" where there is none. */

@@ -211,7 +211,7 @@ static int open_path(struct listener *l, struct fault *f)
 	return fd;
 }
 
-/* One that was passed may be anything, and a blocking accept() could hold the control thread. */
+/* One that was passed may be anything, and a blocking accept() could hold the volume's thread. */
 static int check_passed(int fd, bool has_list, struct fault *f)
 {
 	int is_listening = 0, domain = 0, flags = fcntl(fd, F_GETFL);

@@ -14,7 +14,8 @@
 
 /*
  * A volume as NBD on a unix socket: our own, one that systemd passed, or a single client on two
- * descriptors. Control thread only, but for the handshakes, which run on the connections' readers.
+ * descriptors. The volume's thread only, but for the handshakes, which run on the connections'
+ * readers.
  */
 struct listener;
 

@@ -7,8 +7,9 @@
 #include <stdbool.h>
 
 /*
- * The control thread's event loop: signals, sockets, timers, and what other threads signal through
- * an eventfd. IO never passes through here. One thread at a time, but for the event of an eventfd.
+ * The event loop of the control thread, and of each volume: signals, sockets, timers, and what
+ * other threads signal through an eventfd. IO never passes through here. One thread at a time, but
+ * for the event of an eventfd.
  */
 struct loop;
 

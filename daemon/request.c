@@ -8,9 +8,8 @@
  *     READ         -> store -> READ -> decrypt -> DECRYPTED -> FINISHED
  *     WRITE        -> PIECE [-> store -> HEAD] [-> store -> TAIL] -> MERGED -> encrypt -> ENCRYPTED
  *                     -> store -> WRITTEN -> DURABLE [-> flush -> LAST] -> FINISHED
- *     WRITE_ZEROES -> ZERO -> (store frees -> FREED | PIECE as a WRITE of zeros ... WRITTEN) ->
- * ZERO ...
- *                     -> DURABLE -> as above
+ *     WRITE_ZEROES -> ZERO -> (store frees -> FREED | PIECE as a WRITE of zeros ... WRITTEN)
+ *                     -> ZERO ... -> DURABLE -> as above
  *     TRIM         -> store -> DURABLE -> as above
  *     FLUSH, BLOCK_STATUS -> store -> LAST -> FINISHED
  *

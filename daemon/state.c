@@ -7,7 +7,7 @@
  * and wait for owners to go. How a file proves that its owner lives is state_file.c's
  * business. Claims are made one at a time, under the lock of the file ".lock",
  * because two of them could find the same owner dead and both take its place; nothing else needs
- * that lock. Main or control thread; owns descriptors only.
+ * that lock. Main thread, control thread or a volume's; owns descriptors only.
  */
 
 #include "state.h"

@@ -2,7 +2,8 @@
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
 /*
- * The commands that end a service. They talk to nobody: the kernel is asked to disconnect, the
+ * The commands that end a service. A volume of the host's daemon is ended by that. Of all others
+ * the keys are looked at first, by whoever has them; then the kernel is asked to disconnect, the
  * daemon sees that and ends, and the lock on its state file says when it has.
  */
 

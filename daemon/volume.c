@@ -3,7 +3,7 @@
 
 /*
  * What is common to all requests and connections of one image. Made by the
- * control thread before any connection exists and freed after the last one ended.
+ * volume's thread before any connection exists and freed after the last one ended.
  */
 
 #include "volume.h"

@@ -12,9 +12,9 @@
 #include "interrupt.h"
 
 /*
- * The kernel's nbd driver: generic netlink (libnl), sysfs, and udev's view of the device. Control
- * thread or command line only: RECONFIGURE with a size waits for in-flight requests, so it must
- * never be called from a thread that serves IO. (spec: rbd-nbd-and-kernel 4)
+ * The kernel's nbd driver: generic netlink (libnl), sysfs, and udev's view of the device. A
+ * volume's thread or command line only: RECONFIGURE with a size waits for in-flight requests, so it
+ * must never be called from a thread that serves IO. (spec: rbd-nbd-and-kernel 4)
  */
 struct nbdctl;
 

@@ -137,7 +137,8 @@ struct store_ops {
 	void (*freeable)(struct store *s, uint64_t dev_off, uint64_t len, uint64_t *ret_off,
 			 uint64_t *ret_len);
 	/*
-	 * Asks for the raw size of the image now, in bytes. Blocking; control thread. 0 or -errno.
+	 * Asks for the raw size of the image now, in bytes. Blocking; the volume's thread. 0 or
+	 * -errno.
 	 */
 	int (*raw_size)(struct store *s, uint64_t *ret);
 	/*

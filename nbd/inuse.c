@@ -4,7 +4,7 @@
 /*
  * Who would be hurt if the device went away: mounts, swap, device-mapper or md
  * on top, whoever has it open; of the device or of its partitions. Asked by
- * unmap, on the control thread or the command line; keeps nothing. What happens
+ * unmap, and for a device that cannot be had; keeps nothing. What happens
  * in other mount namespaces is not visible by name, but the kernel's exclusive claim is.
  */
 

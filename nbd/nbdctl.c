@@ -4,7 +4,7 @@
 /*
  * The kernel's nbd driver over generic netlink. One handle is two sockets: one for
  * commands, each sent and waited for, and one that only listens for LINK_DEAD.
- * A handle belongs to one thread at a time (the control thread, or a command);
+ * A handle belongs to one thread at a time (a volume's, or a command's);
  * threads that need the kernel at the same time open one each. RECONFIGURE with a
  * size waits until requests in flight are answered, so it never runs on a thread
  * that answers them.

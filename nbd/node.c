@@ -3,7 +3,7 @@
 
 /*
  * The device node /dev/nbdX: opened only after a look that it is the device we
- * mean, and written back. Blocking; control thread or command line. Never a
+ * mean, and written back. Blocking; a volume's thread or command line. Never a
  * thread that serves IO: what is written back here comes in as requests.
  */
 

@@ -6,7 +6,7 @@
  * links, and let go of it. We ask the kernel for one more "change" event that
  * carries a number only we know, and wait until udev announces to have finished
  * exactly that one; then the same of each partition. Where no udev runs (containers, small systems)
- * the node is all there is to wait for. Blocking until the deadline; control thread or command
+ * the node is all there is to wait for. Blocking until the deadline; a volume's thread or command
  * line, never a thread that serves IO, because probing is IO.
  */
 

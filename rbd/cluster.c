@@ -3,7 +3,7 @@
 
 /*
  * The connection to a Ceph cluster: one rados_t per cluster and user, which all volumes
- * share. Called from commands and the control thread; librados brings its own threads. The
+ * share. Called from commands and the threads of volumes; librados brings its own threads. The
  * struct is counted, because a call that ran out of time still uses the connection (see
  * limit.h).
  *

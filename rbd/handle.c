@@ -3,7 +3,7 @@
 
 /*
  * librbd's image handles, opened, called and closed with a time limit, because librbd
- * waits for ever when OSDs do not answer. Called from commands and the control thread;
+ * waits for ever when OSDs do not answer. Called from commands and the threads of volumes;
  * the calls run on threads of limit.c. What such a thread touches it owns or counts:
  * a call that ran out of time keeps the handle, and the connection below it, until it
  * comes back; then they are closed if nobody else has them.

@@ -4,7 +4,7 @@
 /*
  * The librbd store: its life, its lock, and what librbd tells of changes. For flat images
  * and for chains in which every layer has the same key, where raw copy-up is the right
- * copy-up. Opened, asked and closed by the control thread; the watch's callback comes from
+ * copy-up. Opened, asked and closed by the volume's thread; the watch's callback comes from
  * a librbd thread and only signals. IO is in librbd_io.c.
  *
  * The store opens the image by id, so that a rename between two steps cannot make it

@@ -12,7 +12,7 @@
  * A read sent after the answer to a write comes to the OSD after that write, because librbd, with
  * no cache, answers when the OSDs have. (spec: rados-engine 7.5)
  *
- * Opened and closed by the control thread; reads from readers and workers; answers come on
+ * Opened and closed by the volume's thread; reads from readers and workers; answers come on
  * librados' threads.
  */
 

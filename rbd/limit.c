@@ -3,7 +3,7 @@
 
 /*
  * A time limit for calls that have none: librados and librbd wait for ever for OSDs that
- * do not answer, and cannot be interrupted. Called from the control thread and from
+ * do not answer, and cannot be interrupted. Called from the threads of volumes and from
  * commands. Each limited call has a thread of its own; whichever of the two sides is last
  * to let go of the struct limit frees it. The lock guards all its fields but the call's.
  */

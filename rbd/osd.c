@@ -3,7 +3,7 @@
 
 /*
  * Calls of librados that end. Called by threads that may wait: the one that keeps the lock of an
- * image, and the control thread. librados' callback threads say when an answer came.
+ * image, and the volume's thread. librados' callback threads say when an answer came.
  *
  * A call has two holders, who waits for it and its callback; whichever lets go last frees it, and
  * with it the memory that the cluster's answer goes to. The lock guards what both look at.

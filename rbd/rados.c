@@ -4,7 +4,7 @@
 /*
  * The rados store: chains whose layers have different keys, read and written straight in their
  * objects without librbd, which would show the parent's ciphertext through holes of the child, and
- * copy it up. Opened, asked and closed by the control thread; reads are in rados_io.c, what writes
+ * copy it up. Opened, asked and closed by the volume's thread; reads are in rados_io.c, what writes
  * need is in rados_open.c, and they are in rados_write.c and copyup.c.
  *
  * Each layer has an IO context of its own, set to its snapshot once. A parent is a snapshot and

@@ -4,7 +4,7 @@
 /*
  * What a rados store needs to be written: its owner, its object map, and a plan of writes that
  * is made anew each time the owner has read what the image is now. Opened and closed by the
- * control thread; take() and give() run on the owner's thread, with nobody inside the gate. When
+ * volume's thread; take() and give() run on the owner's thread, with nobody inside the gate. When
  * the volume ends, a thread of its own sees to it that no write waits for ever.
  *
  * In doubt writing stops: a plan is only made for an image that is the one we opened, changed in
