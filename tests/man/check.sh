@@ -55,6 +55,12 @@ sed -n 's/^	EXIT_[A-Z_]* = \([0-9]*\),.*/\1/p' "$top/include/fault.h" | sort -n 
 sed -n '/^\.Sh EXIT STATUS/,/^\.El/s/^\.It \([0-9]*\)$/\1/p' "$page" | sort -n >"$work/explained"
 diff -u "$work/statuses" "$work/explained" >&2 || fail "exit statuses and include/fault.h differ"
 
+# So is every member of a volume's JSON.
+sed -n '/^\.Sh JSON AND XML/,/^\.Sh EXIT STATUS/p' "$page" | tr -c 'a-z_\n' '\n' | sort -u >"$work/explained"
+sed -n -e 's/^	[VLK]("\([a-z_]*\)", .*/\1/p' -e 's/.*[^_]add(o, "\([a-z_]*\)", .*/\1/p' \
+	"$top/daemon/state_json.c" "$top/daemon/view.c" | sort -u | comm -23 - "$work/explained" >"$work/missing"
+[ -s "$work/missing" ] && fail "members without explanation: $(tr '\n' ' ' <"$work/missing")"
+
 # Every command is explained, and is in the synopsis.
 sed -n '/^\.Sh SYNOPSIS/,/^\.Sh DESCRIPTION/p' "$page" >"$work/synopsis"
 "$program" --help | sed -n 's/^  \([a-z-][a-z-]*\) .*[A-Z].*\.$/\1/p' | while read -r command; do
