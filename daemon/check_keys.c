@@ -21,6 +21,7 @@
 
 static void print_layers(const struct volume_state *v)
 {
+	bool has_key = false;
 	char spec[1024];
 
 	volume_state_spec(v, spec, sizeof(spec));
@@ -29,9 +30,12 @@ static void print_layers(const struct volume_state *v)
 
 		if (!l->key_source[0])
 			continue;
+		has_key = true;
 		printf("%s: layer %u: %s, from %s%s%s\n", spec, i + 1, l->key_health, l->key_source,
 		       l->key_reason[0] ? ": " : "", l->key_reason);
 	}
+	if (!has_key)
+		printf("%s: no key is in use\n", spec);
 }
 
 static int add_layers(struct json_object *array, const struct volume_state *v, struct fault *f)

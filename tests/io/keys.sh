@@ -160,6 +160,10 @@ a_part_is_checked_too() {
 	"$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file part --keyfile-offset 5000 --keyfile-size 13 file:image >out &&
 		"$PROGRAM" check-keys "$T/s" && "$PROGRAM" unmap "$T/s"
 }
+where_there_is_no_key_that_is_said() {
+	"$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file none file:image >out 2>err &&
+		[[ $("$PROGRAM" check-keys) == "file:$T/image: no key is in use" ]] && "$PROGRAM" unmap "$T/s"
+}
 somebody_who_gives_up() {
 	local shown rc=0
 	shown=$(typed $'\003' "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file ask: "file:$T/image") || rc=$?
@@ -208,7 +212,7 @@ for c in a_path_from_where_the_user_is standard_input a_descriptor a_descriptor_
 	a_substituted_process a_specifier an_unknown_specifier a_program a_program_that_says_why \
 	a_program_that_hangs a_wrong_key_names_its_source a_wrong_key_hints_at_its_source a_credential \
 	a_credential_without_systemd the_default_credential none_serves_the_raw_image a_socket a_file_for_everybody \
-	a_part_of_a_file a_part_is_checked_too somebody_at_the_terminal who_mistypes_is_asked_again \
+	a_part_of_a_file a_part_is_checked_too where_there_is_no_key_that_is_said somebody_at_the_terminal who_mistypes_is_asked_again \
 	but_not_for_ever somebody_who_gives_up; do
 	claim $c
 done
