@@ -116,11 +116,23 @@ static int parse_number(const char *text, const struct unit *units, uint64_t *re
 	return -EINVAL;
 }
 
+/* With the largest unit that leaves it whole: "33M". */
+static void put_number(uint64_t n, const struct unit *units, char *buf, size_t len)
+{
+	const struct unit *best = units;
+
+	for (; n > 0 && units->name; units++)
+		if (!units->name[0] || (!units->name[1] && n % units->factor == 0))
+			best = units;
+	(void)snprintf(buf, len, "%llu%s", (unsigned long long)(n / best->factor), best->name);
+}
+
 static int store_number(const struct option_row *row, const char *shown, const char *value,
 			const struct unit *units, uint64_t *ret, struct fault *f)
 {
 	const char *what = "a number";
 	const char *hint = NULL;
+	char min[32], max[32];
 	uint64_t n = 0;
 	int r = parse_number(value, units, &n);
 
@@ -134,9 +146,10 @@ static int store_number(const struct option_row *row, const char *shown, const c
 	if (!r && (n < row->min || n > row->max))
 		r = -ERANGE;
 	if (r) {
-		(void)fault_set(f, EXIT_USAGE, -EINVAL, "%s: \"%s\" is not %s from %llu to %llu",
-				shown, value, what, (unsigned long long)row->min,
-				(unsigned long long)row->max);
+		put_number(row->min, units, min, sizeof(min));
+		put_number(row->max, units, max, sizeof(max));
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "%s: \"%s\" is not %s from %s to %s", shown,
+				value, what, min, max);
 		if (hint)
 			fault_hint(f, "%s", hint);
 		return -EINVAL;
