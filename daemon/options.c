@@ -382,6 +382,14 @@ static bool is_of_use(const struct options *o, const struct option_row *row)
 	return row->commands & (1u << o->command);
 }
 
+/* Commands that rbd-nbd does not have, so that nobody counts on its ways. What map is given may be
+ * given to doctor. */
+static bool is_strict(enum command c)
+{
+	return c == COMMAND_SERVE || c == COMMAND_STATUS || c == COMMAND_STATS ||
+	       c == COMMAND_CHECK_KEYS;
+}
+
 /* An option that the command has no use for is an error, unless rbd-nbd lets it pass. */
 static int check_uses(const struct options *o, struct fault *f)
 {
@@ -390,7 +398,7 @@ static int check_uses(const struct options *o, struct fault *f)
 
 		if (!o->is_given[i] || is_of_use(o, row))
 			continue;
-		if (row->flags & OPTION_TOLERATED && o->command != COMMAND_SERVE)
+		if (row->flags & OPTION_TOLERATED && !is_strict(o->command))
 			continue;
 		(void)fault_set(f, EXIT_USAGE, -EINVAL, "--%s: of no use to %s", row->name,
 				options_command_name(o->command));
