@@ -208,9 +208,8 @@ static int hold(const struct options *o, int index, int *ret_fd, struct fault *f
 		return r;
 	}
 	(void)fault_set(f, EXIT_BUSY, r, "/dev/nbd%d is in use: %s", index, who);
-	fault_hint(
-		f,
-		"unmount it first; --force unmaps it all the same and loses what was not written");
+	fault_hint(f, "unmount or close it first; --force unmaps it all the same and loses what "
+		      "was not written");
 	return r;
 }
 
