@@ -207,10 +207,11 @@ static int take_lock(struct librbd_store *ls, const char *spec, struct fault *f)
 	if (handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts)) < 0 ||
 	    !facts.owner[0])
 		return cluster_fault(f, r, spec, "cannot take the exclusive lock");
-	fault_set(f, EXIT_LOCKED, r, "%s: locked by another client at %s", spec, facts.owner);
+	/* librbd's word for it is a file system that is read-only. */
+	fault_set(f, EXIT_LOCKED, -EBUSY, "%s: locked by another client at %s", spec, facts.owner);
 	fault_hint(f, "unmap it there; if that client is dead: rbd lock ls %s, then rbd lock rm",
 		   spec);
-	return r;
+	return -EBUSY;
 }
 
 /* ---- life ---- */

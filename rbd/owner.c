@@ -524,18 +524,18 @@ static int owner_new(const struct owner_options *o, struct owner **ret, struct f
 	return 0;
 }
 
-static int refuse_locked(struct owner *o, int error, struct fault *f)
+static int refuse_locked(struct owner *o, struct fault *f)
 {
 	struct locker l;
 
 	if (locker_find(&o->place, &l) == 0)
-		(void)fault_set(f, EXIT_LOCKED, error, "%s: locked by another client at %s (%s)",
+		(void)fault_set(f, EXIT_LOCKED, -EBUSY, "%s: locked by another client at %s (%s)",
 				o->spec, bare_address(l.address), l.client);
 	else
-		(void)fault_set(f, EXIT_LOCKED, error, "%s: locked by another client", o->spec);
+		(void)fault_set(f, EXIT_LOCKED, -EBUSY, "%s: locked by another client", o->spec);
 	fault_hint(f, "unmap it there; if that client is dead: rbd lock ls %s, then rbd lock rm",
 		   o->spec);
-	return error;
+	return -EBUSY;
 }
 
 static void wait_for_try(struct owner *o)
@@ -560,7 +560,7 @@ static int first_lock(struct owner *o, const struct patience *p, struct fault *f
 	if (r == -ECANCELED)
 		return fault_set(f, EXIT_SAFEGUARD, -ENOTSUP, "%s: %s", o->spec, why);
 	if (r == -EROFS || r == -EBUSY || r == -EAGAIN)
-		return refuse_locked(o, r == -EAGAIN ? -EBUSY : r, f);
+		return refuse_locked(o, f);
 	return r < 0 ? cluster_fault(f, r, o->spec, "cannot take the exclusive lock") : 0;
 }
 

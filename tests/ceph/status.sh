@@ -42,6 +42,16 @@ the_cluster_is_told() {
 the_owner_of_the_lock_is_we() {
 	is "v['lock'] == 'owner' and v['lock_owner'] == v['client'] != '' and v['lock_reason'] == ''"
 }
+# Another host: its run directory has nothing of the first.
+who_wants_it_too_is_told_who_has_it() {
+	local store rc
+	for store in librbd rados; do
+		rc=0
+		"$PROGRAM" serve --run-dir "$T/elsewhere" --socket "$T/x" --store $store --exclusive rbd/image >"$T/out" 2>&1 || rc=$?
+		cat "$T/out"
+		[[ $rc == 11 ]] && grep -qE 'locked by another client at 127[^ ]*( \(client[^ ]*\))?$' "$T/out" || return 1
+	done
+}
 to_a_reader_another_has_it() {
 	serve r --read-only rbd/image || return 1
 	is "v['lock'] == 'other' and v['lock_owner'].startswith('127.0.0.1:')" r &&
@@ -107,7 +117,7 @@ rbd create --size 32M --image-feature layering,exclusive-lock,object-map rbd/ima
 	rbd snap create --no-progress rbd/image@s &&
 	rbd create --size 32M --image-feature layering,exclusive-lock rbd/other &&
 	rbd create --size 32M --image-feature layering rbd/plain || fail "no image"
-for c in the_cluster_is_told the_owner_of_the_lock_is_we to_a_reader_another_has_it \
+for c in the_cluster_is_told the_owner_of_the_lock_is_we who_wants_it_too_is_told_who_has_it to_a_reader_another_has_it \
 	when_it_changes_the_next_status_knows the_owner_of_a_layered_chain_too \
 	an_image_without_locks_has_none a_snapshot_has_none a_reader_takes_none a_wedged_cluster_is_waited_for_once a_daemon_that_is_stuck_is_seen \
 	all_end; do

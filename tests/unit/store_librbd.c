@@ -346,7 +346,7 @@ static void the_lock_has_a_state(void **state)
 	store_close(fx.store);
 
 	make_fail("rbd_lock_acquire", -EROFS, 0);
-	assert_int_equal(open_store(&exclusive, &f), -EROFS);
+	assert_int_equal(open_store(&exclusive, &f), -EBUSY);
 	assert_int_equal(f.status, EXIT_LOCKED);
 	assert_non_null(strstr(f.message, "10.0.0.9"));
 	make_fail("", 0, 0);
