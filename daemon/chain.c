@@ -264,12 +264,12 @@ int chain_check_raw(const struct chain_options *o, const struct chain *c, bool i
 {
 	if (o->passphrase_files->n > 0 || !c->is_raw_clone || is_read_only)
 		return 0;
-	(void)fault_set(f, EXIT_SAFEGUARD, -EROFS,
+	(void)fault_set(f, EXIT_SAFEGUARD, -ENOTSUP,
 			"%s is a formatted clone: written without its key, it would mix its "
 			"parent's bytes with its own",
 			layer_name(&c->layers[0]));
 	fault_hint(f, "give its encryption-passphrase-file, or --read-only to see the raw bytes");
-	return -EROFS;
+	return -ENOTSUP;
 }
 
 /*

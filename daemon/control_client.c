@@ -355,7 +355,7 @@ static int open_key(struct options *o, const struct chain_options *chain,
 	if (key_is_none(source) || (geteuid() == 0 && key_repeat(source) == KEY_REPEATS))
 		return 0;
 	if (k->n == CONTROL_FDS_MAX)
-		return fault_set(f, EXIT_USAGE, -EMFILE, "a daemon takes %d passphrases at most",
+		return fault_set(f, EXIT_USAGE, -E2BIG, "a daemon takes %d passphrases at most",
 				 CONTROL_FDS_MAX);
 	r = key_resolve(source, &place, &resolved, f);
 	if (r == 0)

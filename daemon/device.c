@@ -76,19 +76,19 @@ static int read_back(const struct device *d, struct fault *f)
 		return fault_set(f, EXIT_KERNEL, r, "nbd%d cannot be read back from sysfs: %s",
 				 d->index, strerror(-r));
 	if (!s.is_connected || s.size != size)
-		return fault_set(f, EXIT_KERNEL, -EIO,
+		return fault_set(f, EXIT_KERNEL, -EPROTO,
 				 "nbd%d should have %llu bytes, but the kernel says %llu", d->index,
 				 (unsigned long long)size, (unsigned long long)s.size);
 	if (s.logical_block != v->block_size)
-		return fault_set(f, EXIT_KERNEL, -EIO,
+		return fault_set(f, EXIT_KERNEL, -EPROTO,
 				 "nbd%d should have blocks of %u bytes, but the kernel says %u",
 				 d->index, v->block_size, s.logical_block);
 	if (v->is_read_only && !s.is_read_only)
-		return fault_set(f, EXIT_KERNEL, -EIO,
+		return fault_set(f, EXIT_KERNEL, -EPROTO,
 				 "nbd%d should be read-only, but the kernel says it is not",
 				 d->index);
 	if (!v->is_read_only && !s.has_write_cache)
-		return fault_set(f, EXIT_KERNEL, -EIO, "nbd%d would never be flushed", d->index);
+		return fault_set(f, EXIT_KERNEL, -EPROTO, "nbd%d would never be flushed", d->index);
 	if (s.cookie[0] == '\0' && d->cookie)
 		log_info(v->spec, "this kernel keeps no cookie (it came with Linux 5.14)");
 	if (!s.has_fua && !v->is_read_only)

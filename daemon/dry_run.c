@@ -151,7 +151,7 @@ static void survey(struct dry_run *d, struct fault *f)
 	plan_judge(p);
 	if (p->size == 0)
 		note(d,
-		     fault_set(f, EXIT_NOT_FOUND, -ENOSPC, "%s has no room for data",
+		     fault_set(f, EXIT_NOT_FOUND, -ENODATA, "%s has no room for data",
 			       layer_info(d->chain.layers[0].layer)->spec),
 		     f);
 }

@@ -210,7 +210,7 @@ static int start_volume(struct mapping *m, struct fault *f)
 	r = choose_block_size(m, f);
 	if (r == 0 && atomic_load(&m->volume->size) == 0)
 		return fault_set(
-			f, EXIT_NOT_FOUND, -ENOSPC,
+			f, EXIT_NOT_FOUND, -ENODATA,
 			"%s has no room for data: %llu bytes, of which the header takes %llu",
 			m->spec, (unsigned long long)m->state.raw_size,
 			(unsigned long long)m->state.data_offset);

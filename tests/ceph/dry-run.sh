@@ -107,7 +107,7 @@ every_refusal_is_told() {
 }
 without_passphrases_it_shows_what_they_would_be() {
 	dry 7 rbd/y "" && says '^passphrases: 2$' && says '^  1 rbd/y: no file given' &&
-		errs 'formatted clone' && dry 0 rbd/y "" --read-only && says '^store: librbd' && says 'served raw' &&
+		errs 'formatted clone: .* with its own$' && dry 0 rbd/y "" --read-only && says '^store: librbd' && says 'served raw' &&
 		dry 0 rbd/plain "" && says '^passphrases: 0$' && says 'librbd, read and write'
 }
 what_is_served_is_in_use() {
@@ -238,7 +238,7 @@ clone_smaller_than_its_header() {
 	small rbd/nolock 1M && dry 10 rbd/nolock "y x" --read-only && errs 'layer 1: rbd/nolock'
 }
 header_fills_the_clone() {
-	small rbd/top 2M && dry 4 rbd/top "t y y x" --read-only && errs 'rbd/top has no room for data'
+	small rbd/top 2M && dry 4 rbd/top "t y y x" --read-only && errs 'rbd/top has no room for data$'
 }
 run_case "a clone that is smaller than its header" clone_smaller_than_its_header
 run_case "a clone that its header fills" header_fills_the_clone
