@@ -32,6 +32,8 @@
 #define STDERR_MAX (1u << 20)
 #define SAID_MAX 400
 #define CPU_SECONDS_DEFAULT 600u
+/* How long one that is no longer wanted may take to end by itself. */
+#define TERM_MS 500
 
 /* ---- starting it ---- */
 
@@ -155,6 +157,11 @@ static int reap(const struct key_request *q, pid_t pid, bool is_hurried, int *re
 
 	if (r == 0 && !is_hurried)
 		r = key_wait(q, fd, POLLIN);
+	/* It may have something to take back: a question that it has put to others. */
+	if (fd >= 0 && (r < 0 || is_hurried)) {
+		(void)kill(-pid, SIGTERM);
+		(void)poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, TERM_MS);
+	}
 	if (fd >= 0)
 		(void)close(fd);
 	/* Also what it has started and left behind. */
