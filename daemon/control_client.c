@@ -33,6 +33,7 @@
 #include "option_value.h"
 #include "output.h"
 #include "path.h"
+#include "process.h"
 #include "secret.h"
 #include "text.h"
 #include "utf8.h"
@@ -373,6 +374,7 @@ static int open_keys(struct options *o, struct keys *k, struct fault *f)
 {
 	struct image_spec spec = IMAGE_SPEC_INIT;
 	struct chain_options chain = { 0 };
+	struct process_hold hold;
 	int r = 0;
 
 	if (o->passphrase_files.n == 0)
@@ -383,8 +385,11 @@ static int open_keys(struct options *o, struct keys *k, struct fault *f)
 	if (o->operand)
 		r = image_spec_parse(o->operand, &spec, f);
 	chain_options_set(o, &chain);
+	process_hold(&hold);
+	chain_options_interrupt(&chain, &hold.interrupt);
 	for (unsigned int i = 0; r == 0 && i < o->passphrase_files.n; i++)
 		r = open_key(o, &chain, &spec, i, k, f);
+	process_release(&hold);
 	image_spec_done(&spec);
 	return r;
 }

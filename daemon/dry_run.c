@@ -20,6 +20,7 @@
 #include "output.h"
 #include "log.h"
 #include "plan.h"
+#include "process.h"
 #include "secret.h"
 #include "setup.h"
 #include "state.h"
@@ -190,6 +191,7 @@ static int result(const struct dry_run *d, struct fault *f)
 int dry_run(struct options *o, struct fault *f)
 {
 	struct dry_run d = { .options = o };
+	struct process_hold hold;
 	struct clusters *clusters = NULL;
 	struct cluster *cluster = NULL;
 	int r = image_spec_parse(o->operand, &o->spec, f);
@@ -217,7 +219,10 @@ int dry_run(struct options *o, struct fault *f)
 		d.plan.chain_options = &d.chain_options;
 		d.plan.chain = &d.chain;
 		d.plan.is_read_only = o->is_read_only;
+		process_hold(&hold);
+		chain_options_interrupt(&d.chain_options, &hold.interrupt);
 		survey(&d, f);
+		process_release(&hold);
 		r = result(&d, f);
 	}
 	chain_done(&d.chain);

@@ -88,6 +88,35 @@ int process_next_signal(int fd)
 	return read(fd, &s, sizeof(s)) == (ssize_t)sizeof(s) ? (int)s.ssi_signo : 0;
 }
 
+static bool is_one_pending(void *arg)
+{
+	const struct process_hold *h = arg;
+	sigset_t pending;
+
+	if (sigpending(&pending) < 0 || sigandset(&pending, &pending, &h->held) < 0)
+		return false;
+	return !sigisemptyset(&pending);
+}
+
+void process_hold(struct process_hold *h)
+{
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+	struct sigaction now;
+
+	(void)sigemptyset(&h->held);
+	/* One that is ignored, as by nohup(1), would be pending all the same. */
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (sigaction(signals[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+			(void)sigaddset(&h->held, signals[i]);
+	(void)sigprocmask(SIG_BLOCK, &h->held, &h->before);
+	h->interrupt = (struct interrupt){ is_one_pending, h };
+}
+
+void process_release(const struct process_hold *h)
+{
+	(void)sigprocmask(SIG_SETMASK, &h->before, NULL);
+}
+
 /* For now and for what is started later. */
 static int drop_capability(unsigned int capability)
 {

@@ -4,7 +4,10 @@
 #ifndef DAEMON_PROCESS_H
 #define DAEMON_PROCESS_H
 
+#include <signal.h>
 #include <stdbool.h>
+
+#include "interrupt.h"
 
 /*
  * What the process is to its surroundings: the fork, readiness, signals, memory.
@@ -34,6 +37,18 @@ int process_setup(void);
 int process_signal_fd(void);
 /* The next of them, 0: none. */
 int process_next_signal(int fd);
+
+/*
+ * While a command has to put something back before it ends, a terminal or a program that it has
+ * started: SIGTERM, SIGINT and SIGHUP are held back, and raise interrupt. From process_release() on
+ * they do what they would have done; it may not return. In place until then.
+ */
+struct process_hold {
+	sigset_t held, before;
+	struct interrupt interrupt;
+};
+void process_hold(struct process_hold *h);
+void process_release(const struct process_hold *h);
 
 /*
  * This process writes to a block device that the kernel may need written to free memory: its

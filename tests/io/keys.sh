@@ -102,7 +102,7 @@ a_file_for_everybody() {
 # Types TEXT when asked, of "ONE|TWO" the next each time, and shows what the terminal showed.
 typed() { # TEXT ARGUMENT...
 	python3 - "$@" <<'END'
-import os, pty, sys, time
+import os, pty, sys, termios, time
 answers, argv = sys.argv[1].split("|"), sys.argv[2:]
 pid, fd = pty.fork()
 if pid == 0:
@@ -122,6 +122,8 @@ while True:
         time.sleep(0.3)
         os.write(fd, answers.pop(0).encode())
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+if not termios.tcgetattr(fd)[3] & termios.ECHO:
+    sys.exit("the terminal is left without echo")
 sys.stdout.write(seen.decode())
 sys.exit(status)
 END
@@ -170,6 +172,38 @@ somebody_who_gives_up() {
 	echo "$rc $shown"
 	[[ $rc == 6 && $shown == *interrupted* ]]
 }
+# The command itself asks when it is for the host's daemon, and when nothing is started: it ends as
+# any command does that is interrupted, but leaves the terminal as it was.
+a_command_that_is_given_up() {
+	local shown rc=0
+	shown=$(typed $'\003' "$PROGRAM" serve --dry-run --test-keys --encryption-passphrase-file ask: "file:$T/image") || rc=$?
+	echo "$rc $shown"
+	[[ $rc == 254 ]] || return 1
+	with_daemon typed $'\003' "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file ask: "file:$T/image" || rc=$?
+	[[ $rc == 254 ]]
+}
+with_daemon() { # COMMAND...
+	local daemon rc=0
+	"$PROGRAM" daemon 2>daemon.log &
+	daemon=$!
+	wait_for 10 test -S run/control && "$@" || rc=$?
+	kill $daemon && wait $daemon || { cat daemon.log; rc=1; }
+	return $rc
+}
+a_question_that_is_taken_back() {
+	[[ $EUID == 0 && -x /usr/bin/systemd-ask-password ]] || return 77
+	with_daemon take_back
+}
+take_back() {
+	local pid
+	setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file 'ask:Key of %i?' file:image >out 2>err </dev/null &
+	pid=$!
+	wait_for 20 question || { cat err; kill $pid; wait $pid; return 1; }
+	kill $pid
+	wait $pid
+	wait_for 5 no_question
+}
+no_question() { ! question; }
 # As a password agent does: it finds the question and answers on its socket.
 a_password_agent() {
 	local pid notified rc=0
@@ -213,10 +247,10 @@ for c in a_path_from_where_the_user_is standard_input a_descriptor a_descriptor_
 	a_program_that_hangs a_wrong_key_names_its_source a_wrong_key_hints_at_its_source a_credential \
 	a_credential_without_systemd the_default_credential none_serves_the_raw_image a_socket a_file_for_everybody \
 	a_part_of_a_file a_part_is_checked_too where_there_is_no_key_that_is_said somebody_at_the_terminal who_mistypes_is_asked_again \
-	but_not_for_ever somebody_who_gives_up; do
+	but_not_for_ever somebody_who_gives_up a_command_that_is_given_up; do
 	claim $c
 done
-for c in a_password_agent an_encrypted_credential; do
+for c in a_password_agent a_question_that_is_taken_back an_encrypted_credential; do
 	log=$($c 2>&1)
 	case $? in
 	0) echo "ok ${c//_/-}" ;;
