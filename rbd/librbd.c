@@ -168,8 +168,7 @@ static void op_lock(struct store *s, struct store_lock *ret)
 	struct librbd_store *ls = librbd_of(s);
 	int r;
 
-	/* librbd does not know of a snapshot who has the image's. */
-	if (!ls->has_lock_feature || ls->is_snapshot)
+	if (!ls->has_lock_feature)
 		return;
 	r = handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts));
 	if (r < 0) {
@@ -346,6 +345,7 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->is_snapshot = info->snap_id != UINT64_MAX;
 	ls->snap_id = info->snap_id;
 	ls->is_read_only = o->is_read_only || ls->is_snapshot;
+	/* librbd does not know of a snapshot who has the image's lock. */
 	ls->has_lock_feature = !ls->is_snapshot && info->features & RBD_FEATURE_EXCLUSIVE_LOCK;
 	ls->tail = &ls->head;
 	(void)pthread_mutex_init(&ls->lock, NULL);
