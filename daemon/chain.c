@@ -212,6 +212,17 @@ static int look_for_header(struct chain *c, struct fault *f)
 	return 0;
 }
 
+/*
+ * A snapshot of a clone: once that is flattened, the snapshot has objects of its own and no parent,
+ * but librbd believes the object map that it read when it was opened, and so reads zeros.
+ */
+static bool is_misread_by_librbd(const struct chain *c)
+{
+	const struct layer_info *info = layer_info(c->layers[0].layer);
+
+	return info->snap_id != UINT64_MAX && info->has_parent;
+}
+
 static int load_plain(const struct chain_options *o, struct chain *c, struct fault *f)
 {
 	struct layer *layer = NULL;
@@ -224,7 +235,7 @@ static int load_plain(const struct chain_options *o, struct chain *c, struct fau
 		return fault_set(f, EXIT_MEMORY, r, "no memory for a layer");
 	}
 	/* Without librbd, somebody else has to read what is the parents'. */
-	while (o->store == STORE_RADOS) {
+	while (o->store == STORE_RADOS || (o->store == STORE_AUTO && is_misread_by_librbd(c))) {
 		r = layer_open_parent(c->layers[c->n - 1].layer, &layer, f);
 		if (r == -ENOENT && !f->message[0])
 			break;
@@ -350,7 +361,8 @@ static bool could_be_rados(const struct chain_options *o, const struct chain *c,
 bool chain_needs_rados(const struct chain_options *o, const struct chain *c, bool is_read_only)
 {
 	return o->store == STORE_RADOS || is_layered(o, c) ||
-	       (o->store == STORE_AUTO && is_miswritten_by_librbd(o, c, is_read_only) &&
+	       (o->store == STORE_AUTO &&
+		(is_miswritten_by_librbd(o, c, is_read_only) || is_misread_by_librbd(c)) &&
 		could_be_rados(o, c, is_read_only));
 }
 

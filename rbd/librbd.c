@@ -105,6 +105,24 @@ int librbd_ask_gone(struct librbd_store *ls)
 	return r == -ENOENT ? 1 : r;
 }
 
+static int set_snapshot(struct handle *h, void *data)
+{
+	const uint64_t *id = data;
+
+	return rbd_snap_set_by_id(h->image, *id);
+}
+
+/*
+ * Flattening gives a snapshot objects of its own, which librbd does not see as long as it has the
+ * object map that it read when it was opened; but it does see that there is no parent.
+ */
+static int set_snapshot_again(struct librbd_store *ls)
+{
+	uint64_t id = ls->snap_id;
+
+	return handle_call(ls->handle, ls->timeout_s, set_snapshot, &id, sizeof(id));
+}
+
 static int op_raw_size(struct store *s, uint64_t *ret)
 {
 	struct librbd_store *ls = librbd_of(s);
@@ -114,6 +132,8 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	/* A snapshot has one size for ever; what librbd calls it when it is gone is none. */
 	if (ls->is_snapshot) {
 		r = librbd_ask_gone(ls);
+		if (r == 0 && ls->has_parent)
+			r = set_snapshot_again(ls);
 		if (r >= 0)
 			*ret = atomic_load(&ls->raw_size);
 		return r < 0 ? r : 0;
@@ -344,6 +364,7 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->timeout_s = o->timeout_s;
 	ls->is_snapshot = info->snap_id != UINT64_MAX;
 	ls->snap_id = info->snap_id;
+	ls->has_parent = info->has_parent;
 	ls->is_read_only = o->is_read_only || ls->is_snapshot;
 	/* librbd does not know of a snapshot who has the image's lock. */
 	ls->has_lock_feature = !ls->is_snapshot && info->features & RBD_FEATURE_EXCLUSIVE_LOCK;

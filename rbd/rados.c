@@ -82,8 +82,9 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 		return 0;
 	}
 	r = rs->image->ops->raw_size(rs->image, &size);
-	if (r == 0 && librbd_is_gone(librbd_of(rs->image))) {
-		atomic_store(&rs->is_gone, true);
+	/* Flattened or not, what a snapshot had of its parent it has still. */
+	if (r == 0 && librbd_of(rs->image)->is_snapshot) {
+		atomic_store(&rs->is_gone, librbd_is_gone(librbd_of(rs->image)));
 		*ret = size;
 		return 0;
 	}
@@ -148,20 +149,21 @@ static void op_close(struct store *s)
 	free(rs);
 }
 
-static const struct store_ops rados_ops = {
-	.name = "rados",
-	.read = rados_store_read,
-	.write = rados_store_write,
-	.zero = rados_store_zero,
-	.discard = rados_store_discard,
-	.flush = op_flush,
-	.freeable = rados_store_freeable,
-	.raw_size = op_raw_size,
-	.lock = op_lock,
-	.health = op_health,
-	.ending = rados_store_ending,
-	.close = op_close,
-};
+/* Which bytes nobody has, as librbd sees it; see rados_same_ops. */
+static int op_status(struct store *s, struct store_io *io, uint64_t dev_off, uint64_t len)
+{
+	return librbd_status(rados_of(s)->image, io, dev_off, len);
+}
+
+#define OPS                                                                                        \
+	.name = "rados", .read = rados_store_read, .write = rados_store_write,                     \
+	.zero = rados_store_zero, .discard = rados_store_discard, .flush = op_flush,               \
+	.freeable = rados_store_freeable, .raw_size = op_raw_size, .lock = op_lock,                \
+	.health = op_health, .ending = rados_store_ending, .close = op_close
+
+static const struct store_ops rados_ops = { OPS };
+/* Read-only, and librbd sees the same bytes, so that it can also say where there are none. */
+static const struct store_ops rados_same_ops = { OPS, .status = op_status };
 
 /* Where an image's objects are, gathered in one limited call. */
 struct object_facts {
@@ -341,6 +343,8 @@ int store_open_rados(struct cluster *c, const struct rados_layer *layers, unsign
 		op_close(&rs->base);
 		return r;
 	}
+	if (rs->image && !rs->is_layered)
+		rs->base.ops = &rados_same_ops;
 	*ret = &rs->base;
 	return 0;
 }

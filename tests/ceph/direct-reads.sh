@@ -64,6 +64,24 @@ flatten_changes_nothing() {
 }
 run_case flatten-and-snapshots-change-nothing flatten_changes_nothing
 
+# Flattening gives the snapshot objects of its own, and then nobody keeps its parent.
+snapshot_outlives_its_parent() {
+	local store rc=0
+	for store in auto librbd; do
+		rbd cp --no-progress vol base && rbd snap create --no-progress base@v1
+		rbd clone --rbd-default-clone-format 2 base@v1 heir && rbd snap create --no-progress heir@then
+		serve --store "$store" rbd/heir@then && nbdcopy --no-extents "$URI" then || return
+		rbd flatten --no-progress heir && rbd snap rm --no-progress base@v1 && rbd rm --no-progress base || rc=1
+		# librbd has to be told first, see librbd.c.
+		[[ $store == auto ]] || wait_for 10 reads_as_then
+		reads_as_then && nbdcopy "$URI" now && cmp then now || rc=1
+		"$PROGRAM" unmap rbd/heir@then && rbd snap rm --no-progress heir@then && rbd rm --no-progress heir || return
+	done
+	return "$rc"
+}
+reads_as_then() { nbdcopy --no-extents "$URI" now && cmp then now; }
+run_case a-snapshot-outlives-its-parent snapshot_outlives_its_parent
+
 # What is cut off and added again is zeros.
 resize_is_followed() {
 	local rc=0
@@ -82,10 +100,10 @@ removed_snapshot_is_an_error() {
 	local store rc=0
 	for store in librbd rados; do
 		rbd snap create --no-progress vol@gone
-		serve --store "$store" rbd/vol@gone && nbdcopy --no-extents "$URI" before || return
+		serve --store "$store" rbd/vol@gone && nbdcopy --no-extents "$URI" then || return
 		rbd snap rm --no-progress vol@gone
 		wait_for 10 says_it_is_gone || rc=1
-		nbdcopy --no-extents "$URI" after && rc=1
+		nbdcopy --no-extents "$URI" now && rc=1
 		[[ $store == rados ]] || ! nbdinfo --map "$URI" || rc=1
 		"$PROGRAM" unmap rbd/vol@gone || return
 	done
