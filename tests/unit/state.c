@@ -198,10 +198,12 @@ static void updates_leave_no_gap(void **state)
 	pid_t child;
 
 	fill(&v);
+	v.size = 0;
 	s = claim("k", &v);
 	child = fork();
 	if (child == 0) {
-		for (int i = 0; i < 1000; i++) {
+		/* However slow the other side is: some of its updates are among them. */
+		for (int i = 0, size = 0; i < 1000 || size < 20; i++) {
 			struct state_list l;
 
 			if (state_list(dir, &l, NULL) || l.n != 1 || l.n_damaged ||
@@ -209,6 +211,7 @@ static void updates_leave_no_gap(void **state)
 				_exit(1);
 			if (i % 100 == 0 && state_claim(dir, "k", &v, &t, NULL) != -EBUSY)
 				_exit(2);
+			size = (int)l.volumes[0].size;
 			state_list_done(&l);
 		}
 		_exit(0);
@@ -218,7 +221,6 @@ static void updates_leave_no_gap(void **state)
 		assert_int_equal(state_update(s, &v), 0);
 	}
 	assert_int_equal(status, 0);
-	assert_true(n > 10);
 	state_release(s, true);
 }
 
