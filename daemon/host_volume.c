@@ -36,7 +36,7 @@ struct host_volume {
 	struct host_volume_options o;
 	struct options *options;
 	char *request, *resumed; /* or NULL; the texts of o */
-	char spec[512];
+	char spec[VOLUME_SPEC_LEN];
 	pthread_t thread; /* the control thread's, and */
 	bool has_thread; /* whether there is one to be joined */
 	struct watch stop; /* its event is raised by host_volume_stop() */

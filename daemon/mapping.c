@@ -321,7 +321,7 @@ static int start_device(struct mapping *m, struct fault *f)
 static int start_listener(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
-	char spec[4608]; /* all of it */
+	char spec[VOLUME_SPEC_LEN];
 	struct listener_options l = { .volume = m->volume,
 				      .loop = m->o.loop,
 				      .export_name = o->export_name ? o->export_name : spec,

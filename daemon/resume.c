@@ -28,7 +28,7 @@ static bool is_waiting(const struct volume_state *v)
 /* "3" names an image here, never a device. */
 static bool is_named(const struct volume_state *v, const char *name)
 {
-	char spec[1024];
+	char spec[VOLUME_SPEC_LEN];
 	size_t len, n = strlen(name);
 
 	volume_state_spec(v, spec, sizeof(spec));

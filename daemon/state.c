@@ -368,7 +368,7 @@ void state_note_health(const char *run_dir, const char *key, const char *why)
 static int compare_volumes(const void *pa, const void *pb)
 {
 	const struct volume_state *a = pa, *b = pb;
-	char spec_a[1024], spec_b[1024];
+	char spec_a[VOLUME_SPEC_LEN], spec_b[VOLUME_SPEC_LEN];
 
 	/* those without a device at the end */
 	if (a->device != b->device)

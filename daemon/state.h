@@ -93,6 +93,8 @@ struct volume_state {
 void volume_state_init(struct volume_state *v);
 /* Frees the layers. */
 void volume_state_done(struct volume_state *v);
+/* Of which no volume's spec is cut. Who only shows one to people takes less. */
+#define VOLUME_SPEC_LEN 4608
 /* "pool/[ns/]image[@snap]", "file:PATH"; a snapshot without a name shows as "@N". At most len
  * bytes. */
 void volume_state_spec(const struct volume_state *v, char *buf, size_t len);

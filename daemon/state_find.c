@@ -47,7 +47,7 @@ static bool is_owner(const struct volume_state *v, const char *name)
 
 static bool fits(const struct volume_state *v, const char *name, enum way way)
 {
-	char spec[1024], by_number[1024];
+	char spec[VOLUME_SPEC_LEN], by_number[VOLUME_SPEC_LEN];
 	int index;
 
 	switch (way) {

@@ -198,7 +198,7 @@ static int add_layers(struct json_object *o, const struct volume_state *v)
 
 static int fill_object(struct json_object *o, const struct volume_state *v)
 {
-	char spec[1024];
+	char spec[VOLUME_SPEC_LEN];
 	int r = add_fields(o, head_fields, COUNT(head_fields), v);
 
 	if (!r)

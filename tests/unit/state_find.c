@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../../daemon/state.h"
@@ -89,6 +90,27 @@ static void a_name_that_fits_several_is_refused(void **state)
 	assert_ptr_equal(found, &v[2]);
 }
 
+static void a_long_path_is_a_name_too(void **state)
+{
+	struct volume_state v[2];
+	struct state_list l = { .volumes = v, .n = 2 };
+	char name[sizeof("file:") + sizeof(v[0].file)];
+
+	/* They differ in the last letter only. */
+	for (int i = 0; i < 2; i++) {
+		const struct volume_state *found = NULL;
+
+		volume_state_init(&v[i]);
+		memset(v[i].file, 'x', 3000);
+		v[i].file[0] = '/';
+		v[i].file[3000] = (char)('a' + i);
+		(void)snprintf(name, sizeof(name), "file:%s", v[i].file);
+		l.n = (unsigned int)i + 1;
+		assert_int_equal(state_find(&l, name, &found, &f), 0);
+		assert_ptr_equal(found, &v[i]);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
 int main(void)
@@ -96,6 +118,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_name_finds_its_volume),
 		TEST(a_name_that_fits_several_is_refused),
+		TEST(a_long_path_is_a_name_too),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
