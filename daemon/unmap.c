@@ -164,6 +164,55 @@ static int wait_kernel(int index, int timeout_s, struct fault *f)
 }
 
 /*
+ * work(index), in a process of its own, because nothing can end the wait for a cluster that does
+ * not answer, or for a daemon that is gone, not even a signal. It keeps nothing open: who reads
+ * what we say to its end would wait for it too.
+ */
+static int do_within(int (*work)(int index), int index, int timeout_s)
+{
+	struct pollfd p = { .fd = -1, .events = POLLIN };
+	pid_t child = fork();
+	int status = 0, r;
+
+	if (child < 0)
+		return -errno;
+	if (child == 0) {
+		if (close_range(0, UINT_MAX, 0) < 0)
+			_exit(errno);
+		_exit(-work(index));
+	}
+	p.fd = (int)syscall(SYS_pidfd_open, child, 0);
+	if (p.fd >= 0) {
+		do
+			r = poll(&p, 1, to_ms(timeout_s));
+		while (r < 0 && errno == EINTR);
+		(void)close(p.fd);
+		if (r == 0) {
+			/* It ends when the kernel lets it; then init has it. */
+			(void)kill(child, SIGKILL);
+			return -ETIMEDOUT;
+		}
+	}
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+/* Whether the device can be opened is all that counts; how it went, others ask again. */
+static int open_once(int index)
+{
+	char path[32];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/dev/nbd%d", index);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0)
+		(void)close(fd);
+	return 0;
+}
+
+/*
  * -EBUSY with who uses it; 0 when nobody does, and then *ret_fd keeps others from mounting it (-1:
  * not held); or -errno.
  */
@@ -183,8 +232,8 @@ static int try_hold(int index, int *ret_fd, char *who, size_t len)
 }
 
 /*
- * Refuses a device in use, unless forced, once --wait is over; holds it between our look and the
- * disconnect, as try_hold().
+ * Refuses a device in use once --wait is over; holds it between our look and the disconnect, as
+ * try_hold(). Forced, it does neither: the device may be one that cannot be opened any more.
  */
 static int hold(const struct options *o, int index, int *ret_fd, struct fault *f)
 {
@@ -193,13 +242,24 @@ static int hold(const struct options *o, int index, int *ret_fd, struct fault *f
 	int r;
 
 	*ret_fd = -1;
+	if (o->is_forced)
+		return 0;
+	/* Who opened it first may be reading its partitions, and holds up all others meanwhile. */
+	r = do_within(open_once, index, o->reattach_timeout_s > 0 ? o->reattach_timeout_s : 1);
+	if (r == -ETIMEDOUT) {
+		(void)fault_set(f, EXIT_TIMED_OUT, r,
+				"/dev/nbd%d cannot be opened: another program waits for its data",
+				index);
+		fault_hint(f, "--force unmaps it all the same and loses what was not written");
+		return r;
+	}
 	for (int ms = 0;; ms += WAIT_STEP_MS) {
 		r = try_hold(index, ret_fd, who, sizeof(who));
-		if (r != -EBUSY || o->is_forced || ms >= to_ms(o->wait_s))
+		if (r != -EBUSY || ms >= to_ms(o->wait_s))
 			break;
 		(void)nanosleep(&step, NULL);
 	}
-	if (r == 0 || r == -ENODEV || o->is_forced)
+	if (r == 0 || r == -ENODEV)
 		return 0;
 	if (r != -EBUSY) {
 		(void)fault_set(f, r == -EACCES ? EXIT_PASSPHRASE : EXIT_SAFEGUARD, r,
@@ -211,41 +271,6 @@ static int hold(const struct options *o, int index, int *ret_fd, struct fault *f
 	fault_hint(f, "unmount or close it first; --force unmaps it all the same and loses what "
 		      "was not written");
 	return r;
-}
-
-/*
- * Writes back, in a process of its own, because nothing can end the wait for a cluster that does
- * not answer, not even a signal. held: not kept open by it.
- */
-static int sync_within(int index, int held, int timeout_s)
-{
-	struct pollfd p = { .fd = -1, .events = POLLIN };
-	pid_t child = fork();
-	int status = 0, r;
-
-	if (child < 0)
-		return -errno;
-	if (child == 0) {
-		if (held >= 0)
-			(void)close(held);
-		_exit(-nbd_sync(index));
-	}
-	p.fd = (int)syscall(SYS_pidfd_open, child, 0);
-	if (p.fd >= 0) {
-		do
-			r = poll(&p, 1, to_ms(timeout_s));
-		while (r < 0 && errno == EINTR);
-		(void)close(p.fd);
-		if (r == 0) {
-			/* It ends when the kernel lets it; then init has it. */
-			(void)kill(child, SIGKILL);
-			return -ETIMEDOUT;
-		}
-	}
-	while (waitpid(child, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 }
 
 /* While it is in use its data can still be saved; so it is not taken away when it is all there is.
@@ -271,7 +296,7 @@ static int disconnect(const struct options *o, const char *run_dir, const struct
 		r = nbdctl_open(&ctl, f);
 	/* Without a daemon nothing can be written back, and trying would wait. */
 	if (r == 0 && is_served) {
-		r = sync_within(index, fd, o->reattach_timeout_s);
+		r = do_within(nbd_sync, index, o->reattach_timeout_s);
 		if (r < 0 && o->is_forced)
 			r = 0;
 		if (r < 0) {

@@ -153,6 +153,46 @@ attach_outlasts_a_stuck_udev() {
 	stamp_ends_well_and_unmaps "$dev"
 }
 
+# The first to open a device reads its partitions, or somebody has the kernel read them again; until
+# then nobody else can open it, and who tries cannot even be killed.
+device_that_cannot_be_opened_is_unmapped() {
+	local dev reader
+	dev=$(map_luks disk)
+	cluster_osd_pause $T/cluster
+	blockdev --rereadpt "$dev" &
+	reader=$!
+	sleep 1
+	kill_daemon_of "$dev"
+	cluster_osd_resume $T/cluster
+	refused 6 "$dev cannot be opened" nbd unmap --reattach-timeout 3 "$dev"
+	nbd unmap --force "$dev"
+	fails is_connected "$dev"
+	wait_for 10 gone $reader
+	settled
+}
+
+# Whoever reads what unmap says to its end is not kept by what it has left waiting: the daemon of the
+# host does.
+stuck_openers_do_not_hold_the_answer() {
+	local dev daemon
+	"$PROGRAM" daemon --log-file $T/log &
+	daemon=$!
+	wait_for 10 test -S /run/rbdcrypt-nbd/control
+	rbd create --size 16M rbd/plain
+	dev=$(nbd map rbd/plain)
+	cluster_osd_pause $T/cluster
+	dd if=/dev/zero of="$dev" bs=64k count=1 conv=nocreat 2>/dev/null &
+	sleep 1
+	refused 6 "$dev cannot be opened" timeout 60 "$PROGRAM" unmap --reattach-timeout 3 "$dev"
+	cluster_osd_resume $T/cluster
+	wait $!
+	wait_for 20 nbd unmap "$dev"
+	kill -TERM $daemon
+	wait $daemon
+	rbd rm --no-progress rbd/plain
+	settled
+}
+
 guest_cluster memstore || fail "no cluster"
 quick_image disk 64M || fail "no image"
 # A dead client keeps its exclusive lock until the OSD misses it: 30 seconds, by default.
@@ -164,6 +204,8 @@ claim killed-daemon-and-attach-under-load
 claim held-sockets-of-a-killed-daemon-are-outwaited
 claim attach-outlasts-a-stuck-udev
 claim resumed-device-waits-for-its-key
+claim device-that-cannot-be-opened-is-unmapped
+claim stuck-openers-do-not-hold-the-answer
 claim renamed-image-is-resumed
 claim killed-daemon-loses-nothing-flushed
 claim forced-unmap-loses-nothing-flushed
