@@ -71,7 +71,7 @@ int claim_check_start(const char *run_dir, const struct volume_state *mine, cons
 		      struct fault *f)
 {
 	struct state_list l;
-	char id[600], other_id[600];
+	char id[CLAIM_IDENTITY_LEN], other_id[CLAIM_IDENTITY_LEN];
 	int r;
 
 	if (mine->is_read_only)
@@ -139,7 +139,7 @@ static int check_kernel(const struct volume_state *mine, const char *spec, struc
 static int check_last_owner(const struct volume_state *old, const struct nbd_sysfs *kernel,
 			    struct volume_state *mine, struct fault *f)
 {
-	char old_id[600], id[600];
+	char old_id[CLAIM_IDENTITY_LEN], id[CLAIM_IDENTITY_LEN];
 
 	/* The device was somebody else's since. */
 	if (kernel->cookie[0] && strcmp(kernel->cookie, old->cookie) != 0)
@@ -211,7 +211,7 @@ static int refuse_socket(struct fault *f)
 static int check_last_socket(const struct volume_state *old, const struct volume_state *mine,
 			     struct fault *f)
 {
-	char old_id[600], id[600];
+	char old_id[CLAIM_IDENTITY_LEN], id[CLAIM_IDENTITY_LEN];
 
 	claim_identity(old, old_id, sizeof(old_id));
 	claim_identity(mine, id, sizeof(id));
@@ -324,7 +324,7 @@ static const char *client_left(const struct state_list *l, const struct volume_s
 static int remove_dead(const char *run_dir, const struct state_list *l,
 		       const struct volume_state *v)
 {
-	char left[sizeof(v->dead_client)], id[600], *save = NULL;
+	char left[sizeof(v->dead_client)], id[CLAIM_IDENTITY_LEN], *save = NULL;
 	int r = 0;
 
 	text_copy(left, sizeof(left), client_left(l, v));
@@ -412,7 +412,7 @@ static void add_clients(void *arg, const char *clients)
 bool claim_dead_client(const char *run_dir, struct volume_state *mine)
 {
 	struct state_list l;
-	char id[600], other_id[600];
+	char id[CLAIM_IDENTITY_LEN], other_id[CLAIM_IDENTITY_LEN];
 	bool is_own = false;
 
 	mine->dead_client[0] = '\0';
@@ -437,7 +437,7 @@ bool claim_dead_client(const char *run_dir, struct volume_state *mine)
 void claim_client_fenced(const char *run_dir, struct volume_state *mine, const char *client)
 {
 	size_t n = strlen(client), all = strlen(mine->dead_client);
-	char id[600];
+	char id[CLAIM_IDENTITY_LEN];
 
 	claim_identity(mine, id, sizeof(id));
 	unfenced_forget(run_dir, id, client);

@@ -18,8 +18,9 @@
 
 /*
  * The same text for every mapping of an image (or of a snapshot of it), so that attach can tell a
- * wrong one. The default cookie. Anybody may see it.
+ * wrong one. The default cookie, and no longer than one. Anybody may see it.
  */
+#define CLAIM_IDENTITY_LEN 512
 void claim_identity(const struct volume_state *s, char *buf, size_t len);
 
 /*

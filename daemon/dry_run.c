@@ -76,7 +76,7 @@ static int check_taken(struct dry_run *d, const struct volume_state *mine, const
 		       struct fault *f)
 {
 	struct state_list l;
-	char id[600];
+	char id[CLAIM_IDENTITY_LEN];
 	int r = state_list(d->run_dir, &l, f);
 
 	if (r < 0)

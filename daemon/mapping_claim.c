@@ -34,7 +34,7 @@ void mapping_note_request(struct mapping *m)
 int mapping_start_claim(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
-	char id[600], key[640];
+	char id[CLAIM_IDENTITY_LEN], key[640];
 	int r = 0;
 
 	describe_image(&m->chain_options, &m->chain, &m->state);

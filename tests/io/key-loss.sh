@@ -163,7 +163,7 @@ who_may_not_ask_is_told_so() {
 }
 an_image_without_encryption_has_no_key_to_lose() {
 	up --encryption-passphrase-file none || return
-	exits 0 check-keys && [[ ! -s out ]] && is "l['key']" none && down
+	exits 0 check-keys && [[ $(<out) == *'no key is in use' ]] && is "l['key']" none && down
 }
 a_daemon_that_is_killed_has_no_key_to_lose() {
 	up --encryption-passphrase-file key && kill -KILL "$(state "v['id']")" && rm key || return

@@ -353,7 +353,7 @@ static void files_that_say_nothing_are_passed_over(void **state)
 static void long_paths_are_told_apart(void **state)
 {
 	static struct volume_state one, other;
-	char id[600], other_id[600];
+	char id[CLAIM_IDENTITY_LEN], other_id[CLAIM_IDENTITY_LEN];
 
 	volume_state_init(&one);
 	memset(one.file, 'd', 1000);
