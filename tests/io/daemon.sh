@@ -289,7 +289,7 @@ a_daemon_that_ends_says_so() {
 	stop_daemon || rc=1
 	wait "$client"
 	[[ $? == 6 ]] && grep -F 'the daemon ended before this was done' refusal && [[ ! -e slow.sock ]] || rc=1
-	start_daemon && [[ $(control Status) == '{"volumes":[]}' ]] && return $rc
+	start_daemon && [[ $(control Status) == '{"volumes":[]}' ]] && return "$rc"
 }
 run_case a-daemon-that-ends-says-so a_daemon_that_ends_says_so
 
