@@ -213,14 +213,13 @@ static int look_for_header(struct chain *c, struct fault *f)
 }
 
 /*
- * A snapshot of a clone: once that is flattened, the snapshot has objects of its own and no parent,
- * but librbd believes the object map that it read when it was opened, and so reads zeros.
+ * librbd believes the object map of a snapshot that it read when it was opened, and so reads zeros:
+ * of a clone's once that is flattened, which gives the snapshot objects of its own and takes its
+ * parent; of any once the feature was taken away and given again, and the map rebuilt.
  */
 static bool is_misread_by_librbd(const struct chain *c)
 {
-	const struct layer_info *info = layer_info(c->layers[0].layer);
-
-	return info->snap_id != UINT64_MAX && info->has_parent;
+	return layer_info(c->layers[0].layer)->snap_id != UINT64_MAX;
 }
 
 static int load_plain(const struct chain_options *o, struct chain *c, struct fault *f)

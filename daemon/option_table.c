@@ -213,7 +213,7 @@ const struct option_row option_rows[] = {
 	  .help = "What encrypts and decrypts. auto: the fastest that the processor can run. Each is compared with openssl when the volume is opened; if one differs, or the processor cannot run it, openssl is used and the log says so." },
 	{ "store", 0, OPTION_CHOICE, GROUP_PROCESS, C_DAEMON, 0, AT(store), "STORE",
 	  .choices = "auto|librbd|rados", .fallback = "auto",
-	  .help = "How the image's objects are reached. librbd: by Ceph's library; rados: by the program itself, layer by layer. auto: rados for a chain of clones with different keys, for clones of clones with one key that have the exclusive-lock feature, and for snapshots of clones; else librbd, past which go reads that need nothing of it." },
+	  .help = "How the image's objects are reached. librbd: by Ceph's library; rados: by the program itself, layer by layer. auto: rados for a chain of clones with different keys, for clones of clones with one key that have the exclusive-lock feature, and for snapshots; else librbd, past which go reads that need nothing of it." },
 	{ "help", 'h', OPTION_COMMAND, GROUP_PROCESS, C_ALL, 0, 0, NULL, .min = COMMAND_HELP,
 	  .help = "Show what the command takes." },
 	{ "version", 'v', OPTION_COMMAND, GROUP_PROCESS, C_ALL, 0, 0, NULL, .min = COMMAND_VERSION,

@@ -114,7 +114,8 @@ static int set_snapshot(struct handle *h, void *data)
 
 /*
  * Flattening gives a snapshot objects of its own, which librbd does not see as long as it has the
- * object map that it read when it was opened; but it does see that there is no parent.
+ * object map that it read when it was opened; but it does see that there is no parent. Nor does it
+ * see that a new map was rebuilt; but it does see that it is good now.
  */
 static int set_snapshot_again(struct librbd_store *ls)
 {
@@ -132,7 +133,7 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	/* A snapshot has one size for ever; what librbd calls it when it is gone is none. */
 	if (ls->is_snapshot) {
 		r = librbd_ask_gone(ls);
-		if (r == 0 && ls->has_parent)
+		if (r == 0)
 			r = set_snapshot_again(ls);
 		if (r >= 0)
 			*ret = atomic_load(&ls->raw_size);
@@ -364,7 +365,6 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->timeout_s = o->timeout_s;
 	ls->is_snapshot = info->snap_id != UINT64_MAX;
 	ls->snap_id = info->snap_id;
-	ls->has_parent = info->has_parent;
 	ls->is_read_only = o->is_read_only || ls->is_snapshot;
 	/* librbd does not know of a snapshot who has the image's lock. */
 	ls->has_lock_feature = !ls->is_snapshot && info->features & RBD_FEATURE_EXCLUSIVE_LOCK;

@@ -37,7 +37,6 @@ struct librbd_store {
 	bool is_read_only;
 	bool is_snapshot;
 	uint64_t snap_id; /* with is_snapshot */
-	bool has_parent; /* when it was opened */
 	atomic_bool is_gone; /* the snapshot: what it held may be zeros by now */
 	bool has_lock_feature;
 	bool has_watch;

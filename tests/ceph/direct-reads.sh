@@ -82,6 +82,18 @@ snapshot_outlives_its_parent() {
 reads_as_then() { nbdcopy --no-extents "$URI" now && cmp then now; }
 run_case a-snapshot-outlives-its-parent snapshot_outlives_its_parent
 
+# The snapshot's new map is made while it is served.
+snapshot_outlives_its_map() {
+	local rc=0
+	rbd snap create --no-progress vol@mapped
+	serve rbd/vol@mapped && nbdcopy --no-extents "$URI" then || return
+	rbd feature disable vol object-map,fast-diff && rbd feature enable vol object-map,fast-diff &&
+		rbd object-map rebuild --no-progress vol && rbd object-map rebuild --no-progress vol@mapped || rc=1
+	reads_as_then || rc=1
+	"$PROGRAM" unmap rbd/vol@mapped && rbd snap rm --no-progress vol@mapped && return "$rc"
+}
+run_case a-snapshot-outlives-its-map snapshot_outlives_its_map
+
 # What is cut off and added again is zeros.
 resize_is_followed() {
 	local rc=0
