@@ -70,26 +70,26 @@ snapshot_outlives_its_parent() {
 	for store in auto librbd; do
 		rbd cp --no-progress vol base && rbd snap create --no-progress base@v1
 		rbd clone --rbd-default-clone-format 2 base@v1 heir && rbd snap create --no-progress heir@then
-		serve --store "$store" rbd/heir@then && nbdcopy --no-extents "$URI" then || return
+		serve --store "$store" rbd/heir@then && nbdcopy --no-extents "$URI" was || return
 		rbd flatten --no-progress heir && rbd snap rm --no-progress base@v1 && rbd rm --no-progress base || rc=1
 		# librbd has to be told first, see librbd.c.
-		[[ $store == auto ]] || wait_for 10 reads_as_then
-		reads_as_then && nbdcopy "$URI" now && cmp then now || rc=1
+		[[ $store == auto ]] || wait_for 10 reads_as_it_was
+		reads_as_it_was && nbdcopy "$URI" now && cmp was now || rc=1
 		"$PROGRAM" unmap rbd/heir@then && rbd snap rm --no-progress heir@then && rbd rm --no-progress heir || return
 	done
 	return "$rc"
 }
-reads_as_then() { nbdcopy --no-extents "$URI" now && cmp then now; }
+reads_as_it_was() { nbdcopy --no-extents "$URI" now && cmp was now; }
 run_case a-snapshot-outlives-its-parent snapshot_outlives_its_parent
 
 # The snapshot's new map is made while it is served.
 snapshot_outlives_its_map() {
 	local rc=0
 	rbd snap create --no-progress vol@mapped
-	serve rbd/vol@mapped && nbdcopy --no-extents "$URI" then || return
+	serve rbd/vol@mapped && nbdcopy --no-extents "$URI" was || return
 	rbd feature disable vol object-map,fast-diff && rbd feature enable vol object-map,fast-diff &&
 		rbd object-map rebuild --no-progress vol && rbd object-map rebuild --no-progress vol@mapped || rc=1
-	reads_as_then || rc=1
+	reads_as_it_was || rc=1
 	"$PROGRAM" unmap rbd/vol@mapped && rbd snap rm --no-progress vol@mapped && return "$rc"
 }
 run_case a-snapshot-outlives-its-map snapshot_outlives_its_map
@@ -112,7 +112,7 @@ removed_snapshot_is_an_error() {
 	local store rc=0
 	for store in librbd rados; do
 		rbd snap create --no-progress vol@gone
-		serve --store "$store" rbd/vol@gone && nbdcopy --no-extents "$URI" then || return
+		serve --store "$store" rbd/vol@gone && nbdcopy --no-extents "$URI" was || return
 		rbd snap rm --no-progress vol@gone
 		wait_for 10 says_it_is_gone || rc=1
 		nbdcopy --no-extents "$URI" now && rc=1
