@@ -84,7 +84,6 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 	r = rs->image->ops->raw_size(rs->image, &size);
 	/* Flattened or not, what a snapshot had of its parent it has still. */
 	if (r == 0 && librbd_of(rs->image)->is_snapshot) {
-		atomic_store(&rs->is_gone, librbd_is_gone(librbd_of(rs->image)));
 		*ret = size;
 		return 0;
 	}

@@ -84,7 +84,6 @@ struct rados_store {
 	struct rados_parent parent; /* when it was opened; of a child without one: nothing */
 	/* By now it has another: then nobody keeps what the old one has, and it cannot be read. */
 	atomic_bool is_parent_lost;
-	atomic_bool is_gone; /* the snapshot: OSDs may call it zeros */
 	unsigned int n;
 	struct rados_objects layers[];
 };

@@ -16,6 +16,7 @@
  * are zero bytes of ciphertext.
  */
 
+#include "librbd.h"
 #include "rados.h"
 
 #include <errno.h>
@@ -80,12 +81,13 @@ static int add_piece(struct store_io *io, const struct piece *p)
 
 static void read_end(struct read *read)
 {
+	struct store *image = read->store->image;
 	struct store_io *io = read->io;
 	struct piece *next;
 
 	io->result = atomic_load(&read->error);
-	/* What OSDs know nothing of is zeros. */
-	if (io->result == 0 && atomic_load(&read->store->is_gone))
+	/* OSDs may call a snapshot zeros that was removed. */
+	if (io->result == 0 && image && librbd_is_gone(librbd_of(image)))
 		io->result = -EIO;
 	for (struct piece *p = &read->first; p; p = next) {
 		next = p->next;
