@@ -75,21 +75,47 @@ struct control {
 /* ---- a client's end ---- */
 
 /*
+ * A reply as it is sent, from the heap; error NULL: of a call that succeeded. Takes the parameters.
+ * *ret_len counts the zero byte, which is part of it. NULL: no memory.
+ */
+static char *compose(const char *error, struct json_object *parameters, size_t *ret_len)
+{
+	struct json_object *o = json_object_new_object();
+	const char *text = NULL;
+	char *ret = NULL;
+	size_t len = 0;
+
+	if (o && error)
+		(void)json_object_object_add(o, "error", json_object_new_string(error));
+	if (o && parameters && json_object_object_add(o, "parameters", parameters) == 0) {
+		parameters = NULL;
+		text = json_object_to_json_string_length(
+			o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+	}
+	json_object_put(parameters);
+	if (text)
+		ret = malloc(len + 1);
+	if (ret) {
+		memcpy(ret, text, len + 1);
+		utf8_clean(ret);
+		*ret_len = len + 1;
+	}
+	json_object_put(o);
+	return ret;
+}
+
+/*
  * Whoever asked would take a mere hang-up for the daemon's death. Nothing of ours is in the socket:
  * there is room.
  */
 static void say_goodbye(int fd, const struct fault *f)
 {
-	struct json_object *o = json_object_new_object();
-	const char *text;
 	size_t len;
+	char *text = compose(CONTROL_FAILED, control_fault_write(f), &len);
 
-	if (o && json_object_object_add(o, "error", json_object_new_string(CONTROL_FAILED)) == 0 &&
-	    json_object_object_add(o, "parameters", control_fault_write(f)) == 0) {
-		text = json_object_to_json_string_length(o, JSON_C_TO_STRING_PLAIN, &len);
-		(void)!send(fd, text, len + 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-	}
-	json_object_put(o);
+	if (text)
+		(void)!send(fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	free(text);
 }
 
 static void close_fds(struct control_call *c)
@@ -265,30 +291,13 @@ static int send_some(struct control_call *c)
 /* The answer to the call under way, whose end this is. */
 static void answer(struct control_call *c, const char *error, struct json_object *parameters)
 {
-	struct json_object *o = json_object_new_object();
-	const char *text = NULL;
-	size_t len = 0;
-
-	if (o && error)
-		(void)json_object_object_add(o, "error", json_object_new_string(error));
-	if (o && parameters && json_object_object_add(o, "parameters", parameters) == 0) {
-		parameters = NULL;
-		text = json_object_to_json_string_length(
-			o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
-	}
-	json_object_put(parameters);
-	if (text && !c->message.is_oneway)
-		c->out = malloc(len + 1);
-	if (c->out) {
-		/* The zero byte is part of it. */
-		memcpy(c->out, text, len + 1);
-		utf8_clean(c->out);
-		c->out_len = len + 1;
+	if (c->message.is_oneway) {
+		json_object_put(parameters);
+	} else {
+		c->out = compose(error, parameters, &c->out_len);
 		c->out_done = 0;
-	} else if (!c->message.is_oneway) {
-		c->is_dead = true;
+		c->is_dead = c->is_dead || !c->out;
 	}
-	json_object_put(o);
 	c->is_under_way = false;
 	c->since_ms = clock_ms();
 	/* The rest happens in the loop: whoever answers may be in the middle of other things. */
