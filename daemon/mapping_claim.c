@@ -61,6 +61,7 @@ int mapping_start_claim(struct mapping *m, struct fault *f)
 		(void)snprintf(key, sizeof(key), "%s", id);
 	text_copy(m->state.key, sizeof(m->state.key), key);
 	if (m->o.kind == MAPPING_ATTACH) {
+		m->is_after_other = claim_is_left(m->o.run_dir, key);
 		r = claim_check_attach(m->o.run_dir, &m->state, m->spec, f);
 		/* The file stops saying so before anybody reads from them. */
 		text_copy(m->handed_over, sizeof(m->handed_over), m->state.handed_over);
@@ -74,7 +75,6 @@ int mapping_start_claim(struct mapping *m, struct fault *f)
 	/* Ours says so too until it is done, should we die before. */
 	if (r == 0)
 		m->is_after_dead = claim_dead_client(m->o.run_dir, &m->state);
-	m->is_after_other = claim_is_left(m->o.run_dir, key);
 	if (r == 0)
 		r = state_claim(m->o.run_dir, key, &m->state, &m->state_file, f);
 	if (r == 0)

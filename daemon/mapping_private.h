@@ -38,7 +38,7 @@ struct mapping {
 	bool is_lock_asked_again;
 	struct watch changed, again; /* the image changed; it is time to look once more */
 	bool is_after_dead; /* the state file was that of an owner that died */
-	bool is_after_other; /* there was a state file of its key */
+	bool is_after_other; /* ATTACH: there was a state file of its key */
 	char handed_over[HANDOVER_NOTE_BYTES]; /* to us, and not taken yet; or "" */
 	bool is_gone; /* the device was unmapped, the client left */
 	enum mapping_end end; /* DISCONNECT unless mapping_stop() said otherwise */
