@@ -35,6 +35,10 @@
 /* The first socket of a device that was there before us. */
 #define TAKEN_MS 10000
 
+/* For as long the one who has a free device open is waited for. */
+#define OPEN_MS 5000
+#define OPEN_STEP_MS 50
+
 int device_sockets_new(struct device *d, unsigned int n)
 {
 	d->ended.fd = d->retry.fd = d->events.fd = -1;
@@ -317,12 +321,33 @@ int device_sockets_keep(struct device *d, struct fault *f)
 	return loop_watch(d->loop, &d->events, r, on_events);
 }
 
+/*
+ * The kernel refuses a device that anybody has open, and udev opens each for a moment when the
+ * driver was loaded or the device unmapped. Without a number it passes over such devices.
+ */
+static int connect_chosen(struct device *d, const struct nbdctl_device *n, struct fault *f)
+{
+	int64_t end = clock_ms() + OPEN_MS;
+	struct nbd_sysfs s;
+	int r;
+
+	for (;;) {
+		r = nbdctl_connect(d->ctl, d->o.index, n, &d->index, f);
+		if (r != -EBUSY || d->o.index < 0 || clock_ms() >= end ||
+		    interrupt_is_raised(d->o.interrupt) || nbd_sysfs_read(d->o.index, &s) < 0 ||
+		    s.is_connected)
+			return r;
+		fault_clear(f);
+		(void)poll(NULL, 0, OPEN_STEP_MS);
+	}
+}
+
 static int connect_new(struct device *d, struct nbdctl_device *n, struct fault *f)
 {
 	n->size = atomic_load(&d->o.volume->size);
 	n->block_size = d->o.volume->block_size;
 	n->server_flags = volume_flags(d->o.volume);
-	return nbdctl_connect(d->ctl, d->o.index, n, &d->index, f);
+	return connect_chosen(d, n, f);
 }
 
 /* Goes on with the sockets that the kernel has. One that cannot be is closed, and gets a successor.

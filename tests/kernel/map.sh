@@ -173,6 +173,20 @@ device_can_be_chosen() {
 	settled
 }
 
+# As udev has each for a moment. The kernel refuses a device that anybody has open.
+chosen_device_may_be_open_for_a_moment() {
+	local pid
+	sleep 2 </dev/nbd3 &
+	same device /dev/nbd3 "$(map_luks --device /dev/nbd3 small)"
+	fails kill -0 $!
+	nbd unmap small
+	sleep 100 </dev/nbd3 &
+	pid=$!
+	refused 5 "/dev/nbd3 is in use: opened by sleep" map_luks --device /dev/nbd3 small
+	kill $pid
+	settled
+}
+
 # ---- while it is mapped ----
 
 has_size() { [[ $(bytes_of "$1") == "$2" ]]; }
@@ -318,10 +332,14 @@ kernel_without_the_driver_is_said() {
 	rm /etc/modprobe.d/none.conf
 }
 
+# Not always with /dev/nbd0: udev has the first devices open at that moment, and the kernel passes
+# over them.
 map_loads_the_driver() {
+	local dev
 	[[ ! -e /sys/module/nbd ]]
-	same device /dev/nbd0 "$(map_luks --nbds_max 7 --max_part 3 small)"
-	[[ -e /sys/block/nbd6 && ! -e /sys/block/nbd7 ]]
+	dev=$(map_luks --nbds_max 7 --max_part 3 small)
+	is_connected "$dev"
+	[[ $dev == /dev/nbd[0-6] && -e /sys/block/nbd6 && ! -e /sys/block/nbd7 ]]
 	nbd unmap small
 	settled
 }
@@ -348,6 +366,7 @@ claim unmap-waits-for-users-if-told
 claim map-resumes-what-was-left
 claim second-map-is-refused
 claim device-can-be-chosen
+claim chosen-device-may-be-open-for-a-moment
 claim size-follows-the-image-both-ways
 claim detach-looks-for-the-key
 claim attach-takes-the-right-image-only
