@@ -137,7 +137,11 @@ left_behind() {
 	return 0
 }
 is_clean() { [[ -z $(left_behind) ]]; }
-settled() { wait_for 5 is_clean || { left_behind; return 1; }; }
+# Udev looks at each device that was unmapped, and the kernel gives nobody one that is open.
+settled() {
+	wait_for 5 is_clean || { left_behind; return 1; }
+	udevadm settle --timeout 20
+}
 
 # After a claim that failed: the next one finds nothing of it.
 sweep() {
