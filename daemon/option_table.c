@@ -94,7 +94,7 @@ const struct option_row option_rows[] = {
 	  .help = "What to do with one newline at the end of a passphrase file. auto: try the file as it is, then without the newline, and say so; keep: as it is; strip: without." },
 
 	{ "device", 0, OPTION_STRING, GROUP_DEVICE, C_DEVICE, OPTION_TOLERATED, AT(device), "/dev/nbdN",
-	  .help = "The device to use. Default: a free one. attach needs it." },
+	  .help = "The device to use. One that is free but that somebody has open is waited for, five seconds at most. Default: a free one. attach needs it." },
 	{ "read-only", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON | C_DOCTOR, OPTION_TOLERATED, AT(is_read_only), NULL,
 	  .help = "Refuse writes." },
 	{ "exclusive", 0, OPTION_FLAG, GROUP_DEVICE, C_DAEMON, OPTION_TOLERATED, AT(is_exclusive), NULL,
