@@ -71,10 +71,10 @@ BAR, GAP, LEFT, PANEL = 16, 26, 240, 300
 
 
 def bars(group, cases, path, shown=None):
-    """Per case a block of bars: IOPS on the left, CPU per request on the right."""
+    """Per case a block of bars, and a column for each figure that is shown."""
     shown = shown or FIGURES
     height = 70 + sum(len(s) * BAR + GAP for s in cases.values())
-    svg = Svg(LEFT + 2 * PANEL + 80, height)
+    svg = Svg(LEFT + len(shown) * (PANEL + 40), height)
     svg.text(12, 22, TITLES.get(group, group), more='font-size="16"')
     for i, (_, title) in enumerate(shown):
         svg.text(LEFT + i * (PANEL + 30), 44, title, more='fill="#555"')
@@ -179,7 +179,7 @@ def write_all(results, folder):
     if "xts" in results:
         cases = {m: {e: {"cpu": v} for e, v in r.items()} for m, r in results["xts"].items()
                  if isinstance(r, dict)}
-        bars("xts", cases, os.path.join(folder, "xts.svg"), RATES)
+        bars("xts", cases, os.path.join(folder, "xts.svg"), RATES[1:])
     if "workers" in results:
         cases = {n: v for n, v in results["workers"].items() if isinstance(v, dict)}
         bars("workers", cases, os.path.join(folder, "workers.svg"), RATES)
