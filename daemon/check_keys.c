@@ -31,11 +31,19 @@ static void print_layers(const struct volume_state *v)
 		if (!l->key_source[0])
 			continue;
 		has_key = true;
-		printf("%s: layer %u: %s, from %s%s%s\n", spec, i + 1, l->key_health, l->key_source,
-		       l->key_reason[0] ? ": " : "", l->key_reason);
+		output_text(stdout, spec);
+		printf(": layer %u: %s, from ", i + 1, l->key_health);
+		output_text(stdout, l->key_source);
+		if (l->key_reason[0]) {
+			printf(": ");
+			output_text(stdout, l->key_reason);
+		}
+		putchar('\n');
 	}
-	if (!has_key)
-		printf("%s: no key is in use\n", spec);
+	if (!has_key) {
+		output_text(stdout, spec);
+		printf(": no key is in use\n");
+	}
 }
 
 static int add_layers(struct json_object *array, const struct volume_state *v, struct fault *f)

@@ -116,6 +116,12 @@ static bool is_plain(unsigned char c)
 	return (c < 0x80 && isalnum(c)) || (c && strchr("/-._~:@,", c));
 }
 
+void output_text(FILE *out, const char *text)
+{
+	for (; *text; text++)
+		fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
+}
+
 void output_socket(FILE *out, const char *path)
 {
 	fputs("nbd+unix:///?socket=", out);

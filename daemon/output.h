@@ -22,6 +22,9 @@ int output_object(FILE *out, const char *tag, struct json_object *object, enum o
 /* Whether all that was written so far has arrived: 0 or -errno. */
 int output_check(FILE *out);
 
+/* Text from the cluster or a file's name, on one line. */
+void output_text(FILE *out, const char *text);
+
 /* Where clients connect to: an NBD URI, which any path fits into. */
 void output_socket(FILE *out, const char *path);
 

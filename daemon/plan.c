@@ -8,11 +8,12 @@
 
 #include "plan.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "output.h"
 
 void plan_done(struct plan *p)
 {
@@ -116,19 +117,13 @@ static const char *verdict_of(const struct plan *p)
 
 /* ---- for people ---- */
 
-static void put_text(FILE *out, const char *text)
-{
-	for (; *text; text++)
-		fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
-}
-
 static void put_layer(FILE *out, const struct plan *p, unsigned int i)
 {
 	const struct chain_layer *l = &p->chain->layers[i];
 	const struct layer_info *info = layer_info(l->layer);
 
 	fprintf(out, "  %u ", i + 1);
-	put_text(out, info->spec);
+	output_text(out, info->spec);
 	fprintf(out, "\n    %s", format_of(l));
 	if (l->is_inherited)
 		fprintf(out, ", inherited from layer %u", i + 2);
@@ -151,15 +146,15 @@ static void put_passphrase(FILE *out, const struct plan *p, unsigned int i)
 	const char *file = file_given(p, i);
 
 	fprintf(out, "  %u ", i + 1);
-	put_text(out, layer_info(l->layer)->spec);
+	output_text(out, layer_info(l->layer)->spec);
 	fprintf(out, ": ");
-	put_text(out, file ? file : "no file given");
+	output_text(out, file ? file : "no file given");
 	if (i >= p->chain_options->passphrase_files->n && file)
 		fprintf(out, " (the last one goes on)");
 	fprintf(out, ", %s", state_of(p, i));
 	if (p->is_key_tested && l->file && file && strcmp(l->file, file) != 0) {
 		fprintf(out, ": ");
-		put_text(out, l->file);
+		output_text(out, l->file);
 	}
 	fputc('\n', out);
 }
@@ -178,11 +173,11 @@ void plan_print(FILE *out, const struct plan *p)
 			p->is_read_only ? "read-only" : "read and write", p->size);
 	for (unsigned int i = 0; i < p->n_refusals; i++) {
 		fprintf(out, "refused (%d): ", p->refusals[i].status);
-		put_text(out, p->refusals[i].message);
+		output_text(out, p->refusals[i].message);
 		fputc('\n', out);
 		if (p->refusals[i].hint[0]) {
 			fprintf(out, "  hint: ");
-			put_text(out, p->refusals[i].hint);
+			output_text(out, p->refusals[i].hint);
 			fputc('\n', out);
 		}
 	}

@@ -86,7 +86,8 @@ void stats_print_table(FILE *out, const struct stats_view *v)
 	char spec[1024];
 
 	volume_state_spec(v->volume, spec, sizeof(spec));
-	fprintf(out, "%s\n  in flight %u, slow (%u s or more) %llu, slowest %llu ms\n", spec,
+	output_text(out, spec);
+	fprintf(out, "\n  in flight %u, slow (%u s or more) %llu, slowest %llu ms\n",
 		v->total.in_flight, STATS_SLOW_MS / 1000, (unsigned long long)v->total.slow,
 		(unsigned long long)v->total.slowest_ms);
 	if (v->total.refused)

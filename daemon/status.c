@@ -8,23 +8,16 @@
 
 #include "status.h"
 
-#include <ctype.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
 
 #include "link_name.h"
+#include "output.h"
 
 static void put_label(FILE *out, const char *label)
 {
 	fprintf(out, "  %-12s", label);
-}
-
-/* Text from the cluster or a file name, on one line. */
-static void put_text(FILE *out, const char *text)
-{
-	for (; *text; text++)
-		fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
 }
 
 static void put_line(FILE *out, const char *label, const char *text)
@@ -32,7 +25,7 @@ static void put_line(FILE *out, const char *label, const char *text)
 	if (!text[0])
 		return;
 	put_label(out, label);
-	put_text(out, text);
+	output_text(out, text);
 	fputc('\n', out);
 }
 
@@ -97,10 +90,10 @@ static void put_cluster(FILE *out, const struct volume_state *v)
 	put_line(out, "monitors", v->mons);
 	if (v->user[0]) {
 		put_label(out, "user");
-		put_text(out, v->user);
+		output_text(out, v->user);
 		if (v->client[0]) {
 			fprintf(out, " at ");
-			put_text(out, v->client);
+			output_text(out, v->client);
 		}
 		fputc('\n', out);
 	}
@@ -108,7 +101,7 @@ static void put_cluster(FILE *out, const struct volume_state *v)
 	if (v->image_id[0]) {
 		put_label(out, "image");
 		fprintf(out, "id ");
-		put_text(out, v->image_id);
+		output_text(out, v->image_id);
 		fprintf(out, " in pool %lld\n", (long long)v->pool_id);
 	}
 }
@@ -148,14 +141,14 @@ static void put_lock(FILE *out, const struct volume_state *v)
 	if (!v->lock[0] || strcmp(v->lock, "-") == 0)
 		return;
 	put_label(out, "lock");
-	put_text(out, v->lock);
+	output_text(out, v->lock);
 	if (v->lock_reason[0]) {
 		fprintf(out, ": ");
-		put_text(out, v->lock_reason);
+		output_text(out, v->lock_reason);
 	}
 	if (v->lock_owner[0]) {
 		fprintf(out, is_old ? "; last seen " : ", held by ");
-		put_text(out, v->lock_owner);
+		output_text(out, v->lock_owner);
 		if (is_old) {
 			fprintf(out, ", ");
 			put_time(out, v->lock_seen);
@@ -179,7 +172,7 @@ static void put_transport(FILE *out, const struct volume_state *v)
 	put_lock(out, v);
 	if (v->engine[0]) {
 		put_label(out, "encryption");
-		put_text(out, v->engine);
+		output_text(out, v->engine);
 		if (v->inline_threshold == SIZE_MAX)
 			fprintf(out, ", always in place\n");
 		else
@@ -194,16 +187,16 @@ static void put_key(FILE *out, const struct layer_state *l)
 	if (!l->key_source[0])
 		return;
 	fprintf(out, "      key ");
-	put_text(out, l->key_health);
+	output_text(out, l->key_health);
 	fprintf(out, ", from ");
-	put_text(out, l->key_source);
+	output_text(out, l->key_source);
 	if (l->key_checked) {
 		fprintf(out, ", checked ");
 		put_time(out, l->key_checked);
 	}
 	if (l->key_reason[0]) {
 		fprintf(out, ": ");
-		put_text(out, l->key_reason);
+		output_text(out, l->key_reason);
 	}
 	fprintf(out, "\n");
 }
@@ -212,12 +205,12 @@ static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
 {
 	/* As in messages and on the command line, the image itself is the first. */
 	fprintf(out, "    %u ", i + 1);
-	put_text(out, l->spec);
+	output_text(out, l->spec);
 	fprintf(out, "\n      ");
-	put_text(out, strcmp(l->format, "none") == 0 ? "no encryption" : l->format);
+	output_text(out, strcmp(l->format, "none") == 0 ? "no encryption" : l->format);
 	if (l->sector_size) {
 		fprintf(out, ", ");
-		put_text(out, l->cipher);
+		output_text(out, l->cipher);
 		fprintf(out, ", %u-bit key, %u-byte sectors, data at %llu", l->key_bits,
 			l->sector_size, (unsigned long long)l->data_offset);
 		if (l->is_clone_magic)
@@ -226,7 +219,7 @@ static void put_layer(FILE *out, unsigned int i, const struct layer_state *l)
 			fprintf(out, ", header of its parent");
 		if (l->uuid[0]) {
 			fprintf(out, ", uuid ");
-			put_text(out, l->uuid);
+			output_text(out, l->uuid);
 		}
 	}
 	fprintf(out, "\n      raw size ");
@@ -254,7 +247,7 @@ void status_print_tree(FILE *out, const struct volume_state *v)
 	char spec[1024];
 
 	volume_state_spec(v, spec, sizeof(spec));
-	put_text(out, spec);
+	output_text(out, spec);
 	fputc('\n', out);
 	put_state(out, v);
 	put_line(out, "health", v->health);

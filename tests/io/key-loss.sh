@@ -165,6 +165,13 @@ an_image_without_encryption_has_no_key_to_lose() {
 	up --encryption-passphrase-file none || return
 	exits 0 check-keys && [[ $(<out) == *'no key is in use' ]] && is "l['key']" none && down
 }
+a_name_of_two_lines_is_shown_on_one() {
+	local name=$'two\nlines' rc=0
+	cp image "$name" && "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file key "file:$name" || return
+	exits 0 check-keys && grep -x "file:$T/two?lines: layer 1: ok, from $T/key" out && [[ $(wc -l <out) == 1 ]] || rc=1
+	exits 0 stats --interval 0 && grep -x "file:$T/two?lines" out || rc=1
+	down && rm "$name" && return $rc
+}
 a_daemon_that_is_killed_has_no_key_to_lose() {
 	up --encryption-passphrase-file key && kill -KILL "$(state "v['id']")" && rm key || return
 	wait_for 10 is "v['state']" dead || [[ $("$PROGRAM" status --json) == '[]' ]]
@@ -190,5 +197,6 @@ claim what_can_be_read_once_is_said_so
 claim a_header_that_is_replaced_meanwhile_is_not_used
 claim who_may_not_ask_is_told_so
 claim an_image_without_encryption_has_no_key_to_lose
+claim a_name_of_two_lines_is_shown_on_one
 claim a_daemon_that_is_killed_has_no_key_to_lose
 [[ $failures -eq 0 ]]

@@ -222,7 +222,7 @@ static void tables_and_json_say_the_same(void **state)
 
 	volume_state_init(&volume);
 	(void)strcpy(volume.pool, "rbd");
-	(void)strcpy(volume.image, "vol");
+	(void)strcpy(volume.image, "vol\n");
 	v.total.in_flight = 3;
 	v.total.op[WIRE_READ].requests = v.total.op[WIRE_READ].sizes[0][3] = 10;
 	v.recent.op[WIRE_READ].requests = 5;
@@ -231,7 +231,7 @@ static void tables_and_json_say_the_same(void **state)
 	assert_non_null(out);
 	stats_print_table(out, &v);
 	(void)fclose(out);
-	assert_non_null(strstr(text, "rbd/vol\n  in flight 3, slow"));
+	assert_non_null(strstr(text, "rbd/vol?\n  in flight 3, slow"));
 	assert_non_null(strstr(text, "  read              10        0        2.5       1.00"));
 	assert_non_null(strstr(text, "  read    to    4 KiB           10 whole sectors"));
 	assert_null(strstr(text, "write"));
