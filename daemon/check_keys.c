@@ -19,12 +19,38 @@
 #include "state.h"
 #include "view.h"
 
+/* Nobody has the key, and what the state file says of it was found by a daemon that is gone. */
+static bool is_unknown(const struct volume_state *v)
+{
+	bool has_header = false;
+
+	for (unsigned int i = 0; i < v->n_layers; i++)
+		has_header |= strcmp(v->layers[i].format, "none") != 0;
+	return has_header && !volume_is_alive(v);
+}
+
+static int unknown_fault(const struct volume_state *v, struct fault *f)
+{
+	char spec[1024];
+
+	volume_state_spec(v, spec, sizeof(spec));
+	(void)fault_set(f, EXIT_NOT_FOUND, -ESRCH, "%s: its keys were not checked: %s", spec,
+			v->health[0] ? v->health : "its daemon is gone");
+	fault_hint(f, "attach or serve it again: that opens it, or says why it does not open");
+	return -ESRCH;
+}
+
 static void print_layers(const struct volume_state *v)
 {
 	bool has_key = false;
 	char spec[1024];
 
 	volume_state_spec(v, spec, sizeof(spec));
+	if (is_unknown(v)) {
+		output_text(stdout, spec);
+		printf(": not checked\n");
+		return;
+	}
 	for (unsigned int i = 0; i < v->n_layers; i++) {
 		const struct layer_state *l = &v->layers[i];
 
@@ -96,6 +122,10 @@ int check_keys_run(struct options *o, struct fault *f)
 	lookup_done(&l);
 	if (r < 0)
 		return r;
+	/* A lost key is told before one that nobody has looked for. */
+	for (unsigned int i = 0; !first.error && i < now.n; i++)
+		if (is_unknown(&now.v[i]))
+			(void)unknown_fault(&now.v[i], &first);
 	r = show(o, &now, f);
 	lookup_done(&now);
 	if (r == 0 && first.error) {

@@ -305,7 +305,10 @@ run_case successor-goes-on successor_goes_on
 # The key is away: the volume waits and says so; when it is back, it goes on.
 successor_waits_for_the_key() {
 	stop_daemon && mv key away && start_daemon && wait_for 20 health "cannot read passphrase file" &&
-		! serves s && mv away key && wait_for 60 serves s && health '""'
+		! serves s || return
+	# And nobody who could say that it opens.
+	refused 4 "its keys were not checked: waits: cannot read passphrase file" nbd check-keys "$T/s" &&
+		mv away key && wait_for 60 serves s && health '""'
 }
 run_case successor-waits-for-the-key successor_waits_for_the_key
 

@@ -219,6 +219,9 @@ detach_looks_for_the_key() {
 	alive "$pid"
 	mv $T/gone $T/mine
 	nbd detach "$dev"
+	# Nobody looks any more, and nobody says that it is all right.
+	fails nbd check-keys >$T/checked 2>&1
+	same checked "rbd/small: not checked" "$(head -n 1 $T/checked)"
 	nbd attach -o encryption-passphrase-file=$T/mine --device "$dev" small
 	rm $T/mine
 	nbd detach --force "$dev"
