@@ -29,6 +29,7 @@ struct cluster {
 	unsigned int timeout_s;
 	char name[256]; /* "client.admin" */
 	char conf[4096]; /* the file that was read, or empty */
+	char keyfile[512]; /* of --keyfile, or empty */
 };
 
 struct cluster *cluster_ref(struct cluster *c)
@@ -152,6 +153,15 @@ static int read_conf(struct cluster *c, const char *conf, const char *cluster, s
 	fault_hint(f, "name the file with --conf or CEPH_CONF; 'ceph-conf -c FILE "
 		      "--show-config-value mon_host' must succeed");
 	return r;
+}
+
+/* For a message only: to Ceph it is the option key, and nothing at all if it cannot be read. */
+static void note_keyfile(struct cluster *c, int argc, const char *const *argv)
+{
+	const char *keyfile = words_value(argc, argv, "--keyfile", "-K");
+
+	if (keyfile)
+		(void)snprintf(c->keyfile, sizeof(c->keyfile), "%s", keyfile);
 }
 
 /* Words that Ceph does not know stay, in order, behind argv[0]. */
@@ -281,6 +291,8 @@ static int configure(struct cluster *c, const struct cluster_options *o, struct 
 		return r;
 	}
 	get_limits(c, unset);
+	note_keyfile(c, env->n, env->v);
+	note_keyfile(c, *argc, o->argv);
 	r = read_conf(c, is_set(o->conf) ? o->conf : env->conf, cluster, f);
 	if (r == 0)
 		r = take_words(c->rados, &env->n, env->v, "CEPH_ARGS", f);
@@ -376,13 +388,29 @@ static bool has_keyring(struct cluster *c)
 	return false;
 }
 
+/* Where Ceph has the user's key from, or looks for it; in the order in which it does. */
+static void find_key(struct cluster *c, char *buf, size_t len)
+{
+	const bool is_option = conf_is_set(c, "key");
+
+	buf[0] = '\0';
+	if (c->keyfile[0] && (is_option || !has_keyring(c)))
+		(void)snprintf(buf, len, "%s", c->keyfile);
+	else if (is_option)
+		(void)snprintf(buf, len, "the option key");
+	else if (conf_is_set(c, "keyfile"))
+		(void)rados_conf_get(c->rados, "keyfile", buf, len);
+	else
+		(void)rados_conf_get(c->rados, "keyring", buf, len);
+}
+
 static int explain_connect(struct cluster *c, int error, struct fault *f)
 {
-	char mons[512] = "", keyring[512] = "";
+	char mons[512] = "", key[512];
 	const char *conf = c->conf[0] ? c->conf : "no configuration file";
 
 	(void)rados_conf_get(c->rados, "mon_host", mons, sizeof(mons));
-	(void)rados_conf_get(c->rados, "keyring", keyring, sizeof(keyring));
+	find_key(c, key, sizeof(key));
 	if (fault_status(error, EXIT_CLUSTER) == EXIT_MEMORY) {
 		fault_set(f, EXIT_MEMORY, error, "cluster: cannot connect to %s as %s: %s", mons,
 			  c->name, strerror(-error));
@@ -390,14 +418,12 @@ static int explain_connect(struct cluster *c, int error, struct fault *f)
 		fault_set(f, EXIT_CLUSTER, error, "cluster: no monitors are known (%s)", conf);
 		fault_hint(f, "give --mon-host, or --conf with a file that has mon_host");
 	} else if (error == -ENOENT && !has_keyring(c)) {
-		fault_set(f, EXIT_PASSPHRASE, error, "cluster: no key for %s in %s", c->name,
-			  keyring);
+		fault_set(f, EXIT_PASSPHRASE, error, "cluster: no key for %s in %s", c->name, key);
 		fault_hint(f, "give --keyring or --keyfile, or the right user with --id");
 	} else if (error == -ENOENT || error == -EACCES || error == -EPERM) {
 		fault_set(f, EXIT_PASSPHRASE, error,
 			  "cluster: %s refused: wrong key, or no such user", c->name);
-		fault_hint(f, "compare with 'ceph auth get %s'; the keyring is %s", c->name,
-			   keyring);
+		fault_hint(f, "compare with 'ceph auth get %s'; its key is from %s", c->name, key);
 	} else if (error == -ETIMEDOUT) {
 		fault_set(f, EXIT_CLUSTER, error, "cluster: no monitor answered in %u s: %s",
 			  c->timeout_s, mons);
@@ -406,7 +432,7 @@ static int explain_connect(struct cluster *c, int error, struct fault *f)
 	} else {
 		fault_set(f, EXIT_CLUSTER, error, "cluster: cannot connect to %s as %s: %s", mons,
 			  c->name, strerror(-error));
-		fault_hint(f, "look for a damaged key in %s and for a wrong address in %s", keyring,
+		fault_hint(f, "look for a damaged key in %s and for a wrong address in %s", key,
 			   conf);
 	}
 	return error;

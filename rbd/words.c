@@ -24,7 +24,7 @@ void words_done(struct words *w)
 }
 
 /* "--name VALUE" or "--name=VALUE" at v[i], and its short form; how many words it takes. */
-static int match(char **v, int n, int i, const char *long_name, const char *short_name,
+static int match(const char *const *v, int n, int i, const char *long_name, const char *short_name,
 		 const char **ret_value)
 {
 	size_t len = strlen(long_name);
@@ -41,7 +41,16 @@ static int match(char **v, int n, int i, const char *long_name, const char *shor
 	return 2;
 }
 
-static int take_early(struct words *w, char **v, int n, int i)
+const char *words_value(int n, const char *const *v, const char *long_name, const char *short_name)
+{
+	const char *value = NULL;
+
+	for (int i = 0, taken; i < n; i += taken ? taken : 1)
+		taken = match(v, n, i, long_name, short_name, &value);
+	return value;
+}
+
+static int take_early(struct words *w, const char *const *v, int n, int i)
 {
 	const char *id = NULL;
 	int taken = match(v, n, i, "--conf", "-c", &w->conf);
@@ -65,7 +74,8 @@ static int take_early(struct words *w, char **v, int n, int i)
 int words_parse(const char *text, struct words *ret)
 {
 	size_t room = (text ? strlen(text) : 0) / 2 + 2;
-	char **v, *save = NULL;
+	const char **v;
+	char *save = NULL;
 	int n = 0, taken;
 
 	*ret = (struct words){ 0 };

@@ -20,4 +20,8 @@ struct words {
 int words_parse(const char *text, struct words *ret);
 void words_done(struct words *w);
 
+/* What the last "--name VALUE", "--name=VALUE" or "-n VALUE" among v[0] to v[n - 1] says, or NULL.
+ */
+const char *words_value(int n, const char *const *v, const char *long_name, const char *short_name);
+
 #endif

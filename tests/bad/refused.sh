@@ -38,6 +38,16 @@ refuse() {
 		echo "ok $name"
 	fi
 }
+# hints NAME TEXT: what was refused last says what to do about that.
+hints() {
+	if sed -n 2p "$T/err" | grep -qF -- "$2"; then
+		echo "ok $1"
+	else
+		echo "not ok $1"
+		sed 's/^/	/' "$T/err"
+		failures=$((failures + 1))
+	fi
+}
 # serve ARGUMENT...: the words before the options under test
 S=(serve --socket "$T/s")
 P=--encryption-passphrase-file
@@ -153,6 +163,12 @@ refuse "configuration file bad" 9 "$T/bad.conf" "${S[@]}" -c "$T/bad.conf" rbd/p
 sed 's/^\( *mon.host *=\).*/\1 v2:127.0.0.1:1/' "$T/cluster/ceph.conf" >"$T/away.conf"
 refuse "cluster away" 9 'cluster|mon' "${S[@]}" -c "$T/away.conf" --open-timeout 3 rbd/plain
 refuse "no keyring" 2 'no key for client.admin' "${S[@]}" --keyring "$T/none" rbd/plain
+refuse "no keyfile" 2 "no key for client.vm in $T/nokey" "${S[@]}" --id vm --keyring "$T/none" --keyfile "$T/nokey" rbd/plain
+refuse "a damaged keyfile" 9 'client.vm' "${S[@]}" --id vm --keyfile "$T/key" rbd/plain
+hints "which keyfile is damaged" "damaged key in $T/key "
+ceph auth get-key client.admin >"$T/admin.key"
+refuse "another user's keyfile" 2 'client.vm refused: wrong key' "${S[@]}" --id vm "--keyfile=$T/admin.key" rbd/plain
+hints "which keyfile is another user's" "key is from $T/admin.key"
 refuse "unknown user" 2 'nobody' "${S[@]}" --id nobody rbd/plain
 ceph auth get-or-create client.blind mon 'profile rbd' osd 'allow r pool=other' -o "$T/blind.keyring"
 refuse "no permission on the pool" 2 'rbd/plain' "${S[@]}" --id blind --keyring "$T/blind.keyring" rbd/plain

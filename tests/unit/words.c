@@ -64,6 +64,17 @@ static void a_word_without_its_value_stays(void **state)
 	words_done(&w);
 }
 
+static void the_last_value_counts(void **state)
+{
+	struct words w;
+
+	(void)state;
+	assert_int_equal(words_parse("--keyfile=/a -x -K /b --keyfile", &w), 0);
+	assert_string_equal(words_value(w.n, w.v, "--keyfile", "-K"), "/b");
+	assert_null(words_value(w.n, w.v, "--keyring", "-k"));
+	words_done(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -71,6 +82,7 @@ int main(void)
 		cmocka_unit_test(early_words_are_taken_out),
 		cmocka_unit_test(ids_are_clients),
 		cmocka_unit_test(a_word_without_its_value_stays),
+		cmocka_unit_test(the_last_value_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
