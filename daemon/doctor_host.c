@@ -110,10 +110,15 @@ static void check_place_of_run_dir(struct doctor *d)
 
 static void check_run_dir(struct doctor *d)
 {
+	struct fault f = { 0 };
+
 	if (!d->run_dir[0])
 		return;
 	if (access(d->run_dir, F_OK) < 0 && errno == ENOENT)
 		check_place_of_run_dir(d);
+	/* It is there, so nothing is made. */
+	else if (state_make_run_dir(d->run_dir, &f) < 0)
+		doctor_fault(d, "run-dir", &f);
 	else if (access(d->run_dir, R_OK | W_OK | X_OK) < 0)
 		doctor_note(d, DOCTOR_FAIL, "run-dir", "be root, or choose another with --run-dir",
 			    "%s cannot be written: %s", d->run_dir, strerror(errno));

@@ -79,10 +79,17 @@ a_run_directory_is_made_but_not_what_is_above_it() {
 	doctor 0 --run-dir "$T/new" file:luks2 && says ok run-dir "$T/new is made by the first volume" &&
 		doctor 1 --run-dir "$T/new/er" file:luks2 && says fail run-dir "$T/new/er cannot be made: No such file"
 }
+a_run_directory_for_everybody_is_none() {
+	local rc=0
+	mkdir -m 1777 everybodys && doctor 1 --run-dir "$T/everybodys" file:luks2 && says fail run-dir 'others can write to it' || rc=1
+	doctor 1 --run-dir "$T/key" file:luks2 && says fail run-dir 'key: .*Not a directory' || rc=1
+	rmdir everybodys
+	return $rc
+}
 no_monitors_fail() { doctor 1 --conf /dev/null rbd/luks2 && says fail cluster 'no monitors'; }
 for c in a_file_needs_no_cluster json_says_the_same a_key_for_everybody_fails a_key_in_memory_is_warned_of \
 	a_key_that_is_typed_is_warned_of a_missing_key_fails a_missing_program_or_socket_fails a_missing_file_fails \
-	a_run_directory_is_made_but_not_what_is_above_it no_monitors_fail; do
+	a_run_directory_is_made_but_not_what_is_above_it a_run_directory_for_everybody_is_none no_monitors_fail; do
 	claim $c
 done
 
