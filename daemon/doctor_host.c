@@ -7,10 +7,12 @@
 
 #include <errno.h>
 #include <libgen.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -41,11 +43,26 @@ static void check_kernel(struct doctor *d)
 			KERNEL_MAJOR, KERNEL_MINOR);
 }
 
+static bool may_control_devices(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return syscall(SYS_capget, &header, data) < 0 ||
+	       data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN);
+}
+
 static void check_driver(struct doctor *d)
 {
 	struct nbdctl *ctl = NULL;
 	struct fault f = { 0 };
 
+	/* The driver answers everybody. */
+	if (!may_control_devices())
+		doctor_note(d, DOCTOR_WARN, "nbd",
+			    "be root, or a member of the --control-group of this host's daemon; "
+			    "serve works without",
+			    "to map, unmap and attach, CAP_SYS_ADMIN is needed, and is not there");
 	if (access("/sys/module/nbd", F_OK) < 0) {
 		doctor_note(d, DOCTOR_WARN, "nbd",
 			    "modprobe nbd; a container needs it loaded by its host. serve works "

@@ -45,6 +45,11 @@ a_file_needs_no_cluster() {
 	doctor 0 $P key file:luks2 && says ok image 'file:luks2 has 1 layer' && says ok key-1 "$T/key" &&
 		says warn header 'one keyslot' && says ok run-dir "$T/run" && ! grep -q cluster out && [[ ! -s err ]]
 }
+who_may_not_map_is_told() {
+	local as=()
+	[[ $EUID -ne 0 ]] || as=(setpriv --bounding-set -sys_admin --inh-caps -sys_admin)
+	"${as[@]}" "$PROGRAM" doctor file:luks2 >out 2>err && says warn nbd 'CAP_SYS_ADMIN is needed'
+}
 json_says_the_same() {
 	doctor 0 --json $P key file:luks2 && python3 -c "
 import json
@@ -87,7 +92,7 @@ a_run_directory_for_everybody_is_none() {
 	return $rc
 }
 no_monitors_fail() { doctor 1 --conf /dev/null rbd/luks2 && says fail cluster 'no monitors'; }
-for c in a_file_needs_no_cluster json_says_the_same a_key_for_everybody_fails a_key_in_memory_is_warned_of \
+for c in a_file_needs_no_cluster who_may_not_map_is_told json_says_the_same a_key_for_everybody_fails a_key_in_memory_is_warned_of \
 	a_key_that_is_typed_is_warned_of a_missing_key_fails a_missing_program_or_socket_fails a_missing_file_fails \
 	a_run_directory_is_made_but_not_what_is_above_it a_run_directory_for_everybody_is_none no_monitors_fail; do
 	claim $c
