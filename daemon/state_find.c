@@ -74,6 +74,12 @@ static bool fits(const struct volume_state *v, const char *name, enum way way)
 	return false;
 }
 
+/* An image may be called "1" or "nbd1", as no image is called "/dev/nbd1". */
+static bool could_be(const struct volume_state *v, const char *name, enum way way)
+{
+	return fits(v, name, way) || (way == BY_DEVICE && fits(v, name, BY_IMAGE));
+}
+
 static int not_unique(const struct state_list *l, const char *name, enum way way, struct fault *f)
 {
 	char names[768] = "";
@@ -84,7 +90,7 @@ static int not_unique(const struct state_list *l, const char *name, enum way way
 		char spec[1024];
 		int n;
 
-		if (!fits(v, name, way))
+		if (!could_be(v, name, way))
 			continue;
 		volume_state_spec(v, spec, sizeof(spec));
 		if (v->device >= 0)
@@ -107,12 +113,10 @@ int state_find(const struct state_list *l, const char *name, const struct volume
 		const struct volume_state *found = NULL;
 		unsigned int n = 0;
 
-		for (unsigned int i = 0; i < l->n; i++) {
-			if (!fits(&l->volumes[i], name, (enum way)way))
-				continue;
-			found = found ? found : &l->volumes[i];
-			n++;
-		}
+		for (unsigned int i = 0; i < l->n && !found; i++)
+			found = fits(&l->volumes[i], name, (enum way)way) ? &l->volumes[i] : NULL;
+		for (unsigned int i = 0; i < l->n && found; i++)
+			n += could_be(&l->volumes[i], name, (enum way)way);
 		if (n > 1)
 			return not_unique(l, name, (enum way)way, f);
 		if (n == 1) {
