@@ -400,8 +400,10 @@ static int check_uses(const struct options *o, struct fault *f)
 			continue;
 		if (row->flags & OPTION_TOLERATED && !is_strict(o->command))
 			continue;
-		(void)fault_set(f, EXIT_USAGE, -EINVAL, "--%s: of no use to %s", row->name,
-				options_command_name(o->command));
+		/* Else it is the dry run that is missing. */
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "--%s: of no use to %s%s", row->name,
+				options_command_name(o->command),
+				row->commands & (1u << o->command) ? " without --dry-run" : "");
 		fault_hint(f, "rbdcrypt-nbd %s --help lists its options",
 			   options_command_name(o->command));
 		return -EINVAL;
