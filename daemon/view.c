@@ -42,9 +42,14 @@ struct json_object *view_to_json(const struct volume_state *v)
 {
 	struct json_object *o = state_to_json(v);
 
-	/* a process that is gone has no number: it may be another's by now */
+	/*
+	 * A process that is gone has no number: it may be another's by now. And no limit is no
+	 * number that other languages have in 64 bits, of which one is the sign.
+	 */
 	if (o && add(o, "links", links_to_json(v)) &&
-	    (volume_is_alive(v) || add(o, "id", json_object_new_int(0))))
+	    (volume_is_alive(v) || add(o, "id", json_object_new_int(0))) &&
+	    (v->inline_threshold != SIZE_MAX ||
+	     add(o, "inline_threshold", json_object_new_int(-1))))
 		return o;
 	json_object_put(o);
 	return NULL;

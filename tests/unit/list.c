@@ -297,6 +297,7 @@ static void what_is_never_handed_to_workers_says_so(void **state)
 	v[0].inline_threshold = SIZE_MAX;
 	assert_non_null(strstr(print_status(OUTPUT_PLAIN, 0, 1),
 			       "  encryption  openssl, always in place\n"));
+	assert_non_null(strstr(print_status(OUTPUT_JSON, 0, 1), "\"inline_threshold\":-1,"));
 }
 
 static void a_lock_that_nobody_could_ask_for_says_so(void **state)
