@@ -332,14 +332,17 @@ const struct fault *host_volume_fault(const struct host_volume *v)
 	return v->fault.error ? &v->fault : NULL;
 }
 
-static struct event_about about(const struct host_volume *v)
+/* By the image's whole name: its pool, if nobody gave one, is known by now. spec has the name. */
+static struct event_about about(const struct host_volume *v, char *spec, size_t len)
 {
-	return event_about_image(v->spec, &v->options->spec, v->service.device);
+	image_spec_format(&v->options->spec, spec, len);
+	return event_about_image(spec, &v->options->spec, v->service.device);
 }
 
 void host_volume_log_serving(const struct host_volume *v)
 {
-	const struct event_about a = about(v);
+	char spec[VOLUME_SPEC_LEN];
+	const struct event_about a = about(v, spec, sizeof(spec));
 
 	if (v->service.device >= 0)
 		event_log(EVENT_SERVED, &a, "serves /dev/nbd%d", v->service.device);
@@ -349,7 +352,8 @@ void host_volume_log_serving(const struct host_volume *v)
 
 void host_volume_log_end(const struct host_volume *v)
 {
-	struct event_about a = about(v);
+	char spec[VOLUME_SPEC_LEN];
+	struct event_about a = about(v, spec, sizeof(spec));
 
 	if (!v->fault.error) {
 		event_log(EVENT_ENDED, &a, "ended");

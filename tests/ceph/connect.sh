@@ -49,6 +49,15 @@ serves() {
 export CEPH_CONF=$CONF CEPH_ARGS=
 serves "CEPH_CONF, client.admin" 11 rbd/image
 serves "default pool" 11 image
+serves "default pool, with a log" 11 --log-file "$T/log" image
+# Its whole name, as whoever searches the log would have it.
+if [[ $(cut -d' ' -f4- "$T/log") == "rbd/image: serves $T/s"$'\n'"rbd/image: ended" ]]; then
+	echo "ok the log has the pool"
+else
+	echo "not ok the log has the pool"
+	sed 's/^/	/' "$T/log"
+	failures=$((failures + 1))
+fi
 serves "namespace" 10 rbd/space/image
 serves "snapshot by name" 9 rbd/image@snap
 serves "snapshot by number" 9 --snap-id "$ID" rbd/image
