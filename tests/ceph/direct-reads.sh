@@ -3,13 +3,13 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # direct-reads.sh: reads that go straight to their objects, past librbd: what is configured for an
-# image holds all the same, and maintenance by others changes no byte. store-io.sh has such reads
-# beside writes, on every layout.
+# image holds all the same, maintenance by others changes no byte, and reads of any length agree.
+# store-io.sh has such reads beside writes, on every layout.
 
 set -u
 # shellcheck source=tests/lib/cluster.sh
 . "${BASH_SOURCE[0]%/*}/../lib/cluster.sh"
-requires rbd ceph-osd nbdcopy fio cmp
+requires rbd rados ceph-osd nbdcopy qemu-io fio cmp jq
 program_on_cluster memstore
 cd "$T" || fail "no folder"
 URI="nbd+unix:///?socket=$T/s"
@@ -127,5 +127,18 @@ removed_snapshot_is_an_error() {
 }
 says_it_is_gone() { "$PROGRAM" status rbd/vol@gone | grep -q 'the snapshot was removed'; }
 run_case a-removed-snapshot-is-an-error removed_snapshot_is_an_error
+
+# As librbd's rebuild of an object map does to objects that are written meanwhile: what has the lock
+# believes that map.
+forgotten_objects_are_read() {
+	local prefix rc=0
+	rbd create --size 16M forgotten && prefix=$(rbd info --format json forgotten | jq -r .block_name_prefix)
+	head -c 4M /dev/urandom >object && rados -p rbd put "$prefix.0000000000000001" object || return
+	serve rbd/forgotten && qemu-io -f raw -c 'write 12M 512' "$URI" || return
+	nbdcopy --no-extents --request-size=8388608 "$URI" large && nbdcopy --no-extents --request-size=4096 "$URI" small &&
+		cmp large small && cmp -n $((4 << 20)) -i $((4 << 20)):0 large object || rc=1
+	"$PROGRAM" unmap rbd/forgotten && return "$rc"
+}
+run_case forgotten-objects-are-read forgotten_objects_are_read
 
 exit $((failures > 0))

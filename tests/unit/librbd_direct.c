@@ -13,7 +13,7 @@
 static struct {
 	unsigned int asked; /* reads of objects */
 	int result; /* of each, when not 0 */
-	unsigned int missing; /* a bit for each object */
+	unsigned int missing, bad; /* a bit for each object */
 	size_t object_len; /* of each */
 } objects;
 
@@ -56,6 +56,8 @@ int rados_aio_read(rados_ioctx_t io, const char *name, rados_completion_t c, cha
 	assert_true(n < N_OBJECTS && off + len <= FAKE_OBJECT);
 	if (objects.missing & (1u << n))
 		return fake_finish(__func__, c, -ENOENT);
+	if (objects.bad & (1u << n))
+		return fake_finish(__func__, c, -ETIMEDOUT);
 	if (objects.result)
 		return fake_finish(__func__, c, objects.result);
 	len = off >= objects.object_len	       ? 0
@@ -76,20 +78,27 @@ static void must_open_direct(void)
 	must_open(&o);
 }
 
-/* The whole range as the image has it, by so many reads of objects. */
-static void expect_read(uint64_t off, size_t len, unsigned int asked)
+/* The whole range as the image has it, by so many reads of objects, and so many by librbd. */
+static void expect_reads(uint64_t off, size_t len, unsigned int asked, unsigned int by_librbd)
 {
 	unsigned char back[FAKE_SIZE];
+	unsigned int aios = fake.aios;
 
 	memset(back, 0xee, sizeof(back));
 	objects.asked = 0;
 	assert_int_equal(do_read(off, back, len), 0);
 	assert_memory_equal(back, fake.bytes + off, len);
 	assert_int_equal(objects.asked, asked);
+	assert_int_equal(fake.aios - aios, asked + by_librbd);
 	assert_int_equal(fx.io.n_extents, 1);
 	assert_int_equal(fx.io.extents[0].dev_off, off);
 	assert_int_equal(fx.io.extents[0].len, len);
 	assert_int_equal(fx.io.extents[0].layer, 0);
+}
+
+static void expect_read(uint64_t off, size_t len, unsigned int asked)
+{
+	expect_reads(off, len, asked, asked ? 0 : 1);
 }
 
 static void a_read_within_an_object_goes_there(void **state)
@@ -99,8 +108,48 @@ static void a_read_within_an_object_goes_there(void **state)
 	expect_read(0, 512, 1);
 	expect_read(FAKE_OBJECT, FAKE_OBJECT, 1);
 	expect_read(FAKE_SIZE - 512, 512, 1);
-	expect_read(FAKE_OBJECT - 512, 1024, 0);
+}
+
+static void a_read_across_objects_goes_to_each(void **state)
+{
+	(void)state;
+	must_open_direct();
+	expect_read(FAKE_OBJECT - 512, 1024, 2);
+	expect_read(512, FAKE_OBJECT, 2);
+	expect_read(0, FAKE_SIZE, N_OBJECTS);
+}
+
+static void of_many_pieces_librbd_makes_few(void **state)
+{
+	(void)state;
+	fake.object_size = 2048;
+	must_open_direct();
 	expect_read(0, FAKE_SIZE, 0);
+}
+
+static void each_object_lacks_what_it_lacks(void **state)
+{
+	(void)state;
+	must_open_direct();
+	objects.object_len = 1024;
+	for (unsigned int n = 0; n < N_OBJECTS; n++)
+		memset(fake.bytes + n * FAKE_OBJECT + 1024, 0, FAKE_OBJECT - 1024);
+	expect_read(512, FAKE_SIZE - 512, N_OBJECTS);
+	objects.missing = 2;
+	memset(fake.bytes + FAKE_OBJECT, 0, FAKE_OBJECT);
+	expect_read(512, FAKE_SIZE - 512, N_OBJECTS);
+}
+
+static void an_error_of_one_object_is_the_readers(void **state)
+{
+	unsigned char back[FAKE_SIZE];
+
+	(void)state;
+	must_open_direct();
+	objects.bad = 4;
+	assert_int_equal(do_read(0, back, sizeof(back)), -ETIMEDOUT);
+	assert_int_equal(do_read(2 * FAKE_OBJECT - 1, back, 2), -ETIMEDOUT);
+	expect_read(0, 2 * FAKE_OBJECT, 2);
 }
 
 static void what_an_object_lacks_is_zeros(void **state)
@@ -127,13 +176,23 @@ static void of_a_missing_object_a_clone_asks_librbd(void **state)
 	fake.has_parent = true;
 	must_open_direct();
 	objects.missing = 1;
-	expect_read(512, 2048, 1);
+	expect_reads(512, 2048, 1, 1);
 	expect_read(FAKE_OBJECT, 2048, 1);
 	assert_int_equal(fake.completions, 0);
 	make_fail("rbd_aio_read", -ESHUTDOWN, 0);
 	assert_int_equal(do_read(512, fake.bytes, 512), -ESHUTDOWN);
 	make_fail("rbd_aio_read done", -EIO, 0);
 	assert_int_equal(do_read(512, fake.bytes, 512), -EIO);
+	assert_int_equal(do_read(FAKE_OBJECT - 512, fake.bytes, 1024), -EIO);
+}
+
+static void of_one_that_is_missing_among_others_too(void **state)
+{
+	(void)state;
+	fake.has_parent = true;
+	must_open_direct();
+	objects.missing = 2;
+	expect_reads(512, 3 * FAKE_OBJECT, 4, 1);
 }
 
 static void errors_of_objects_are_the_readers(void **state)
@@ -149,7 +208,8 @@ static void errors_of_objects_are_the_readers(void **state)
 	objects.result = 0;
 	/* What cannot be sent, librbd gets. */
 	make_fail("rados_aio_read", -ENOMEM, 0);
-	expect_read(0, 512, 0);
+	expect_reads(0, 512, 0, 1);
+	expect_reads(0, FAKE_SIZE, 0, N_OBJECTS);
 	assert_int_equal(fake.completions, 0);
 }
 
@@ -230,8 +290,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_read_within_an_object_goes_there),
+		TEST(a_read_across_objects_goes_to_each),
+		TEST(of_many_pieces_librbd_makes_few),
+		TEST(each_object_lacks_what_it_lacks),
+		TEST(an_error_of_one_object_is_the_readers),
 		TEST(what_an_object_lacks_is_zeros),
 		TEST(of_a_missing_object_a_clone_asks_librbd),
+		TEST(of_one_that_is_missing_among_others_too),
 		TEST(errors_of_objects_are_the_readers),
 		TEST(what_the_image_lost_is_not_read),
 		TEST(what_librbd_has_to_see_to_it_reads),
