@@ -12,9 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* From the surest way to mean a volume to the vaguest; the first that fits any decides. */
-enum way { BY_DEVICE, BY_SOCKET, BY_COOKIE, BY_SPEC, BY_IMAGE, BY_PID, WAYS };
-
 /* As typed with --snap-id, for a snapshot whose name we know; "" for anything else. */
 static void spec_by_number(const struct volume_state *v, char *buf, size_t len)
 {
@@ -45,42 +42,20 @@ static bool is_owner(const struct volume_state *v, const char *name)
 	       !strcmp(text, name);
 }
 
-static bool fits(const struct volume_state *v, const char *name, enum way way)
+static bool is_called(const struct volume_state *v, const char *name)
 {
 	char spec[VOLUME_SPEC_LEN], by_number[VOLUME_SPEC_LEN];
 	int index;
 
-	switch (way) {
-	case BY_DEVICE:
-		return v->device >= 0 && nbd_index_parse(name, &index) == 0 && index == v->device;
-	case BY_SOCKET:
-		return v->socket[0] && !strcmp(v->socket, name);
-	case BY_COOKIE:
-		return v->cookie[0] && !strcmp(v->cookie, name);
-	case BY_SPEC:
-		volume_state_spec(v, spec, sizeof(spec));
-		spec_by_number(v, by_number, sizeof(by_number));
-		return !strcmp(spec, name) || !strcmp(by_number, name);
-	case BY_IMAGE:
-		volume_state_spec(v, spec, sizeof(spec));
-		spec_by_number(v, by_number, sizeof(by_number));
-		return !strcmp(without_pool(v, spec), name) ||
-		       !strcmp(without_pool(v, by_number), name);
-	case BY_PID:
-		return is_owner(v, name);
-	case WAYS:
-		break;
-	}
-	return false;
+	volume_state_spec(v, spec, sizeof(spec));
+	spec_by_number(v, by_number, sizeof(by_number));
+	return (v->device >= 0 && nbd_index_parse(name, &index) == 0 && index == v->device) ||
+	       !strcmp(v->socket, name) || !strcmp(v->cookie, name) || !strcmp(spec, name) ||
+	       !strcmp(by_number, name) || !strcmp(without_pool(v, spec), name) ||
+	       !strcmp(without_pool(v, by_number), name) || is_owner(v, name);
 }
 
-/* An image may be called "1" or "nbd1", as no image is called "/dev/nbd1". */
-static bool could_be(const struct volume_state *v, const char *name, enum way way)
-{
-	return fits(v, name, way) || (way == BY_DEVICE && fits(v, name, BY_IMAGE));
-}
-
-static int not_unique(const struct state_list *l, const char *name, enum way way, struct fault *f)
+static int not_unique(const struct state_list *l, const char *name, struct fault *f)
 {
 	char names[768] = "";
 	size_t len = 0;
@@ -90,7 +65,7 @@ static int not_unique(const struct state_list *l, const char *name, enum way way
 		char spec[1024];
 		int n;
 
-		if (!could_be(v, name, way))
+		if (!is_called(v, name))
 			continue;
 		volume_state_spec(v, spec, sizeof(spec));
 		if (v->device >= 0)
@@ -109,20 +84,22 @@ static int not_unique(const struct state_list *l, const char *name, enum way way
 int state_find(const struct state_list *l, const char *name, const struct volume_state **ret,
 	       struct fault *f)
 {
-	for (int way = 0; name[0] && way < WAYS; way++) {
-		const struct volume_state *found = NULL;
-		unsigned int n = 0;
+	const struct volume_state *found = NULL;
 
-		for (unsigned int i = 0; i < l->n && !found; i++)
-			found = fits(&l->volumes[i], name, (enum way)way) ? &l->volumes[i] : NULL;
-		for (unsigned int i = 0; i < l->n && found; i++)
-			n += could_be(&l->volumes[i], name, (enum way)way);
-		if (n > 1)
-			return not_unique(l, name, (enum way)way, f);
-		if (n == 1) {
-			*ret = found;
-			return 0;
-		}
+	/*
+	 * No way to name one is surer than another: an image may be called as a device is, "nbd1",
+	 * and a cookie as an image.
+	 */
+	for (unsigned int i = 0; name[0] && i < l->n; i++) {
+		if (!is_called(&l->volumes[i], name))
+			continue;
+		if (found)
+			return not_unique(l, name, f);
+		found = &l->volumes[i];
+	}
+	if (found) {
+		*ret = found;
+		return 0;
 	}
 	(void)fault_set(f, EXIT_NOT_FOUND, -ENOENT, "%s is not mapped", name);
 	fault_hint(f, "rbdcrypt-nbd list --all shows what is there");
