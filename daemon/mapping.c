@@ -342,8 +342,8 @@ static int start_listener(struct mapping *m, struct fault *f)
 		l.in_fd = dup(STDIN_FILENO);
 		l.out_fd = dup(STDOUT_FILENO);
 		if (l.in_fd < 0 || l.out_fd < 0)
-			return fault_set(f, EXIT_USAGE, -EBADF,
-					 "standard input and output are not open");
+			return fault_set(f, EXIT_MEMORY, -errno,
+					 "cannot serve on standard input: %s", strerror(errno));
 	}
 	r = listener_start(&l, &m->listener, f);
 	if (r < 0)

@@ -10,6 +10,7 @@
 #include "run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -63,12 +64,24 @@ static int check_paths(struct options *o, struct fault *f)
 	return path_fault(r, f);
 }
 
+static bool is_open_to(int mode, int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags >= 0 && ((flags & O_ACCMODE) == mode || (flags & O_ACCMODE) == O_RDWR);
+}
+
 static int check_options(struct run *r, struct fault *f)
 {
 	const struct options *o = r->options;
 
 	if (r->kind != MAPPING_SERVE)
 		return 0;
+	/* What was closed is something else by now, see main.c. */
+	if (o->is_single &&
+	    (!is_open_to(O_RDONLY, STDIN_FILENO) || !is_open_to(O_WRONLY, STDOUT_FILENO)))
+		return fault_set(f, EXIT_USAGE, -EBADF,
+				 "--single: standard input and output are not open");
 	for (unsigned int i = 0; o->is_single && i < o->passphrase_files.n; i++)
 		if (strcmp(o->passphrase_files.items[i], "-") == 0 ||
 		    strcmp(o->passphrase_files.items[i], "fd:0") == 0)
@@ -84,7 +97,13 @@ static int check_options(struct run *r, struct fault *f)
 		fault_hint(f, "SocketMode=, SocketUser= and SocketGroup= in its unit say it");
 		return -EINVAL;
 	}
-	if ((o->socket != NULL) + o->is_single + (r->listen_fd >= 0) == 1)
+	if (r->listen_fd >= 0 && (o->socket || o->is_single)) {
+		(void)fault_set(f, EXIT_USAGE, -EINVAL, "--%s: a socket was passed already",
+				o->socket ? "socket" : "single");
+		fault_hint(f, "leave the option out; who started this passed one (LISTEN_FDS)");
+		return -EINVAL;
+	}
+	if (o->socket || o->is_single || r->listen_fd >= 0)
 		return 0;
 	(void)fault_set(f, EXIT_USAGE, -EINVAL,
 			"serve needs one of --socket PATH, --single, or a socket from systemd");

@@ -198,6 +198,7 @@ exec "$PROGRAM" "\$@" 3</dev/null
 END
 chmod +x "$T/passed"
 PROGRAM=$T/passed refuse "a passed descriptor that does not listen" 1 'descriptor 3.*no listening' serve rbd/plain
+PROGRAM=$T/passed refuse "a socket besides a passed one" 1 'socket: a socket was passed already' serve --socket "$T/s" rbd/plain
 PROGRAM=$T/passed refuse "a mode for a passed socket" 1 'socket-mode.*was passed' serve --socket-mode 0660 rbd/plain
 # Over TCP there are no users.
 cat >"$T/passed" <<END
@@ -221,6 +222,7 @@ for c in --version "list --json" "serve --socket $T/s rbd/plain"; do
 	# shellcheck disable=SC2086
 	PROGRAM=$T/closed refuse "nowhere to say it, ${c%% *}" 1 'output cannot be written: Bad file' $c
 done
+PROGRAM=$T/closed refuse "one client on a closed output" 1 'single: standard input and output are not open' serve --single rbd/plain
 refuse "no folder for the log" 1 "log file $T/nodir/log: No such file" "${S[@]}" --log-file "$T/nodir/log" rbd/plain
 
 # ---- what the system does not give ----
