@@ -145,9 +145,13 @@ int device_settle(struct device *d, struct fault *f)
 	if (r == -EINTR)
 		return fault_set(f, EXIT_TIMED_OUT, r, "interrupted while udev made /dev/nbd%d",
 				 d->index);
-	return r < 0 ? fault_set(f, EXIT_TIMED_OUT, r, "udev did not finish with /dev/nbd%d: %s",
-				 d->index, strerror(-r))
-		     : 0;
+	if (r == 0)
+		return 0;
+	(void)fault_set(f, EXIT_TIMED_OUT, r, "udev did not finish with /dev/nbd%d: %s", d->index,
+			strerror(-r));
+	fault_hint(f, "udev is stuck, or does not see devices from here: --no-udev-wait does not "
+		      "wait for it");
+	return r;
 }
 
 int device_index(const struct device *d)

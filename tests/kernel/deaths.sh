@@ -145,6 +145,7 @@ attach_outlasts_a_stuck_udev() {
 	fails is_connected /dev/nbd1
 	grep "interrupted while udev" $T/other
 	refused 6 "udev did not finish" map_luks --new --read-only disk
+	tail -n 1 $T/refused.err | grep "^hint: .*--no-udev-wait"
 	wait $attach || rc=$?
 	udevadm control --start-exec-queue
 	cat $T/said
