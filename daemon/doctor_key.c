@@ -150,7 +150,7 @@ void doctor_key(struct doctor *d, const struct chain_options *o, const struct ch
 	else if ((is_file || strncmp(source, "cred:", 5) == 0) &&
 		 key_read(source, &place, &how, &s, &f) < 0)
 		doctor_fault(d, about, &f);
-	else if (key_check(source, &f) < 0)
+	else if (key_check(source, &how, &f) < 0)
 		doctor_fault(d, about, &f);
 	else if (is_file)
 		check_place(d, about, source, c);

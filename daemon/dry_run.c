@@ -61,11 +61,12 @@ static void check_sources(struct dry_run *d, struct fault *f)
 
 	for (unsigned int i = 0; i < d->chain.n && i < list->n; i++) {
 		const struct key_place place = chain_place(&d->chain_options, &d->chain, i);
+		const struct key_options how = chain_key_options(&d->chain_options, i);
 		char *resolved = NULL;
 		int r = key_resolve(list->items[i], &place, &resolved, f);
 
 		if (r == 0)
-			r = key_check(resolved, f);
+			r = key_check(resolved, &how, f);
 		free(resolved);
 		note(d, r, f);
 	}

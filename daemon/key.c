@@ -328,13 +328,12 @@ static int explain(const struct kind *kind, const struct key_request *q, int r, 
 			 q->source, strerror(-r));
 }
 
-int key_check(const char *resolved, struct fault *f)
+int key_check(const char *resolved, const struct key_options *o, struct fault *f)
 {
 	const struct kind *kind = kind_of(resolved);
-	const struct key_options o = { .timeout_s = 0 };
 	const struct key_request q = { .source = resolved,
 				       .text = resolved + strlen(kind->prefix),
-				       .o = &o };
+				       .o = o };
 	int r = kind->check ? kind->check(&q, f) : 0;
 
 	return r < 0 ? explain(kind, &q, r, f) : 0;

@@ -68,7 +68,7 @@ int key_read_passed(int fd, const char *resolved, const struct key_place *place,
  * What can be said of a resolved source without reading it: that its file, socket or program is
  * missing or may not be used. As key_read(); 0 for other sources.
  */
-int key_check(const char *resolved, struct fault *f);
+int key_check(const char *resolved, const struct key_options *o, struct fault *f);
 
 enum key_repeat key_repeat(const char *resolved);
 

@@ -83,8 +83,22 @@ static int check_mode(const struct key_request *q, int fd, struct fault *f)
 
 int key_file_check(const struct key_request *q, struct fault *f)
 {
-	(void)f;
-	return access(q->text, R_OK) < 0 ? -errno : 0;
+	struct stat st;
+	int fd, r;
+
+	if (access(q->text, R_OK) < 0 || stat(q->text, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	/* Whoever writes to a fifo, and some devices, would notice. */
+	if (!S_ISREG(st.st_mode))
+		return 0;
+	fd = open(q->text, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	r = check_mode(q, fd, f);
+	(void)close(fd);
+	return r;
 }
 
 int key_file_read(const struct key_request *q, struct secret **ret, struct fault *f)

@@ -202,9 +202,10 @@ int access(const char *path, int mode)
 
 static void expect_checked(const char *source, int error, const char *words)
 {
+	const struct key_options o = { .timeout_s = 0 };
 	struct fault f = { 0 };
 
-	assert_int_equal(key_check(source, &f), error);
+	assert_int_equal(key_check(source, &o, &f), error);
 	assert_int_equal(f.status, error ? EXIT_PASSPHRASE : EXIT_OK);
 	if (!strstr(f.message, words))
 		fail_msg("%s: %s", source, f.message);
@@ -219,6 +220,8 @@ static void what_leads_nowhere_is_seen_without_reading(void **state)
 	expect_checked("unix:/none/such", -ENOENT, "source unix:/none/such: No such file");
 	expect_checked("exec:/none/such %p", -ENOENT, "cannot run /none/such: No such file");
 	expect_checked("exec:/etc/passwd", -EACCES, "cannot run /etc/passwd: Permission denied");
+	expect_checked("/etc", -EISDIR, "cannot read passphrase file /etc: Is a directory");
+	expect_checked("/etc/passwd", -EPERM, "/etc/passwd has mode 0644: others can read it");
 	expect_checked("/away/key", -ETIMEDOUT,
 		       "cannot read passphrase file /away/key: Connection timed out");
 	/* Nothing is said of what only reading can tell. */
