@@ -176,11 +176,11 @@ device_can_be_chosen() {
 # As udev has each for a moment. The kernel refuses a device that anybody has open.
 chosen_device_may_be_open_for_a_moment() {
 	local pid
-	sleep 2 </dev/nbd3 &
+	(exec 7</dev/nbd3 sleep 2) &
 	same device /dev/nbd3 "$(map_luks --device /dev/nbd3 small)"
 	fails kill -0 $!
 	nbd unmap small
-	sleep 100 </dev/nbd3 &
+	(exec 7</dev/nbd3 sleep 100) &
 	pid=$!
 	refused 5 "/dev/nbd3 is in use: opened by sleep" map_luks --device /dev/nbd3 small
 	kill $pid
