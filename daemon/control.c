@@ -492,7 +492,8 @@ static int start(struct control *c, struct fault *f)
 	if (r < 0)
 		return fault_set(f, EXIT_MEMORY, r, "cannot watch clients: %s", strerror(-r));
 	if (c->o.fd >= 0)
-		fd = fcntl(c->o.fd, F_SETFL, O_NONBLOCK) < 0
+		/* Listening once more tells clients, whom the kernel tells, who it is now. */
+		fd = fcntl(c->o.fd, F_SETFL, O_NONBLOCK) < 0 || listen(c->o.fd, SOMAXCONN) < 0
 			     ? fault_set(f, EXIT_USAGE, -errno,
 					 "the control socket that was passed")
 			     : c->o.fd;

@@ -54,11 +54,10 @@ run_case a-refusal-to-take-it-back-is-told a_refusal_to_take_it_back_is_told
 
 # A volume that starts is known to the daemon alone. One that ends has none that starts.
 starts_are_asked_for_where_a_daemon_answers() {
-	local list='{"parameters": {"volumes": []}}'
-	with_daemon "$refusal" '{"parameters": {}}' -- 0 "$PROGRAM" unmap rbd/a || return
-	with_daemon "$list" "$refusal" -- 5 "$PROGRAM" unmap rbd/a && says 'in use' || return
-	with_daemon "$list" hang-up -- 4 "$PROGRAM" unmap rbd/a && says 'rbd/a is not mapped' || return
+	with_daemon '{"parameters": {}}' -- 0 "$PROGRAM" unmap rbd/a || return
+	with_daemon "$refusal" -- 5 "$PROGRAM" unmap rbd/a && says 'in use' || return
 	with_daemon hang-up -- 4 "$PROGRAM" unmap rbd/a && says 'rbd/a is not mapped' || return
+	with_daemon turn-away "$refusal" -- 5 "$PROGRAM" unmap rbd/a && says 'in use' || return
 	# As with a socket that systemd holds.
 	with_daemon -- 4 "$PROGRAM" unmap rbd/a && says 'rbd/a is not mapped'
 }

@@ -10,9 +10,10 @@
 #                                         of its own: each is answered
 # control.py SOCKET --stall               clients that stop half-way or go on in single bytes; exit 0
 #                                         when they are cut
-# control.py SOCKET --daemon ANSWER...    a daemon: gives each call the next of the answers; of these
-#                                         "hang-up" is none, "turn-away" has the next be said before
-#                                         there is a call, and after the last it says nothing more
+# control.py SOCKET --daemon ANSWER...    a daemon: gives each call, but for those that ask whether it
+#                                         is there, the next of the answers; of these "hang-up" is
+#                                         none, "turn-away" has the next be said before there is a
+#                                         call, and after the last it says nothing more
 
 import json
 import os
@@ -221,7 +222,7 @@ def play_daemon(path, answers):
             if not answers:
                 silent.append(client)
                 break
-            said = answers.pop(0)
+            said = '{"parameters":{}}' if b".GetInfo" in data else answers.pop(0)
             if said == "hang-up":
                 break
             client.sendall(said.encode() + b"\0")
