@@ -103,8 +103,14 @@ static int show(const struct options *o, const struct lookup *l, struct fault *f
 	return r;
 }
 
+static bool is_of_same_daemon(const struct volume_state *a, const struct volume_state *b)
+{
+	return a->pid == b->pid && a->pid_namespace == b->pid_namespace;
+}
+
 int check_keys_run(struct options *o, struct fault *f)
 {
+	const struct volume_state *silent = NULL; /* one whose daemon hangs */
 	struct fault first = { 0 };
 	struct lookup l, now;
 	int r = lookup_operand(o, &l, f);
@@ -114,7 +120,11 @@ int check_keys_run(struct options *o, struct fault *f)
 	for (unsigned int i = 0; i < l.n; i++) {
 		struct fault found = { 0 };
 
-		(void)guard_ask(l.run_dir, &l.v[i], o->is_header_accepted, &found);
+		/* Once for all of its volumes. */
+		if (silent && is_of_same_daemon(&l.v[i], silent))
+			continue;
+		if (guard_ask(l.run_dir, &l.v[i], o->is_header_accepted, &found) == -ETIMEDOUT)
+			silent = &l.v[i];
 		if (found.error && !first.error)
 			first = found;
 	}

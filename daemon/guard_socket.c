@@ -27,6 +27,7 @@
 
 #include "acceptor.h"
 #include "clock.h"
+#include "silence.h"
 #include "text.h"
 
 #define CLIENTS_MAX 16
@@ -232,8 +233,8 @@ static bool has_keys(const struct volume_state *v)
 	return false;
 }
 
-/* A connection on which the question is asked, or -errno. */
-static int ask_at(const char *path, char ask, int flags)
+/* A connection, or -errno. */
+static int dial(const char *path, int flags)
 {
 	int file = open(path, O_PATH | O_CLOEXEC), fd, r = 0;
 	struct sockaddr_un a;
@@ -242,8 +243,8 @@ static int ask_at(const char *path, char ask, int flags)
 		return -errno;
 	address_at(file, NULL, &a);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0 ||
-	    send(fd, &ask, 1, MSG_NOSIGNAL) < 0)
+	if (fd < 0 || silence_limit_send(fd) < 0 ||
+	    connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
 		r = -errno;
 	(void)close(file);
 	if (r < 0 && fd >= 0)
@@ -251,13 +252,52 @@ static int ask_at(const char *path, char ask, int flags)
 	return r < 0 ? r : fd;
 }
 
+/* One on which the question is asked. */
+static int ask_at(const char *path, char ask, int flags)
+{
+	int fd = dial(path, flags), r;
+
+	if (fd < 0 || send(fd, &ask, 1, MSG_NOSIGNAL) == 1)
+		return fd;
+	r = -errno;
+	(void)close(fd);
+	return r;
+}
+
+/* A client that goes without a question is forgotten at once, by who is not wedged. */
+static bool is_listening(const char *path)
+{
+	int fd = dial(path, 0), r;
+
+	if (fd < 0)
+		return fd != -EAGAIN;
+	(void)shutdown(fd, SHUT_WR);
+	r = silence_wait(fd, SILENCE_S);
+	(void)close(fd);
+	return r != -ETIMEDOUT;
+}
+
+/* A check takes as long as keys and cluster do. */
+static int wait_answer(int fd, const char *path)
+{
+	int r;
+
+	do
+		r = silence_wait(fd, SILENCE_LOOK_S);
+	while (r == -ETIMEDOUT && is_listening(path));
+	/* It may have come in the last moment. */
+	return r == -ETIMEDOUT ? silence_wait(fd, 0) : r;
+}
+
 static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
 {
-	int fd = ask_at(path, ask, 0), r = 0;
+	int fd = ask_at(path, ask, 0), r;
 	ssize_t n = 0;
 
 	if (fd < 0)
-		return fd;
+		/* A queue that nobody empties. */
+		return fd == -EAGAIN ? -ETIMEDOUT : fd;
+	r = wait_answer(fd, path);
 	while (r == 0 && (n = recv(fd, answer, ANSWER_MAX - 1, 0)) < 0)
 		if (errno != EINTR)
 			r = -errno;
@@ -289,7 +329,7 @@ static int read_answer(char *answer, struct fault *f)
 
 int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepting, struct fault *f)
 {
-	char path[4400], answer[ANSWER_MAX], spec[1024];
+	char path[4400], answer[ANSWER_MAX], spec[1024], who[1040];
 	int r;
 
 	if (!volume_is_alive(v) || v->status == VOLUME_STARTING || !has_keys(v))
@@ -310,6 +350,9 @@ int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepti
 				"opened again: %s",
 				spec, v->pid, strerror(-r));
 		fault_hint(f, "be root, or the user that the daemon runs as");
+	} else if (r == -ETIMEDOUT) {
+		(void)snprintf(who, sizeof(who), "%s: its daemon", spec);
+		(void)silence_fault(f, who, v->pid);
 	} else if (r < 0 && r != -EKEYREJECTED) {
 		(void)fault_set(f, EXIT_SAFEGUARD, r,
 				"%s: its daemon (process %d) does not say whether it could be "

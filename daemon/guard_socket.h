@@ -45,7 +45,8 @@ struct guard_socket *guard_socket_free(struct guard_socket *s);
 /*
  * The commands' end: has the keys of v checked by its daemon and waits for the result, seconds. 0
  * at once when nothing of it is encrypted or its daemon is gone. EXIT_SAFEGUARD when a layer might
- * not open again, or when that cannot be found out; EXIT_PASSPHRASE when this user may not ask.
+ * not open again, or when that cannot be found out; EXIT_PASSPHRASE when this user may not ask;
+ * EXIT_TIMED_OUT (-ETIMEDOUT) when its daemon hangs.
  */
 int guard_ask(const char *run_dir, const struct volume_state *v, bool is_accepting,
 	      struct fault *f);
