@@ -118,8 +118,10 @@ int header_read_fault(struct fault *f, int error)
 		return no_memory(f);
 	if (error == -EINVAL)
 		return fault_set(f, EXIT_HEADER, error, "the image ends inside its header");
-	return fault_set(f, EXIT_CLUSTER, error, "cannot read it from the image: %s",
-			 strerror(-error));
+	if (error == -EINTR)
+		return fault_set(f, EXIT_TIMED_OUT, error, "interrupted while it was read");
+	return fault_set(f, error == -ETIMEDOUT ? EXIT_TIMED_OUT : EXIT_CLUSTER, error,
+			 "cannot read it from the image: %s", strerror(-error));
 }
 
 struct luks_header *luks_header_free(struct luks_header *h)
