@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "blocksize.h"
 #include "calibration.h"
 #include "claim.h"
 #include "event_about.h"
@@ -154,30 +153,6 @@ static void stop_store(struct mapping *m)
 	m->store = NULL;
 }
 
-static int choose_block_size(struct mapping *m, struct fault *f)
-{
-	struct volume *v = m->volume;
-	const char *why = m->o.kind == MAPPING_ATTACH ? "the device has them" : "asked for";
-	int r = 0;
-
-	if (m->o.kind == MAPPING_ATTACH)
-		v->block_size = m->state.block_size;
-	else if (m->o.options->block_size > 0)
-		v->block_size = m->o.options->block_size;
-	else
-		r = blocksize_choose(volume_read, v, atomic_load(&v->size), v->sector,
-				     &v->block_size, &why);
-	if (r < 0)
-		return fault_set(f, EXIT_CLUSTER, r, "%s: cannot read the image: %s", m->spec,
-				 strerror(-r));
-	log_info(m->spec, "blocks of %u bytes: %s", v->block_size, why);
-	if (v->block_size > v->sector && v->block_size > 512)
-		log_info(m->spec, "blocks are larger than the encryption's sectors (%u)",
-			 v->sector);
-	atomic_store(&v->size, volume_size_for(v, m->state.raw_size));
-	return 0;
-}
-
 static int start_volume(struct mapping *m, struct fault *f)
 {
 	const struct options *o = m->o.options;
@@ -207,7 +182,7 @@ static int start_volume(struct mapping *m, struct fault *f)
 	if (r < 0)
 		return fault_set(f, r == -ENOMEM ? EXIT_MEMORY : EXIT_CLUSTER, r,
 				 "%s: cannot be set up: %s", m->spec, strerror(-r));
-	r = choose_block_size(m, f);
+	r = mapping_choose_blocks(m, f);
 	if (r == 0 && atomic_load(&m->volume->size) == 0)
 		return fault_set(
 			f, EXIT_NOT_FOUND, -ENODATA,

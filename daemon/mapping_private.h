@@ -55,6 +55,10 @@ void mapping_stop_claim(struct mapping *m);
 /* From when somebody counts on it; a successor asks itself the same. */
 void mapping_note_request(struct mapping *m);
 
+/* mapping_blocks.c */
+/* Of the volume, and its size with it. EXIT_TIMED_OUT, and no volume: nothing answers. */
+int mapping_choose_blocks(struct mapping *m, struct fault *f);
+
 /* mapping_lock.c */
 int mapping_start_lock(struct mapping *m, struct fault *f);
 void mapping_stop_lock(struct mapping *m);

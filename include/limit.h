@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-#ifndef RBD_LIMIT_H
-#define RBD_LIMIT_H
+#ifndef RBDCRYPT_LIMIT_H
+#define RBDCRYPT_LIMIT_H
 
 #include "interrupt.h"
 

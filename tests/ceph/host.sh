@@ -190,6 +190,41 @@ opening_is_interrupted() {
 }
 claim opening-is-interrupted opening_is_interrupted
 
+# Storage goes away later, before the CALL of Ceph's libraries that is named.
+"${CC:-gcc}" -shared -fPIC -D_GNU_SOURCE -o stop.so "$LIB_DIR/../ceph/preload/stop.c" || fail "no library"
+start_that_is_stopped() { # CALL OPEN-TIMEOUT
+	: >err
+	STOP_BEFORE=$1 STOP_PID=$osd LD_PRELOAD=$T/stop.so "$PROGRAM" serve --no-daemon --foreground \
+		--open-timeout "$2" --socket b --encryption-passphrase-file key rbd/v0 >/dev/null 2>err &
+	pid=$!
+	cleanup_fn end "$pid"
+	wait_for 20 _paused "$osd" && return
+	echo "$1 is not called"
+	kill -KILL "$pid"
+	return 1
+}
+ends_with_6() { # SECONDS TEXT
+	local rc=0 status=0 start=$SECONDS
+	wait "$pid" || status=$?
+	cat err
+	echo "ended with $status after $((SECONDS - start)) s"
+	((status == 6 && SECONDS - start < $1)) && [[ ! -e b ]] && grep -qF "$2" err || rc=1
+	cluster_osd_resume "$T/cluster"
+	nbd serve --socket b rbd/v0 && reads b && nbd unmap b && return "$rc"
+}
+first_reads_are_interrupted() {
+	local osd pid
+	osd=$(_cluster_pids "$T/cluster" osd)
+	start_that_is_stopped rados_aio_read 60 && kill -TERM "$pid" && ends_with_6 5 'rbd/v0: interrupted'
+}
+claim first-reads-are-interrupted first_reads_are_interrupted
+first_reads_are_waited_for_as_long_as_opening() {
+	local osd pid
+	osd=$(_cluster_pids "$T/cluster" osd)
+	start_that_is_stopped rados_aio_read 3 && ends_with_6 30 'rbd/v0: cannot read the image: no answer in time'
+}
+claim first-reads-are-waited-for-as-long-as-opening first_reads_are_waited_for_as_long_as_opening
+
 # The same in the daemon, which has no state file of it yet: unmap knows it, and whoever waits is told.
 unmap_ends_what_is_being_opened() {
 	local pid rc=0 status=0 start

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Copyright (C) 2026 the rbdcrypt-nbd authors */
 
-#include "../../rbd/limit.h"
+#include "../../include/limit.h"
 
 #include <errno.h>
 #include <pthread.h>
