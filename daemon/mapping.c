@@ -19,11 +19,14 @@
 #include "calibration.h"
 #include "claim.h"
 #include "event_about.h"
+#include "limit.h"
 #include "text.h"
 
 #define CONNECTIONS_MAX 4
 /* Of --connections; a state file may say anything. */
 #define CONNECTIONS_LIMIT 64
+/* For an end, in haste; a cluster that answers takes less. */
+#define HASTE_S 2
 
 /* ---- who may connect; first, because it costs nothing to find a wrong name ---- */
 
@@ -147,9 +150,33 @@ static int start_store(struct mapping *m, struct fault *f)
 	return r < 0 ? r : chain_check_headers(&m->chain_options, &m->chain, f);
 }
 
+static void end_nothing(void *arg)
+{
+	(void)arg; /* gone already */
+}
+
+/*
+ * Frees arg. A start that is interrupted has written nothing, so it does not wait for a cluster
+ * that does not answer: what that has of ours ends when it does, or with the process.
+ */
+static void end(const struct mapping *m, int (*run)(void *arg), void *arg)
+{
+	bool is_hasty = !m->is_started && interrupt_is_raised(m->o.interrupt), is_late;
+
+	/* No thread to be had: then it has to be waited for. */
+	if (limit_call(is_hasty ? HASTE_S : 0, run, end_nothing, arg, &is_late) < 0 && !is_late)
+		(void)run(arg);
+}
+
+static int end_store(void *arg)
+{
+	store_close(arg);
+	return 0;
+}
+
 static void stop_store(struct mapping *m)
 {
-	store_close(m->store);
+	end(m, end_store, m->store);
 	m->store = NULL;
 }
 
@@ -192,9 +219,16 @@ static int start_volume(struct mapping *m, struct fault *f)
 	return r;
 }
 
+static int end_volume(void *arg)
+{
+	(void)volume_free(arg);
+	return 0;
+}
+
 static void stop_volume(struct mapping *m)
 {
-	m->volume = volume_free(m->volume);
+	end(m, end_volume, m->volume);
+	m->volume = NULL;
 }
 
 /* ---- device or socket ---- */
@@ -459,6 +493,7 @@ static int run_start(struct mapping *m, int *ret_done, struct fault *f)
 		if (r < 0)
 			return r;
 	}
+	m->is_started = true;
 	/* Not before it is. */
 	tell_what_is_served(m);
 	/* The layers were needed for their headers; the store has its own handle. */

@@ -41,6 +41,7 @@ struct mapping {
 	bool is_after_other; /* ATTACH: there was a state file of its key */
 	char handed_over[HANDOVER_NOTE_BYTES]; /* to us, and not taken yet; or "" */
 	bool is_gone; /* the device was unmapped, the client left */
+	bool is_started; /* to the end */
 	enum mapping_end end; /* DISCONNECT unless mapping_stop() said otherwise */
 };
 

@@ -88,6 +88,8 @@ int cluster_fault(struct fault *f, int error, const char *subject, const char *d
 		status = EXIT_TIMED_OUT;
 		why = "no answer in time";
 		break;
+	case EINTR:
+		return fault_set(f, EXIT_TIMED_OUT, error, "%s: interrupted", subject);
 	case ENOMEM:
 	case EAGAIN:
 		status = EXIT_MEMORY;

@@ -114,10 +114,10 @@ int handle_call_unless(struct handle *h, const struct interrupt *i, unsigned int
 	return call_unless(h, i, timeout_s, fn, data, len, &is_late);
 }
 
-int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
-		     bool *ret_is_late)
+int handle_call_late(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
+		     handle_fn fn, void *data, size_t len, bool *ret_is_late)
 {
-	return call_unless(h, NULL, timeout_s, fn, data, len, ret_is_late);
+	return call_unless(h, i, timeout_s, fn, data, len, ret_is_late);
 }
 
 /* ---- opening ---- */

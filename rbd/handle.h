@@ -63,8 +63,8 @@ int handle_call(struct handle *h, unsigned int timeout_s, handle_fn fn, void *da
 /* The same, and -EINTR soon after i, or NULL, was raised. */
 int handle_call_unless(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
 		       handle_fn fn, void *data, size_t len);
-/* The first; tells fn's own -ETIMEDOUT from that of a call that is still running. */
-int handle_call_late(struct handle *h, unsigned int timeout_s, handle_fn fn, void *data, size_t len,
-		     bool *ret_is_late);
+/* The same; tells fn's own -ETIMEDOUT and -EINTR from those of a call that is still running. */
+int handle_call_late(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
+		     handle_fn fn, void *data, size_t len, bool *ret_is_late);
 
 #endif

@@ -95,10 +95,15 @@ static int has_snapshot(struct handle *h, void *data)
 	return r == -ERANGE ? 0 : r;
 }
 
+int librbd_call(struct librbd_store *ls, handle_fn fn, void *data, size_t len)
+{
+	return handle_call_unless(ls->handle, ls->opening, ls->timeout_s, fn, data, len);
+}
+
 int librbd_ask_gone(struct librbd_store *ls)
 {
 	uint64_t id = ls->snap_id;
-	int r = handle_call(ls->handle, ls->timeout_s, has_snapshot, &id, sizeof(id));
+	int r = librbd_call(ls, has_snapshot, &id, sizeof(id));
 
 	if (r == -ENOENT)
 		atomic_store(&ls->is_gone, true);
@@ -121,7 +126,7 @@ static int set_snapshot_again(struct librbd_store *ls)
 {
 	uint64_t id = ls->snap_id;
 
-	return handle_call(ls->handle, ls->timeout_s, set_snapshot, &id, sizeof(id));
+	return librbd_call(ls, set_snapshot, &id, sizeof(id));
 }
 
 static int op_raw_size(struct store *s, uint64_t *ret)
@@ -139,7 +144,7 @@ static int op_raw_size(struct store *s, uint64_t *ret)
 			*ret = atomic_load(&ls->raw_size);
 		return r < 0 ? r : 0;
 	}
-	r = handle_call(ls->handle, ls->timeout_s, get_size, &size, sizeof(size));
+	r = librbd_call(ls, get_size, &size, sizeof(size));
 	if (r < 0)
 		return r;
 	atomic_store(&ls->raw_size, size);
@@ -191,7 +196,7 @@ static void op_lock(struct store *s, struct store_lock *ret)
 
 	if (!ls->has_lock_feature)
 		return;
-	r = handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts));
+	r = librbd_call(ls, fill_lock, &facts, sizeof(facts));
 	if (r < 0) {
 		store_lock_unknown(ret, r);
 		return;
@@ -221,11 +226,10 @@ static int take_lock(struct librbd_store *ls, const char *spec, struct fault *f)
 			   spec);
 		return -EINVAL;
 	}
-	r = handle_call(ls->handle, ls->timeout_s, acquire, &nothing, sizeof(nothing));
+	r = librbd_call(ls, acquire, &nothing, sizeof(nothing));
 	if (r >= 0)
 		return 0;
-	if (handle_call(ls->handle, ls->timeout_s, fill_lock, &facts, sizeof(facts)) < 0 ||
-	    !facts.owner[0])
+	if (librbd_call(ls, fill_lock, &facts, sizeof(facts)) < 0 || !facts.owner[0])
 		return cluster_fault(f, r, spec, "cannot take the exclusive lock");
 	/* librbd's word for it is a file system that is read-only. */
 	fault_set(f, EXIT_LOCKED, -EBUSY, "%s: locked by another client at %s", spec, facts.owner);
@@ -249,11 +253,12 @@ static void op_close(struct store *s)
 	char nothing = 0;
 
 	librbd_status_stop(ls);
-	if (ls->handle && !ls->is_read_only)
-		(void)handle_call(ls->handle, ls->timeout_s, flush_all, &nothing, sizeof(nothing));
+	/* Else nothing was written. */
+	if (ls->is_open && !ls->is_read_only)
+		(void)librbd_call(ls, flush_all, &nothing, sizeof(nothing));
 	if (ls->has_watch)
-		(void)handle_call_late(ls->handle, ls->timeout_s, unwatch, &call, sizeof(call),
-				       &ls->is_abandoned);
+		(void)handle_call_late(ls->handle, NULL, ls->timeout_s, unwatch, &call,
+				       sizeof(call), &ls->is_abandoned);
 	librbd_direct_close(ls);
 	librbd_copyup_close(ls);
 	ls->handle = handle_close(ls->handle, ls->timeout_s);
@@ -282,7 +287,7 @@ static const struct store_ops librbd_ops = {
 static int learn(struct librbd_store *ls, const char *spec, struct fault *f)
 {
 	struct open_facts facts = { 0 };
-	int r = handle_call(ls->handle, ls->timeout_s, fill_facts, &facts, sizeof(facts));
+	int r = librbd_call(ls, fill_facts, &facts, sizeof(facts));
 
 	if (r < 0)
 		return cluster_fault(f, r, spec, "cannot read the image's metadata");
@@ -306,7 +311,7 @@ static int start_watch(struct librbd_store *ls, const char *spec, struct fault *
 
 	if (ls->handle->is_read_only)
 		return 0;
-	r = handle_call_late(ls->handle, ls->timeout_s, watch, &call, sizeof(call),
+	r = handle_call_late(ls->handle, ls->opening, ls->timeout_s, watch, &call, sizeof(call),
 			     &ls->is_abandoned);
 	if (r < 0)
 		return cluster_fault(f, r, spec, "cannot watch the image for changes");
@@ -335,7 +340,7 @@ static int open_steps(struct librbd_store *ls, struct cluster *c, const struct l
 		r = rados_conf_set(cluster_rados(c), "rbd_disable_zero_copy_writes", "true");
 	if (r < 0)
 		return cluster_fault(f, r, info->spec, "cannot set rbd_disable_zero_copy_writes");
-	r = handle_open(c, &place, info->spec, ls->timeout_s, l->interrupt, &ls->handle, f);
+	r = handle_open(c, &place, info->spec, ls->timeout_s, ls->opening, &ls->handle, f);
 	if (r == 0)
 		r = learn(ls, info->spec, f);
 	if (r == 0 && o->is_exclusive && !ls->is_read_only)
@@ -371,11 +376,14 @@ int store_open_librbd(struct cluster *c, const struct layer *l, const struct sto
 	ls->tail = &ls->head;
 	(void)pthread_mutex_init(&ls->lock, NULL);
 	(void)pthread_cond_init(&ls->more, NULL);
+	ls->opening = l->interrupt;
 	r = open_steps(ls, c, l, o, f);
+	ls->opening = NULL;
 	if (r < 0) {
 		op_close(&ls->base);
 		return r;
 	}
+	ls->is_open = true;
 	*ret = &ls->base;
 	return 0;
 }

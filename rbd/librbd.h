@@ -34,6 +34,8 @@ struct librbd_store {
 	struct store base;
 	struct handle *handle; /* one reference */
 	unsigned int timeout_s;
+	const struct interrupt *opening; /* heeded while it is opened, by the volume's thread */
+	bool is_open;
 	bool is_read_only;
 	bool is_snapshot;
 	uint64_t snap_id; /* with is_snapshot */
@@ -89,6 +91,9 @@ int librbd_send(struct store_io *io);
  * that the image no longer has: librbd would cut it short and call it a success.
  */
 int librbd_img_off(const struct librbd_store *ls, uint64_t dev_off, uint64_t len, uint64_t *ret);
+
+/* librbd.c: handle_call_unless() on its handle. */
+int librbd_call(struct librbd_store *ls, handle_fn fn, void *data, size_t len);
 
 /* librbd_direct.c */
 struct layer_info;

@@ -49,15 +49,14 @@ void librbd_direct_look(struct librbd_store *ls)
 	if (!ls->direct.io || !ls->base.is_writethrough)
 		return;
 	/* In doubt librbd knows. */
-	atomic_store(&ls->direct.is_on,
-		     handle_call(ls->handle, ls->timeout_s, fill_settings, &s, sizeof(s)) == 0 &&
-			     !s.has_cache && !s.has_read_policy);
+	atomic_store(&ls->direct.is_on, librbd_call(ls, fill_settings, &s, sizeof(s)) == 0 &&
+						!s.has_cache && !s.has_read_policy);
 }
 
 void librbd_direct_open(struct librbd_store *ls, struct cluster *c, const struct layer_info *info)
 {
 	struct librbd_direct *d = &ls->direct;
-	int r = handle_call(ls->handle, ls->timeout_s, fill_place, &d->place, sizeof(d->place));
+	int r = librbd_call(ls, fill_place, &d->place, sizeof(d->place));
 
 	if (r == 0)
 		r = cluster_ioctx(c, d->place.pool_id, info->nspace, &d->io);

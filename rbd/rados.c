@@ -185,8 +185,9 @@ static int open_objects(struct cluster *c, const struct rados_layer *from, struc
 {
 	const struct layer_info *info = layer_info(from->layer);
 	struct object_facts facts = { .layout.object_size = info->object_size };
-	int r = handle_call(from->layer->handle, from->layer->timeout_s, fill_objects, &facts,
-			    sizeof(facts));
+	const struct layer *layer = from->layer;
+	int r = handle_call_unless(layer->handle, layer->interrupt, layer->timeout_s, fill_objects,
+				   &facts, sizeof(facts));
 
 	if (r >= 0)
 		r = cluster_ioctx(c, facts.place.pool_id, info->nspace, &l->io);

@@ -218,6 +218,15 @@ first_reads_are_interrupted() {
 	start_that_is_stopped rados_aio_read 60 && kill -TERM "$pid" && ends_with_6 5 'rbd/v0: interrupted'
 }
 claim first-reads-are-interrupted first_reads_are_interrupted
+# Ceph is not waited for, neither for what it has not done yet nor to undo the rest in order.
+all_of_opening_is_interrupted() {
+	local osd pid call
+	osd=$(_cluster_pids "$T/cluster" osd)
+	for call in rbd_update_watch rbd_get_data_pool_id; do
+		start_that_is_stopped $call 60 && kill -TERM "$pid" && ends_with_6 8 interrupted || return
+	done
+}
+claim all-of-opening-is-interrupted all_of_opening_is_interrupted
 first_reads_are_waited_for_as_long_as_opening() {
 	local osd pid
 	osd=$(_cluster_pids "$T/cluster" osd)

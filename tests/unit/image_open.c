@@ -138,6 +138,8 @@ static void slow_calls_are_left_by_who_is_told_to_stop(void **state)
 		{ "rbd_open_read_only", 0, false },
 		{ "rbd_stat", 60, false },
 		{ "rbd_open_by_id", 60, true },
+		{ "rbd_stat", 60, true },
+		{ "rbd_update_watch", 60, true },
 	};
 	const struct store_options o = { .timeout_s = 60 };
 
@@ -160,9 +162,12 @@ static void slow_calls_are_left_by_who_is_told_to_stop(void **state)
 		assert_non_null(strstr(f.message, "interrupted"));
 		assert_true(clock_ms() - start < 2000);
 		make_fail("", 0, 0);
+		fx.layer = layer_close(fx.layer);
 	}
 	close_all();
 	expect_all_closed();
+	/* What the library has of a late watch. */
+	free(fake.watch_arg);
 }
 
 /* Of the file, or NULL, and then of the client. */

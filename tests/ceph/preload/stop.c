@@ -25,13 +25,13 @@ static void stop_before(const char *call)
 	(void)usleep(100000);
 }
 
-int rbd_stat(rbd_image_t image, rbd_image_info_t *info, size_t size)
+int64_t rbd_get_data_pool_id(rbd_image_t image)
 {
-	int (*real)(rbd_image_t, rbd_image_info_t *, size_t) =
-		(int (*)(rbd_image_t, rbd_image_info_t *, size_t))dlsym(RTLD_NEXT, "rbd_stat");
+	int64_t (*real)(rbd_image_t) = (int64_t(*)(rbd_image_t))dlsym(RTLD_NEXT,
+								      "rbd_get_data_pool_id");
 
-	stop_before("rbd_stat");
-	return real(image, info, size);
+	stop_before("rbd_get_data_pool_id");
+	return real(image);
 }
 
 int rbd_update_watch(rbd_image_t image, uint64_t *handle, rbd_update_callback_t callback, void *arg)
