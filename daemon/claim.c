@@ -163,6 +163,7 @@ static int check_last_owner(const struct volume_state *old, const struct nbd_sys
 	}
 	if (old->connections > 0)
 		mine->connections = old->connections;
+	mine->named = old->named;
 	if (old->status == VOLUME_DETACHED && old->io_timeout_s == mine->io_timeout_s &&
 	    old->reattach_timeout_s == mine->reattach_timeout_s)
 		text_copy(mine->handed_over, sizeof(mine->handed_over), old->handed_over);

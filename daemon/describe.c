@@ -44,6 +44,7 @@ void describe_image(const struct chain_options *o, const struct chain *c, struct
 	const struct layer_info *i = layer_info(c->layers[0].layer);
 	/* A volume keeps the name that its users know. */
 	const struct layer_info *named = o->known ? o->known : i;
+	struct timespec now;
 	char *path;
 
 	volume_state_init(ret);
@@ -51,7 +52,9 @@ void describe_image(const struct chain_options *o, const struct chain *c, struct
 	ret->raw_size = i->raw_size;
 	ret->data_offset = chain_data_offset(c);
 	ret->is_read_only = i->snap_id != UINT64_MAX;
-	ret->started = (uint64_t)time(NULL);
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	ret->started = (uint64_t)now.tv_sec;
+	ret->named = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 	describe_layers(c, ret);
 	if (i->is_file) {
 		path = realpath(o->spec->image, NULL);

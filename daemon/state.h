@@ -67,6 +67,7 @@ struct volume_state {
 	unsigned int connections;
 	int io_timeout_s, reattach_timeout_s; /* -1: not set */
 	uint64_t started; /* seconds since 1970 */
+	uint64_t named; /* milliseconds since 1970: when it was mapped by its name */
 	char store[32], engine[32];
 	/* As struct store_lock has it, and when it was asked for (seconds since 1970; 0: never). */
 	char lock[16], lock_owner[128], lock_reason[160];

@@ -66,6 +66,7 @@ static const struct field volume_fields[] = {
 	V("io_timeout", FIELD_INT, io_timeout_s),
 	V("reattach_timeout", FIELD_INT, reattach_timeout_s),
 	V("started", FIELD_U64, started),
+	V("named", FIELD_U64, named),
 	V("store", FIELD_TEXT, store),
 	V("engine", FIELD_TEXT, engine),
 	V("lock", FIELD_TEXT, lock),

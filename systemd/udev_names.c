@@ -13,11 +13,18 @@
  */
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "../daemon/state.h"
 #include "../daemon/link_name.h"
+
+/* Kernels before 5.14 keep no cookie. */
+static bool is_cookie_right(const struct volume_state *v, const struct nbd_sysfs *kernel)
+{
+	return kernel->cookie[0] ? !strcmp(kernel->cookie, v->cookie) : volume_is_alive(v);
+}
 
 /* The owner says so before the device appears; a dead one's word counts if the cookie agrees. */
 static const struct volume_state *find(const struct state_list *l, int index,
@@ -26,13 +33,48 @@ static const struct volume_state *find(const struct state_list *l, int index,
 	for (unsigned int i = 0; i < l->n; i++) {
 		const struct volume_state *v = &l->volumes[i];
 
-		if (v->device != index)
-			continue;
-		/* Kernels before 5.14 keep no cookie. */
-		if (kernel->cookie[0] ? !strcmp(kernel->cookie, v->cookie) : volume_is_alive(v))
+		if (v->device == index && is_cookie_right(v, kernel))
 			return v;
 	}
 	return NULL;
+}
+
+static bool is_same_image(const struct volume_state *a, const struct volume_state *b)
+{
+	return !strcmp(a->fsid, b->fsid) && a->pool_id == b->pool_id &&
+	       !strcmp(a->image_id, b->image_id) && a->snap_id == b->snap_id;
+}
+
+static bool has_device(const struct volume_state *v)
+{
+	struct nbd_sysfs kernel;
+
+	return v->device >= 0 && nbd_sysfs_read(v->device, &kernel) == 0 && kernel.is_connected &&
+	       is_cookie_right(v, &kernel);
+}
+
+/*
+ * An image may be renamed while it is mapped, and another be mapped by its name since. "later": v
+ * is that one; "earlier": there is one. Else "", as nearly always.
+ */
+static const char *named(const struct state_list *l, const struct volume_state *v)
+{
+	char spec[1024], other[1024];
+	const char *ret = "";
+
+	volume_state_spec(v, spec, sizeof(spec));
+	for (unsigned int i = 0; i < l->n; i++) {
+		const struct volume_state *o = &l->volumes[i];
+
+		volume_state_spec(o, other, sizeof(other));
+		if (o == v || strcmp(spec, other) != 0 || is_same_image(o, v) || !has_device(o))
+			continue;
+		if (o->named > v->named)
+			return "earlier";
+		if (o->named < v->named)
+			ret = "later";
+	}
+	return ret;
 }
 
 static void put(const char *key, const char *value)
@@ -43,7 +85,7 @@ static void put(const char *key, const char *value)
 		(void)printf("%s=%s\n", key, escaped);
 }
 
-static void print(const struct volume_state *v)
+static void print(const struct state_list *l, const struct volume_state *v)
 {
 	const char *format = v->n_layers ? v->layers[0].format : "";
 	char link[4096], spec[1024];
@@ -55,6 +97,7 @@ static void print(const struct volume_state *v)
 	put("RBDCRYPT_IMAGE", v->image);
 	put("RBDCRYPT_SNAP", v->snap);
 	put("RBDCRYPT_FORMAT", format[0] ? format : "none");
+	put("RBDCRYPT_NAMED", named(l, v));
 	(void)printf("RBDCRYPT_READ_ONLY=%d\n", v->is_read_only);
 	if (!v->file[0] && link_of_image(v->pool, v->nspace, v->image, v->snap, v->snap_id, link,
 					 sizeof(link)) == 0)
@@ -88,7 +131,7 @@ int main(int argc, char **argv)
 	}
 	v = find(&l, index, &kernel);
 	if (v)
-		print(v);
+		print(&l, v);
 	state_list_done(&l);
 	if (!v)
 		return EXIT_NOT_FOUND;
