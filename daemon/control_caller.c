@@ -138,7 +138,6 @@ static int send_all(int fd, const char *text, size_t len, const int *fds, unsign
 	return 0;
 }
 
-/*BODY*/
 /* Takes parameters. */
 static struct json_object *make_message(const char *interface, const char *method,
 					struct json_object *parameters)
