@@ -34,11 +34,16 @@ struct file_store {
 	bool is_read_only;
 	/* The kernel can tell whether a read would wait. */
 	atomic_bool has_nowait;
-	/*
-	 * The first failed fdatasync. The kernel reports lost pages once and calls them clean
-	 * afterwards, so a later success would be a lie.
-	 */
-	atomic_int sync_error;
+	struct {
+		pthread_mutex_t lock;
+		pthread_cond_t over;
+		uint64_t n_begun, n_over; /* lock; at most one is under way */
+		/*
+		 * lock; the first failed fdatasync. The kernel reports lost pages once and calls
+		 * them clean afterwards, so a later success would be a lie.
+		 */
+		int error;
+	} sync;
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct store_io *head, **tail; /* lock */
@@ -58,13 +63,35 @@ static uint64_t img_off(const struct file_store *fs, uint64_t dev_off)
 	return fs->base.data_offset + dev_off;
 }
 
+/*
+ * One at a time: of two at once, the kernel would report lost pages to one, and the other might
+ * say that all is well before that is known here. Who waits for one that has begun shares the next
+ * with all who do.
+ */
 static int sync_all(struct file_store *fs)
 {
-	int expected = 0, r = file_sync(&fs->file);
+	uint64_t ours;
+	int r;
 
-	if (r < 0)
-		(void)atomic_compare_exchange_strong(&fs->sync_error, &expected, r);
-	return atomic_load(&fs->sync_error);
+	(void)pthread_mutex_lock(&fs->sync.lock);
+	ours = fs->sync.n_begun + 1;
+	while (fs->sync.n_over < ours) {
+		if (fs->sync.n_begun > fs->sync.n_over) {
+			(void)pthread_cond_wait(&fs->sync.over, &fs->sync.lock);
+			continue;
+		}
+		fs->sync.n_begun++;
+		(void)pthread_mutex_unlock(&fs->sync.lock);
+		r = file_sync(&fs->file);
+		(void)pthread_mutex_lock(&fs->sync.lock);
+		if (r < 0 && !fs->sync.error)
+			fs->sync.error = r;
+		fs->sync.n_over++;
+		(void)pthread_cond_broadcast(&fs->sync.over);
+	}
+	r = fs->sync.error;
+	(void)pthread_mutex_unlock(&fs->sync.lock);
+	return r;
 }
 
 static int find_holes(struct file_store *fs, struct store_io *io)
@@ -265,6 +292,8 @@ static void op_close(struct store *s)
 	(void)pthread_mutex_unlock(&fs->lock);
 	for (unsigned int i = 0; i < fs->n_threads; i++)
 		(void)pthread_join(fs->threads[i], NULL);
+	(void)pthread_cond_destroy(&fs->sync.over);
+	(void)pthread_mutex_destroy(&fs->sync.lock);
 	(void)pthread_cond_destroy(&fs->more);
 	(void)pthread_mutex_destroy(&fs->lock);
 	file_done(&fs->file);
@@ -316,6 +345,8 @@ int store_open_file(const struct layer *l, const struct store_options *o, struct
 	fs->is_read_only = o->is_read_only;
 	fs->tail = &fs->head;
 	atomic_init(&fs->has_nowait, true);
+	(void)pthread_mutex_init(&fs->sync.lock, NULL);
+	(void)pthread_cond_init(&fs->sync.over, NULL);
 	(void)pthread_mutex_init(&fs->lock, NULL);
 	(void)pthread_cond_init(&fs->more, NULL);
 	r = file_open(path, !o->is_read_only, &fs->file, f);

@@ -20,6 +20,7 @@ static int wake_up(pthread_cond_t *cond);
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ static int wake_up(pthread_cond_t *cond);
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -41,6 +43,7 @@ static struct {
 	int error; /* 0: works */
 	unsigned int times; /* how often it fails; UINT_MAX: always */
 	bool is_short; /* moves less than asked for */
+	bool is_late; /* what fails says so after a while */
 	unsigned int calls;
 } kernel[N_CALLS];
 
@@ -88,7 +91,15 @@ int fallocate(int fd, int mode, off_t off, off_t len)
 
 int fdatasync(int fd)
 {
-	return fails(FDATASYNC) ? -1 : (int)syscall(SYS_fdatasync, fd);
+	const struct timespec while_others_ask = { .tv_nsec = 200000000 };
+
+	if (!fails(FDATASYNC))
+		return (int)syscall(SYS_fdatasync, fd);
+	if (kernel[FDATASYNC].is_late) {
+		(void)nanosleep(&while_others_ask, NULL);
+		errno = kernel[FDATASYNC].error;
+	}
+	return -1;
 }
 
 int fcntl(int fd, int cmd, ...)
@@ -462,6 +473,37 @@ static void a_failed_flush_fails_for_good(void **state)
 	assert_int_equal(kernel[FDATASYNC].calls, 2);
 }
 
+struct other_flush {
+	struct store_io io;
+	sem_t over;
+};
+
+static void other_done(struct store_io *io)
+{
+	(void)sem_post(&((struct other_flush *)io)->over);
+}
+
+/* The kernel has told the first, and only the first, which has not come back yet. */
+static void nor_does_one_beside_it_succeed(void **state)
+{
+	struct other_flush other = { .io.done = other_done };
+	const struct timespec moment = { .tv_nsec = 1000000 };
+
+	(void)state;
+	(void)sem_init(&other.over, 0, 0);
+	kernel[FDATASYNC].error = EIO;
+	kernel[FDATASYNC].times = 1;
+	kernel[FDATASYNC].is_late = true;
+	assert_int_equal(fx.store->ops->flush(fx.store, fresh()), 0);
+	while (!__atomic_load_n(&kernel[FDATASYNC].calls, __ATOMIC_RELAXED))
+		(void)nanosleep(&moment, NULL);
+	assert_int_equal(fx.store->ops->flush(fx.store, &other.io), 0);
+	(void)sem_wait(&other.over);
+	assert_int_equal(other.io.result, -EIO);
+	assert_int_equal(wait_for(0), -EIO);
+	(void)sem_destroy(&other.over);
+}
+
 static void a_file_cut_short_is_an_error(void **state)
 {
 	char buf[4096];
@@ -613,6 +655,7 @@ int main(void)
 		DISK(the_size_is_asked_again),
 		DISK(errors_are_reported_as_they_are),
 		DISK(a_failed_flush_fails_for_good),
+		DISK(nor_does_one_beside_it_succeed),
 		DISK(a_file_cut_short_is_an_error),
 		DISK(read_only_refuses_changes),
 		DISK(a_second_writer_is_refused),
