@@ -118,11 +118,14 @@ free_port() {
 	return 1
 }
 
-# alive PID: still running (a zombie is not).
+# alive PID: still running (a zombie is not). The first thread of one that is killed may be dead
+# before the others, which still hold its locks and sockets.
 alive() {
-	local stat
-	read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
-	[[ ${stat##*) } != Z* ]]
+	local file stat
+	for file in /proc/"$1"/task/*/stat; do
+		read -r stat 2>/dev/null <"$file" && [[ ${stat##*) } != [ZX]* ]] && return
+	done
+	return 1
 }
 gone() { ! alive "$1"; }
 

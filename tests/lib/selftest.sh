@@ -74,6 +74,16 @@ functions_serve_a_careful_script() {
 	[[ -e $dir/end ]] || fail "no end"
 }
 
+functions_process_lives_until_its_last_thread_ends() {
+	/usr/bin/python3 -c 'import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)' &
+	wait_for 10 grep -q '^State:.*zombie' "/proc/$!/status" || fail "its first thread lives"
+	alive $! || fail "it is taken for dead"
+	kill -KILL $!
+	wait_for 10 gone $! || fail "it is taken for alive"
+}
+
 functions_wait_for_gives_up() {
 	equal "$(status wait_for 1 false)" 1
 	equal "$(status wait_for 1 true)" 0
