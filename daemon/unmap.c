@@ -327,6 +327,17 @@ static int remove_dead(const char *run_dir, const struct volume_state *v, struct
 		     : 0;
 }
 
+/* One that died as it was to end has cleared nothing away. Another may have the name by now. */
+static int remove_if_dead(const char *run_dir, const struct volume_state *v, struct fault *f)
+{
+	int r = remove_dead(run_dir, v, f);
+
+	if (r != -EBUSY)
+		return r;
+	fault_clear(f);
+	return 0;
+}
+
 static int unmap_device(const struct options *o, const char *run_dir, const struct volume_state *v,
 			int index, struct fault *f)
 {
@@ -344,7 +355,7 @@ static int unmap_device(const struct options *o, const char *run_dir, const stru
 	r = disconnect(o, run_dir, v, index, f);
 	if (r == 0 && is_served)
 		r = wait_owner(run_dir, v, owner, o->reattach_timeout_s, f);
-	else if (r == 0 && v)
+	if (r == 0 && v)
 		(void)claim_remove_dead(run_dir, v->key);
 	if (owner >= 0)
 		(void)close(owner);
@@ -401,6 +412,8 @@ int unmap_run(struct options *o, struct fault *f)
 		r = check_keys(o, l.run_dir, v, f);
 		if (r == 0)
 			r = end_owner(o, l.run_dir, v, f);
+		if (r == 0)
+			r = remove_if_dead(l.run_dir, v, f);
 	}
 	lookup_done(&l);
 	return r;

@@ -456,6 +456,24 @@ unmap_of_the_dead_is_told_true() {
 }
 run_case unmap-of-the-dead-is-told-true unmap_of_the_dead_is_told_true
 
+# Whoever unmaps has asked it to end by then; that it dies instead changes nothing.
+was_asked_to_end() { grep -qE '^ShdPnd:.*[4-7c-f][0-9a-f]{3}$' "/proc/$1/status"; }
+a_death_meanwhile_leaves_nothing() {
+	local id client rc=0
+	nbd serve --no-daemon --socket s file:plain || return
+	id=$(sed -n 's/.*"id": *\([0-9]*\).*/\1/p' run/*plain.json)
+	pause "$id" || return
+	nbd unmap file:plain &
+	client=$!
+	wait_for 20 was_asked_to_end "$id" || rc=1
+	kill -KILL "$id"
+	wait "$client" || rc=1
+	refused 4 "is not mapped" nbd unmap file:plain && [[ -z $(find run -name '*plain*') ]] || rc=1
+	rm -f s
+	return "$rc"
+}
+run_case a-death-meanwhile-leaves-nothing a_death_meanwhile_leaves_nothing
+
 # Of several of a name the living one is meant. The files of readers that died are no other reader's,
 # and would stay for ever.
 the_dead_are_out_of_the_way() {
