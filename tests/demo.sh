@@ -79,7 +79,7 @@ tidy() {
 	! mountpoint -q "$T/mnt" || umount "$T/mnt" || umount -l "$T/mnt"
 	[[ ! ${device:-} ]] || timeout 30 "$PROGRAM" unmap --force "$device" 2>/dev/null
 	for pid in $("$PROGRAM" list --all | awk 'NR > 1 { print $1 }'); do
-		kill "$pid" && wait_for 10 gone "$pid"
+		kill "$pid" && wait_for 30 gone "$pid"
 	done
 	cluster_stop "$T/ceph"
 	[[ ! ${loaded_nbd:-} ]] || modprobe -r nbd
@@ -237,7 +237,7 @@ in_a_guest() {
 	step "A kernel with the nbd driver, as an ordinary process"
 	try "rbd export --no-progress disk disk.raw"
 	step_end ok
-	uml_run --mem 2G --time 300 --nbds 4 --result "$T/guest" env DEMO_COLOUR="$DEMO_COLOUR" \
+	uml_run --mem 2G --time 900 --nbds 4 --result "$T/guest" env DEMO_COLOUR="$DEMO_COLOUR" \
 		DEMO_STEPS="$steps" RBDCRYPT_NBD="$PROGRAM" "$SELF" --guest "$T" 2>"$T/guest.err"
 	rc=$?
 	[[ ! -e $T/guest/steps ]] || cat "$T/guest/steps" >>"$T/steps"

@@ -201,7 +201,7 @@ _cluster_unwatch() { # DIR
 	rm -f "$1/watch.pid"
 	[[ $pid != "$$" ]] && grep -qzsxF -- "$1" "/proc/$pid/cmdline" || return 0
 	kill "$pid" 2>/dev/null || :
-	wait_for 5 gone "$pid"
+	wait_for 30 gone "$pid"
 }
 
 # cluster_start DIR [memstore|bluestore] [none|cephx]: with CLUSTER_OWNER=PID it ends with
@@ -257,7 +257,7 @@ cluster_stop() {
 	_cluster_unwatch "$dir"
 	rm -f "$dir/ceph.conf"
 	_cluster_signal KILL "$dir"
-	wait_for 10 _cluster_none "$dir" || { say "daemons left in $dir"; return 1; }
+	wait_for 30 _cluster_none "$dir" || { say "daemons left in $dir"; return 1; }
 }
 
 # cluster_osd_kill DIR: storage is gone at once, as after a power cut. A memstore, which would

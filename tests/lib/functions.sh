@@ -131,7 +131,7 @@ gone() { ! alive "$1"; }
 
 # pause PID...: SIGSTOP, until each thread has stopped. On a busy machine one may go on, and answer,
 # after the call that stops it.
-pause() { kill -STOP "$@" && wait_for 10 _paused "$@"; }
+pause() { kill -STOP "$@" && wait_for 60 _paused "$@"; }
 _paused() { # PID...
 	local pid stat
 	for pid; do
@@ -181,11 +181,11 @@ processes_left() {
 
 _no_processes_left() { [[ -z $(processes_left) ]]; }
 
-# nothing_left DIR...: true when no process of ours runs, after two seconds to end in, and
+# nothing_left DIR...: true when no process of ours runs, after ten seconds to end in, and
 # nothing is mounted on, or is left of, the folders. Says what it found.
 nothing_left() {
 	local dir left rc=0
-	wait_for 2 _no_processes_left || left=$(processes_left)
+	wait_for 10 _no_processes_left || left=$(processes_left)
 	[[ -z ${left:-} ]] || { say "still running: $left"; rc=1; }
 	for dir; do
 		if left=$(grep -F " ${dir%/}" /proc/self/mountinfo); then

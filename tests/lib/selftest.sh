@@ -82,6 +82,7 @@ ctypes.CDLL(None).pthread_exit(None)' &
 	alive $! || fail "it is taken for dead"
 	kill -KILL $!
 	wait_for 10 gone $! || fail "it is taken for alive"
+	wait $! 2>/dev/null
 }
 
 functions_wait_for_gives_up() {

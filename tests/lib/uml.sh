@@ -131,7 +131,7 @@ _uml_boot() {
 _uml_kill() { # PID
 	[[ ${_uml_pid:-} == "$1" ]] || return 0
 	kill "$1" 2>/dev/null
-	wait_for 10 gone "$1"
+	wait_for 30 gone "$1"
 }
 
 # The keeper's part: a process of its own, which ends the guest when the time is over or when
