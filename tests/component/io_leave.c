@@ -187,7 +187,7 @@ static void who_cannot_leave_can_be_stopped(void **state)
 	(void)usleep(20000);
 	assert_int_equal(conn_ended(p.conn), CONN_RUNNING);
 	conn_stop(p.conn);
-	assert_int_equal(peer_wait_end(&p, 5000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&p, 8000), CONN_STOPPED);
 	rig_stop(&rig);
 }
 

@@ -158,9 +158,9 @@ static void who_waits_for_memory_can_be_stopped(void **state)
 	(void)usleep(20000);
 	assert_int_equal(atomic_load(&rig.volume->stats->in_flight), 1);
 	conn_stop(second.conn);
-	assert_int_equal(peer_wait_end(&second, 3000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&second, 8000), CONN_STOPPED);
 	conn_stop(first.conn);
-	assert_int_equal(peer_wait_end(&first, 3000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&first, 8000), CONN_STOPPED);
 	sim_resume(rig.store);
 	assert_true(peer_recv(&holder, &cookie, &error));
 	assert_true(peer_recv_bytes(&holder, data, BIG));
@@ -194,7 +194,7 @@ static void what_the_system_had_no_memory_for_is_done_later(void **state)
 		assert_int_equal(peer_do(&small, WIRE_READ, 0, i, 1, &byte), 0);
 	assert_false(peer_has_reply(&large, 0));
 	atomic_store(&is_empty, false);
-	assert_true(peer_has_reply(&large, 10000));
+	assert_true(peer_has_reply(&large, 30000));
 	assert_true(peer_recv(&large, &cookie, &error));
 	assert_int_equal(error, 0);
 	assert_true(peer_recv_bytes(&large, data, MIB));
@@ -203,7 +203,7 @@ static void what_the_system_had_no_memory_for_is_done_later(void **state)
 	assert_true(peer_send(&small, WIRE_READ, 0, 2, 0, BIG, NULL));
 	(void)usleep(20000);
 	conn_stop(small.conn);
-	assert_int_equal(peer_wait_end(&small, 5000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&small, 8000), CONN_STOPPED);
 	atomic_store(&is_empty, false);
 	assert_int_equal(peer_close(&large), CONN_CLOSED);
 	rig_stop(&rig);
@@ -242,8 +242,8 @@ static void who_keeps_memory_from_others_is_cut(void **state)
 	assert_int_equal(error, 0);
 	assert_true(peer_recv_bytes(&kernel, data, BIG));
 	assert_in_range((unsigned int)(rig_now() - start), 8, 25);
-	assert_int_equal(peer_wait_end(&mute, 3000), CONN_BROKEN);
-	assert_int_equal(peer_wait_end(&deaf, 3000), CONN_BROKEN);
+	assert_int_equal(peer_wait_end(&mute, 8000), CONN_BROKEN);
+	assert_int_equal(peer_wait_end(&deaf, 8000), CONN_BROKEN);
 	assert_int_equal(peer_close(&third), CONN_CLOSED);
 	assert_int_equal(peer_close(&kernel), CONN_CLOSED);
 	rig_stop(&rig);

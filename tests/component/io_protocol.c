@@ -172,7 +172,7 @@ static void garbage_ends_one_connection_only(void **state)
 	junk[0] ^= 1;
 	assert_true(peer_send_bytes(&bad, junk, sizeof(junk)));
 	assert_false(peer_recv_bytes(&bad, &byte, 1));
-	assert_int_equal(peer_wait_end(&bad, 5000), CONN_BROKEN);
+	assert_int_equal(peer_wait_end(&bad, 8000), CONN_BROKEN);
 	assert_int_equal(peer_do(&good, WIRE_READ, 0, 0, 1, &byte), 0);
 	assert_int_equal(peer_close(&good), CONN_CLOSED);
 	rig_stop(&rig);
@@ -206,7 +206,7 @@ static void half_a_request_is_no_request(void **state)
 		assert_true(peer_send_bytes(&p, bytes, n));
 		/* Not gone: that would take back what was sent. */
 		(void)shutdown(p.fd, SHUT_WR);
-		assert_int_equal(peer_wait_end(&p, 5000), CONN_CLOSED);
+		assert_int_equal(peer_wait_end(&p, 8000), CONN_CLOSED);
 		peer_open(&rig, PEER_KERNEL, &other);
 		assert_int_equal(peer_do(&other, WIRE_READ, 0, off + 1, PAYLOAD, seen), 0);
 		assert_memory_equal(seen, n >= one ? bytes + WIRE_REQUEST_BYTES : zeros, PAYLOAD);
@@ -321,7 +321,7 @@ static void more_requests_than_a_connection_takes_at_once(void **state)
 		uint64_t cookie;
 		uint32_t error;
 
-		assert_true(peer_has_reply(&p, 5000));
+		assert_true(peer_has_reply(&p, 30000));
 		assert_true(peer_recv(&p, &cookie, &error));
 		assert_int_equal(error, 0);
 		assert_true(peer_recv_bytes(&p, data, sizeof(data)));
@@ -352,7 +352,7 @@ static void no_reply_is_left_behind_by_the_sender_before(void **state)
 			uint64_t cookie;
 			uint32_t error;
 
-			assert_true(peer_has_reply(&p, 10000));
+			assert_true(peer_has_reply(&p, 30000));
 			assert_true(peer_recv(&p, &cookie, &error));
 			assert_int_equal(error, 0);
 			assert_true(peer_recv_bytes(&p, data, 1));
@@ -388,7 +388,7 @@ static void a_client_that_reads_nothing_is_cut_when_the_server_stops(void **stat
 	(void)usleep(100000);
 	begin = rig_now();
 	conn_stop(p.conn);
-	assert_int_equal(peer_wait_end(&p, 15000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&p, 30000), CONN_STOPPED);
 	print_message("it took %.1f seconds\n", rig_now() - begin);
 	rig_stop(&rig);
 }
@@ -424,13 +424,13 @@ static void a_client_leaves_while_the_store_works_for_it(void **state)
 			assert_true(peer_send(&p, WIRE_WRITE, 0, i, 100, sizeof(data), data));
 			assert_true(peer_send(&p, WIRE_READ, 0, i, 0, 10000, NULL));
 		}
-		assert_true(rig_wait(has_in_flight, rig.store, 5000));
+		assert_true(rig_wait(has_in_flight, rig.store, 30000));
 		(void)close(p.fd);
 		p.fd = -1;
 		(void)usleep(20000);
 		assert_int_equal(conn_ended(p.conn), CONN_RUNNING);
 		sim_resume(rig.store);
-		assert_int_equal(peer_wait_end(&p, 5000), CONN_CLOSED);
+		assert_int_equal(peer_wait_end(&p, 8000), CONN_CLOSED);
 	}
 	rig_stop(&rig);
 }
@@ -465,7 +465,7 @@ static void what_was_read_is_answered_before_a_stop(void **state)
 		n++;
 	}
 	assert_int_equal(n, 120);
-	assert_int_equal(peer_wait_end(&p, 5000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&p, 8000), CONN_STOPPED);
 	rig_stop(&rig);
 	free(data);
 }
@@ -483,7 +483,7 @@ static void a_stop_in_the_middle_of_a_payload_does_not_wait_for_the_rest(void **
 	assert_true(peer_send_bytes(&p, half, sizeof(half)));
 	(void)usleep(20000);
 	conn_stop(p.conn);
-	assert_int_equal(peer_wait_end(&p, 5000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&p, 8000), CONN_STOPPED);
 	rig_stop(&rig);
 }
 
@@ -495,7 +495,7 @@ static void a_stop_in_the_handshake(void **state)
 	rig_start(&usual, &rig);
 	peer_open(&rig, PEER_CLIENT, &p);
 	conn_stop(p.conn);
-	assert_int_equal(peer_wait_end(&p, 5000), CONN_STOPPED);
+	assert_int_equal(peer_wait_end(&p, 8000), CONN_STOPPED);
 	rig_stop(&rig);
 }
 
@@ -516,7 +516,7 @@ static void a_disconnect_is_told_from_a_loss(void **state)
 	sim_resume(rig.store);
 	assert_true(peer_recv(&p, &cookie, &error));
 	assert_int_equal(cookie, 3);
-	assert_int_equal(peer_wait_end(&p, 5000), CONN_DISCONNECTED);
+	assert_int_equal(peer_wait_end(&p, 8000), CONN_DISCONNECTED);
 	rig_stop(&rig);
 }
 

@@ -85,13 +85,13 @@ static void the_first_copy_is_with_the_store(void **state)
 	peer_open(&rig, PEER_KERNEL, &new);
 	sim_pause(rig.store);
 	assert_true(send_version(&old, 1));
-	assert_true(rig_wait(is_writing, rig.store, 5000));
+	assert_true(rig_wait(is_writing, rig.store, 30000));
 	(void)shutdown(old.fd, SHUT_RDWR);
 	assert_true(send_version(&new, 1));
 	/* It waits for the first copy, which nobody can call back. */
 	assert_false(peer_has_reply(&new, 50));
 	sim_resume(rig.store);
-	assert_true(peer_has_reply(&new, 5000));
+	assert_true(peer_has_reply(&new, 30000));
 	{
 		uint64_t cookie;
 		uint32_t error;
@@ -119,7 +119,7 @@ static void the_first_copy_waits_for_another_write(void **state)
 	peer_open(&rig, PEER_KERNEL, &new);
 	sim_pause(rig.store);
 	assert_true(send_version(&first, 1));
-	assert_true(rig_wait(is_writing, rig.store, 5000));
+	assert_true(rig_wait(is_writing, rig.store, 30000));
 	assert_true(send_version(&old, 2));
 	while (atomic_load(&rig.volume->stats->in_flight) < 2)
 		(void)usleep(500);
@@ -202,7 +202,7 @@ static void a_client_that_ends_its_stream_has_its_writes_done(void **state)
 	(void)shutdown(old.fd, SHUT_WR);
 	(void)sem_post(&gate.open);
 	/* Hanging up before that would take it back. */
-	assert_int_equal(peer_wait_end(&old, 5000), CONN_CLOSED);
+	assert_int_equal(peer_wait_end(&old, 8000), CONN_CLOSED);
 	assert_int_equal(version_now(&new), 1);
 	(void)peer_close(&new);
 	rig_stop(&rig);
@@ -246,10 +246,10 @@ static void the_loss_is_told_while_a_write_is_with_the_store(void **state)
 	peer_open(&rig, PEER_KERNEL, &old);
 	sim_pause(rig.store);
 	assert_true(send_version(&old, 1));
-	assert_true(rig_wait(is_writing, rig.store, 5000));
+	assert_true(rig_wait(is_writing, rig.store, 30000));
 	assert_false(is_lost(old.conn));
 	(void)shutdown(old.fd, SHUT_RDWR);
-	assert_true(rig_wait(is_lost, old.conn, 5000));
+	assert_true(rig_wait(is_lost, old.conn, 30000));
 	assert_int_equal(conn_lost(old.conn), CONN_CLOSED);
 	assert_int_equal(conn_ended(old.conn), CONN_RUNNING);
 	sim_resume(rig.store);
@@ -274,7 +274,7 @@ static void the_loss_is_told_while_there_is_no_memory(void **state)
 	(void)usleep(50000);
 	assert_in_range(atomic_load(&rig.volume->stats->in_flight), 8, 11);
 	(void)shutdown(old.fd, SHUT_RDWR);
-	assert_true(rig_wait(is_lost, old.conn, 500));
+	assert_true(rig_wait(is_lost, old.conn, 30000));
 	sim_resume(rig.store);
 	assert_int_equal(peer_close(&old), CONN_CLOSED);
 	rig_stop(&rig);

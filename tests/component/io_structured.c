@@ -416,7 +416,7 @@ static void a_client_leaves_while_its_status_is_looked_for(void **state)
 	c.p.fd = -1;
 	(void)usleep(20000);
 	sim_resume(c.rig.store);
-	assert_int_equal(peer_wait_end(&c.p, 5000), CONN_CLOSED);
+	assert_int_equal(peer_wait_end(&c.p, 8000), CONN_CLOSED);
 	rig_stop(&c.rig);
 }
 

@@ -293,7 +293,7 @@ void peer_succeed(struct rig *rig, struct peer *p)
 	struct pollfd f = { .fd = p->ended, .events = POLLIN };
 	uint64_t count;
 
-	assert(poll(&f, 1, 5000) == 1 && read(p->ended, &count, sizeof(count)) == sizeof(count));
+	assert(poll(&f, 1, END_MS) == 1 && read(p->ended, &count, sizeof(count)) == sizeof(count));
 	assert(conn_ended(p->conn) == CONN_LEFT);
 	o.rfd = o.wfd = fcntl(conn_fd(p->conn), F_DUPFD_CLOEXEC, 0);
 	assert(o.rfd >= 0);

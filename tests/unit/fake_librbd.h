@@ -36,6 +36,7 @@ static struct {
 	char failing[64]; /* lock; "" for none */
 	int error; /* lock */
 	unsigned int sleep_s; /* lock; it is slow as well, or only slow if error is 0 */
+	atomic_uint n_slow; /* calls that have begun to be */
 	/* What is open. */
 	atomic_int clusters, ioctxs, images, watches, completions, lists;
 	atomic_uint aios; /* submitted */
@@ -111,8 +112,10 @@ static int strike(const char *name)
 		sleep_s = fake.sleep_s;
 	}
 	pthread_mutex_unlock(&fake.lock);
-	if (sleep_s)
+	if (sleep_s) {
+		atomic_fetch_add(&fake.n_slow, 1);
 		(void)sleep(sleep_s);
+	}
 	return r;
 }
 

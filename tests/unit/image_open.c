@@ -111,7 +111,7 @@ static void slow_calls_are_given_up_and_undone_later(void **state)
 	for (unsigned int i = 0; i < 2; i++) {
 		struct fault f = { 0 };
 
-		make_fail(names[i], 0, 2);
+		make_fail(names[i], 0, 4);
 		assert_int_equal(open_layer("img", 1, &f), -ETIMEDOUT);
 		assert_int_equal(f.status, EXIT_TIMED_OUT);
 		make_fail("", 0, 0);
@@ -153,14 +153,14 @@ static void slow_calls_are_left_by_who_is_told_to_stop(void **state)
 		if (slow[i].is_of_store)
 			assert_int_equal(open_layer_unless("img", 60, &interrupt, &f), 0);
 		then = start + 300;
-		make_fail(slow[i].name, 0, 3);
+		make_fail(slow[i].name, 0, 4);
 		r = slow[i].is_of_store
 			    ? open_store(&o, &f)
 			    : open_layer_unless("img", slow[i].timeout_s, &interrupt, &f);
 		assert_int_equal(r, -EINTR);
 		assert_int_equal(f.status, EXIT_TIMED_OUT);
 		assert_non_null(strstr(f.message, "interrupted"));
-		assert_true(clock_ms() - start < 2000);
+		assert_true(clock_ms() - start < 3500);
 		make_fail("", 0, 0);
 		fx.layer = layer_close(fx.layer);
 	}
@@ -213,7 +213,7 @@ static void a_slow_watch_leaves_its_context_behind(void **state)
 
 	(void)state;
 	assert_int_equal(open_layer("img", 60, &f), 0);
-	make_fail("rbd_update_watch", 0, 2);
+	make_fail("rbd_update_watch", 0, 4);
 	assert_int_equal(open_store(&o, &f), -ETIMEDOUT);
 	close_all();
 	expect_all_closed();
@@ -225,16 +225,15 @@ static void a_slow_watch_leaves_its_context_behind(void **state)
 static void slow_close_does_not_wait(void **state)
 {
 	const struct store_options o = { .timeout_s = 1 };
-	struct timespec start, end;
+	int64_t start;
 
 	(void)state;
 	must_open(&o);
-	make_fail("rbd_close", 0, 4);
-	(void)clock_gettime(CLOCK_MONOTONIC, &start);
+	make_fail("rbd_close", 0, 5);
+	start = clock_ms();
 	store_close(fx.store);
 	fx.store = NULL;
-	(void)clock_gettime(CLOCK_MONOTONIC, &end);
-	assert_true(end.tv_sec - start.tv_sec < 3);
+	assert_true(clock_ms() - start < 4500);
 	make_fail("", 0, 0);
 }
 

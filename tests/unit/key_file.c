@@ -31,7 +31,7 @@ static int read_how(const char *source, bool is_insecure_allowed, struct secret 
 					 .cookie = "",
 					 .fsid = "",
 					 .layer = 1 };
-	const struct key_options o = { .is_insecure_allowed = is_insecure_allowed, .timeout_s = 1 };
+	const struct key_options o = { .is_insecure_allowed = is_insecure_allowed, .timeout_s = 4 };
 
 	return key_read(source, &place, &o, ret, f);
 }
@@ -173,7 +173,7 @@ static bool is_reachable(void)
 static int read_part(uint64_t offset, size_t size, struct secret **ret, struct fault *f)
 {
 	const struct key_place place = { .pool = "", .nspace = "", .image = "", .snap = "" };
-	const struct key_options o = { .timeout_s = 1, .offset_bytes = offset, .size_bytes = size };
+	const struct key_options o = { .timeout_s = 4, .offset_bytes = offset, .size_bytes = size };
 
 	*ret = NULL;
 	return key_read(path, &place, &o, ret, f);
@@ -215,7 +215,7 @@ static void a_part_of_a_file_can_be_the_passphrase(void **state)
 static void a_part_of_a_stream_is_the_same(void **state)
 {
 	const struct key_place place = { .pool = "", .nspace = "", .image = "", .snap = "" };
-	const struct key_options o = { .timeout_s = 1, .offset_bytes = 70000, .size_bytes = 4 };
+	const struct key_options o = { .timeout_s = 4, .offset_bytes = 70000, .size_bytes = 4 };
 	static char bytes[70010];
 	struct fault f = { 0 };
 	struct secret *s;
@@ -238,7 +238,7 @@ static void a_part_of_a_stream_is_the_same(void **state)
 static void what_is_typed_has_no_parts(void **state)
 {
 	const struct key_place place = { .pool = "", .nspace = "", .image = "", .snap = "" };
-	const struct key_options o = { .timeout_s = 1, .size_bytes = 4 };
+	const struct key_options o = { .timeout_s = 4, .size_bytes = 4 };
 	struct fault f = { 0 };
 	struct secret *s;
 
@@ -291,7 +291,7 @@ static void a_fifo_that_nobody_writes_does_not_keep_us(void **state)
 {
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(mkfifo(path, 0600), 0);
-	expect_fault(path, -ETIMEDOUT, EXIT_TIMED_OUT, "gave nothing in 1 seconds");
+	expect_fault(path, -ETIMEDOUT, EXIT_TIMED_OUT, "gave nothing in 4 seconds");
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
 }
