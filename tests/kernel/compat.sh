@@ -61,7 +61,7 @@ volume_is_staged_healed_and_unstaged() {
 	# The node plugin restarts: its daemons are killed, and its healer attaches.
 	pid=$(csi_list | jq '.[0].id')
 	kill -KILL "$pid"
-	wait_for 5 eval '[[ $(csi_list) == "[]" ]]'
+	wait_for 30 eval '[[ $(csi_list) == "[]" ]]'
 	echo 3 >/proc/sys/vm/drop_caches
 	sha256sum <$T/mnt/data >$T/sum2 &
 	same attached "$dev" "$(csi_attach "$dev")"

@@ -9,7 +9,7 @@
 # LONG=1: what waits long, a hundred restarts and a hundred kills of each kind, and twenty rounds of
 # sixteen devices (two hours). TIMES=N: N of them.
 
-# test: heavy time=900
+# test: heavy time=1500
 
 # Paths and names of ours have no blanks.
 # shellcheck disable=SC2086
@@ -19,7 +19,7 @@
 . "${BASH_SOURCE[0]%/*}/stamps.sh"
 
 if ! in_guest; then
-	limit=860
+	limit=1460
 	[[ ! ${LONG:-}${TIMES:-} ]] || limit=14000
 	guest_boot $limit --mem 3G --nbds 16
 fi
@@ -34,7 +34,7 @@ TIMES=${TIMES:-5}
 daemon_start() {
 	"$PROGRAM" daemon --log-file $T/log --log-level info "$@" &
 	DAEMON=$!
-	wait_for 10 test -S /run/rbdcrypt-nbd/control
+	wait_for 60 test -S /run/rbdcrypt-nbd/control
 }
 daemon_stop() {
 	kill -TERM $DAEMON
@@ -110,7 +110,7 @@ members_map_with_their_own_keys() {
 	refused 2 "only root" as_member map --cluster ../../tmp/x "${key[@]}" disk
 	daemon_stop
 	daemon_start --control-group games
-	wait_for 20 says_what_it_waits_for "given once and is not kept: attach $dev again"
+	wait_for 60 says_what_it_waits_for "given once and is not kept: attach $dev again"
 	same attach $dev "$(as_member attach --device $dev "${key[@]}" disk)"
 	e2fsck -fn $dev
 	as_member unmap $dev
@@ -130,17 +130,14 @@ members_map_with_their_own_keys() {
 }
 
 killed_daemon_is_succeeded_under_load() {
-	local dev i start
+	local dev i
 	daemon_start
 	dev=$(map_by_daemon --connections 3 disk)
 	stamp_start $dev
 	for ((i = 0; i < TIMES; i++)); do
 		daemon_kill
 		daemon_start
-		start=$SECONDS
-		wait_for 25 is_mapped_by $dev $DAEMON
-		# The OSD would miss the dead client after 30 seconds: it was shut out instead.
-		((SECONDS - start < 25))
+		wait_for 60 is_mapped_by $dev $DAEMON
 		sleep 0.5
 	done
 	grep -c "daemon died: client" $T/log
@@ -158,7 +155,7 @@ restarted_daemon_is_succeeded_under_load() {
 	for ((i = 0; i < TIMES; i++)); do
 		daemon_stop
 		daemon_start
-		wait_for 25 is_mapped_by $dev $DAEMON
+		wait_for 60 is_mapped_by $dev $DAEMON
 		sleep 0.5
 	done
 	stamp_ends_well $dev
@@ -177,11 +174,11 @@ device_waits_for_its_key() {
 	mv $T/pass $T/away
 	daemon_kill
 	daemon_start
-	wait_for 20 waits_for_key $dev
+	wait_for 60 waits_for_key $dev
 	is_connected $dev
 	mv $T/away $T/pass
 	kill -HUP $DAEMON
-	wait_for 20 is_mapped_by $dev $DAEMON
+	wait_for 60 is_mapped_by $dev $DAEMON
 	stamp_ends_well $dev
 	nbd unmap $dev
 	daemon_stop
@@ -202,8 +199,8 @@ managed_start() {
 	mkdir $T/manager
 	setpriv --pdeathsig KILL /usr/bin/python3 "$MANAGER" $T/manager run \
 		"$PROGRAM" daemon --log-file $T/log --log-level info &
-	wait_for 10 test -S $T/manager/control
-	wait_for 10 test -S /run/rbdcrypt-nbd/control
+	wait_for 30 test -S $T/manager/control
+	wait_for 60 test -S /run/rbdcrypt-nbd/control
 	managed status
 }
 managed_quit() { # DEVICE
@@ -214,7 +211,7 @@ managed_quit() { # DEVICE
 # Until the next one serves.
 managed_do() { # restart|kill DEVICE
 	managed "$1"
-	wait_for 30 is_mapped_by $2 $DAEMON
+	wait_for 60 is_mapped_by $2 $DAEMON
 }
 note_sockets() { find /proc/$DAEMON/fd -lname 'socket:*' -printf '%l\n' | sort >$T/sockets.$1; }
 # Of the three between the kernel and us. A number is not given to two sockets.
@@ -223,6 +220,7 @@ has_its_first_sockets() {
 	same "sockets that were always there" 3 "$(comm -12 $T/sockets.first $T/sockets.now | wc -l)"
 }
 reconnects() { dmesg | grep -c 'reconnected socket' || true; }
+has_replaced() { (($(reconnects) >= $1)); }
 handovers() { grep -c 'goes on with 3 of 3 sockets' $T/log; }
 
 restarted_daemon_goes_on_with_its_sockets() {
@@ -239,7 +237,7 @@ restarted_daemon_goes_on_with_its_sockets() {
 	has_its_first_sockets
 	same "hand-overs" $TIMES "$(handovers)"
 	same "new sockets" 0 "$(reconnects)"
-	wait_for 5 keeps
+	wait_for 30 keeps
 	managed_quit $dev
 }
 
@@ -256,11 +254,11 @@ kill_after_a_hand_over_is_seen() {
 	managed stray ${dev##*/}-1
 	managed_do restart $dev
 	same "hand-overs" 1 "$(handovers)"
-	wait_for 5 keeps
+	wait_for 30 keeps
 	same "closed strays" 3 $STRAYS
 	for ((i = 0; i < rounds; i++)); do
 		managed_do kill $dev
-		(($(reconnects) >= 3))
+		wait_for 30 has_replaced 3
 		dmesg -C
 		managed_do restart $dev
 	done
@@ -278,16 +276,16 @@ sockets_wait_with_their_key() {
 	stamp_start $dev
 	mv $T/pass $T/away
 	managed restart
-	wait_for 20 waits_for_key $dev
+	wait_for 60 waits_for_key $dev
 	sleep 3
 	keeps ${dev##*/}-0 ${dev##*/}-1 ${dev##*/}-2
 	managed restart
 	sleep 0.5
-	wait_for 20 waits_for_key $dev
+	wait_for 60 waits_for_key $dev
 	mv $T/away $T/pass
 	kill -HUP $DAEMON
-	wait_for 20 is_mapped_by $dev $DAEMON
-	wait_for 5 keeps
+	wait_for 60 is_mapped_by $dev $DAEMON
+	wait_for 30 keeps
 	has_its_first_sockets
 	stamp_ends_well $dev
 	managed_quit $dev
@@ -303,9 +301,9 @@ sockets_without_a_state_file_are_let_go() {
 	same "kept" "${dev##*/}-0 ${dev##*/}-1 ${dev##*/}-2" "$KEPT"
 	rm /run/rbdcrypt-nbd/*.json
 	managed start
-	wait_for 5 keeps
+	wait_for 30 keeps
 	same attach $dev "$(nbd attach -o encryption-passphrase-file=$T/pass --connections 3 --device $dev disk)"
-	same "new sockets" yes "$( (($(reconnects) >= 3)) && echo yes)"
+	wait_for 30 has_replaced 3
 	stamp_ends_well $dev
 	managed_quit $dev
 }
@@ -366,7 +364,7 @@ sixteen_devices_leave_nothing() {
 	usage >$T/usage
 	for ((i = 0; i < 2; i++)); do
 		by_four $rounds
-		wait_for 20 uses_what_it_used || { cat $T/more; return 1; }
+		wait_for 60 uses_what_it_used || { cat $T/more; return 1; }
 		before=$after after=$(memory)
 	done
 	echo "memory after half of $((2 * rounds)) rounds: $before KiB, after all: $after KiB" | tee $T/memory
@@ -382,6 +380,9 @@ sixteen_devices_leave_nothing() {
 guest_cluster bluestore || fail "no cluster"
 chmod 600 $T/pass $T/other
 quick_image disk 64M || fail "no image"
+# So it does not miss a dead client meanwhile: whoever comes next has to shut it out.
+ceph --admin-daemon $T/cluster/osd.0.asok config set osd_client_watch_timeout 600 >/dev/null ||
+	fail "no such setting"
 
 claim commands-are-done-by-the-daemon
 claim lost-key-keeps-the-device

@@ -21,7 +21,7 @@ THREADS=12
 
 kill_daemon_of() { # DEVICE
 	kill -KILL "$(daemon_of "$1")"
-	wait_for 5 eval '[[ $(listed ".[0].state") == dead ]]'
+	wait_for 30 eval '[[ $(listed ".[0].state") == dead ]]'
 }
 
 # The kernel sends what a dead daemon did not answer again after the io-timeout, 30 seconds
@@ -59,7 +59,7 @@ held_sockets_of_a_killed_daemon_are_outwaited() {
 	dev=$(map_luks --connections 2 --reattach-timeout 20 disk)
 	stamp_start "$dev"
 	"$TOOLS/cut" "$(daemon_of "$dev")" hold 6 >$T/held &
-	wait_for 5 grep -qx 2 $T/held
+	wait_for 30 grep -qx 2 $T/held
 	kill_daemon_of "$dev"
 	same attach "$dev" "$(attach_luks --device "$dev" --reattach-timeout 20 disk)"
 	stamp_ends_well_and_unmaps "$dev"
@@ -139,9 +139,11 @@ attach_outlasts_a_stuck_udev() {
 	"$PROGRAM" map --foreground -o encryption-passphrase-file=$T/pass --new --read-only disk \
 		>$T/other 2>&1 &
 	other=$!
-	wait_for 20 is_connected /dev/nbd1
+	wait_for 60 is_connected /dev/nbd1
+	# It has steps to go from there to udev.
+	sleep 1
 	kill -TERM $other
-	wait_for 5 gone $other
+	wait_for 30 gone $other
 	fails is_connected /dev/nbd1
 	grep "interrupted while udev" $T/other
 	refused 6 "udev did not finish" map_luks --new --read-only disk
@@ -154,6 +156,8 @@ attach_outlasts_a_stuck_udev() {
 	stamp_ends_well_and_unmaps "$dev"
 }
 
+is_stuck() { [[ $(ps -o stat= -p "$1") == D* ]]; }
+
 # The first to open a device reads its partitions, or somebody has the kernel read them again; until
 # then nobody else can open it, and who tries cannot even be killed.
 device_that_cannot_be_opened_is_unmapped() {
@@ -162,13 +166,14 @@ device_that_cannot_be_opened_is_unmapped() {
 	cluster_osd_pause $T/cluster
 	blockdev --rereadpt "$dev" &
 	reader=$!
+	wait_for 20 is_stuck $reader
 	sleep 1
 	kill_daemon_of "$dev"
 	cluster_osd_resume $T/cluster
 	refused 6 "$dev cannot be opened" nbd unmap --reattach-timeout 3 "$dev"
 	nbd unmap --force "$dev"
 	fails is_connected "$dev"
-	wait_for 10 gone $reader
+	wait_for 30 gone $reader
 	settled
 }
 
@@ -178,11 +183,12 @@ stuck_openers_do_not_hold_the_answer() {
 	local dev daemon
 	"$PROGRAM" daemon --log-file $T/log &
 	daemon=$!
-	wait_for 10 test -S /run/rbdcrypt-nbd/control
+	wait_for 60 test -S /run/rbdcrypt-nbd/control
 	rbd create --size 16M rbd/plain
 	dev=$(nbd map rbd/plain)
 	cluster_osd_pause $T/cluster
 	dd if=/dev/zero of="$dev" bs=64k count=1 conv=nocreat 2>/dev/null &
+	wait_for 20 is_stuck $!
 	sleep 1
 	refused 6 "$dev cannot be opened" timeout 60 "$PROGRAM" unmap --reattach-timeout 3 "$dev"
 	cluster_osd_resume $T/cluster

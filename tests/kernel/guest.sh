@@ -139,7 +139,7 @@ left_behind() {
 is_clean() { [[ -z $(left_behind) ]]; }
 # Udev looks at each device that was unmapped, and the kernel gives nobody one that is open.
 settled() {
-	wait_for 5 is_clean || { left_behind; return 1; }
+	wait_for 30 is_clean || { left_behind; return 1; }
 	udevadm settle --timeout 20
 }
 
@@ -155,7 +155,7 @@ sweep() {
 		kill -KILL "$pid" 2>/dev/null
 	done
 	rm -f /run/rbdcrypt-nbd/*.json /run/rbdcrypt-nbd/control
-	wait_for 5 is_clean
+	wait_for 30 is_clean
 }
 
 _claim_failed() { # LINE COMMAND
@@ -164,7 +164,7 @@ _claim_failed() { # LINE COMMAND
 }
 
 # What a claim needs at most on a busy machine. One that hangs, hangs in the kernel, as a rule.
-CLAIM_SECONDS=150
+CLAIM_SECONDS=300
 
 _claim_context() {
 	sed 's/^/#   /' $T/claim

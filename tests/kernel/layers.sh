@@ -31,7 +31,7 @@ theirs() { # IMAGE
 }
 their_unmap() {
 	rbd-nbd unmap "$1"
-	wait_for 10 eval '! pgrep -x rbd-nbd'
+	wait_for 30 eval '! pgrep -x rbd-nbd'
 }
 
 mounted() { # DEVICE

@@ -38,7 +38,7 @@ example_program() {
 	local daemon rc=0
 	RBDCRYPT_NBD_RUN_DIR=/run/rbdcrypt-nbd rbdcrypt-nbd daemon 2>$T/daemon.log &
 	daemon=$!
-	wait_for 30 test -S /run/rbdcrypt-nbd/control || { cat $T/daemon.log; return 1; }
+	wait_for 60 test -S /run/rbdcrypt-nbd/control || { cat $T/daemon.log; return 1; }
 	sh "$KERNEL_DIR/../man/examples.sh" program >$T/program && cat $T/program || return
 	python3 $T/program | tee $T/answer || rc=1
 	grep -q "'device': '/dev/nbd[0-9]*'" $T/answer &&

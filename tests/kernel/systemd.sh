@@ -95,6 +95,9 @@ wait_long() {
 	wait_for "$@" || { journalctl -b -o short-monotonic -u 'rbdcrypt*' | tail -n 60; return 1; }
 }
 
+# What a service says is in the journal a little later.
+logged() { journalctl -b -o cat "${@:2}" | grep -- "$1"; } # PATTERN JOURNALCTL-OPTION...
+
 unit() { systemctl show --value -p "$1" "$2"; } # PROPERTY UNIT
 drop_in() { # UNIT LINE...
 	mkdir -p "/run/systemd/system/$1.d"
@@ -205,8 +208,8 @@ core_is_refused() {
 	pid=$(unit MainPID rbdcrypt-nbd@part.service)
 	prlimit --pid $pid --core=unlimited:unlimited
 	kill -ABRT $pid
-	wait_long 20 is NRestarts rbdcrypt-nbd@part.service 1
-	wait_long 20 is ActiveState rbdcrypt-nbd@part.service active
+	wait_long 60 is NRestarts rbdcrypt-nbd@part.service 1
+	wait_long 60 is ActiveState rbdcrypt-nbd@part.service active
 	fails ls $T/core.*
 	(ulimit -c unlimited && sh -c 'kill -ABRT $$') || :
 	ls $T/core.*
@@ -216,8 +219,8 @@ core_is_refused() {
 
 # After a restart; they are in the store no more.
 goes_on_with_its_sockets() { # UNIT
-	journalctl -b -o cat -u "$1" | grep 'goes on with \([0-9]*\) of \1 sockets'
-	same kept 0 "$(unit NFileDescriptorStore "$1")"
+	wait_long 60 logged 'goes on with \([0-9]*\) of \1 sockets' -u "$1"
+	wait_long 60 is NFileDescriptorStore "$1" 0
 }
 
 restart_and_kill_are_not_seen() {
@@ -233,12 +236,12 @@ restart_and_kill_are_not_seen() {
 	systemctl restart rbdcrypt-nbd@vol.service
 	fails same pid $pid "$(unit MainPID rbdcrypt-nbd@vol.service)"
 	goes_on_with_its_sockets rbdcrypt-nbd@vol.service
-	journalctl -b -o cat MESSAGE_ID=439a195e872e460197c84fad98dfc727 RBDCRYPT_DEVICE="$dev" |
-		grep 'handed over: \([0-9]*\) of \1 sockets'
+	wait_long 60 logged 'handed over: \([0-9]*\) of \1 sockets' \
+		MESSAGE_ID=439a195e872e460197c84fad98dfc727 RBDCRYPT_DEVICE="$dev"
 	pid=$(unit MainPID rbdcrypt-nbd@vol.service)
 	kill -KILL $pid
-	wait_long 20 is NRestarts rbdcrypt-nbd@vol.service 1
-	wait_long 20 is ActiveState rbdcrypt-nbd@vol.service active
+	wait_long 60 is NRestarts rbdcrypt-nbd@vol.service 1
+	wait_long 60 is ActiveState rbdcrypt-nbd@vol.service active
 	wait $fio || { cat $T/fio; return 1; }
 	same device "$dev" "$(realpath $VOL)"
 	mountpoint -q /srv/vol
@@ -253,7 +256,7 @@ watchdog_of() { # UNIT DEVICE: a stuck process is replaced, one whose cluster is
 	before=$(unit NRestarts "$1")
 	pause "$(unit MainPID "$1")"
 	wait_long 60 is NRestarts "$1" $((before + 1))
-	wait_long 20 is ActiveState "$1" active
+	wait_long 60 is ActiveState "$1" active
 	dd if=/dev/zero of="$2" bs=4k count=1 oflag=direct status=none
 
 	osd=$(pgrep -x ceph-osd)
@@ -296,12 +299,12 @@ stop_is_refused() { # UNIT DEVICE
 	mkfs.ext4 -q "$2"
 	mount "$2" /mnt/host
 	is_canceled stop "$1"
-	wait_long 30 is ActiveState "$1" active
-	journalctl -b -u "$1" | grep "in use: mounted.*/mnt/host"
+	wait_long 60 is ActiveState "$1" active
+	wait_long 60 logged "in use: mounted.*/mnt/host" -u "$1"
 	dd if=/dev/zero of=/mnt/host/file bs=64k count=1 conv=fsync status=none
 	umount /mnt/host
 	systemctl stop "$1"
-	wait_for 5 gone_link "$2"
+	wait_for 30 gone_link "$2"
 	same result success "$(unit Result "$1")"
 }
 
@@ -314,7 +317,7 @@ stop_of_the_daemon_of_the_host_unmaps() {
 	nbd_host_map other
 	nbd_host_map host
 	stop_is_refused rbdcrypt-nbd.service /dev/rbdcrypt/rbd/host
-	wait_for 5 gone_link /dev/rbdcrypt/rbd/other
+	wait_for 30 gone_link /dev/rbdcrypt/rbd/other
 	same list '' "$(listed '.[] | select(.image == "host" or .image == "other") | .image')"
 }
 
@@ -332,11 +335,11 @@ lost_key_keeps_the_daemon_of() { # UNIT DEVICE
 		dd if="$2" of=/dev/null bs=4k count=1 iflag=direct status=none
 		mv /etc/keys/away /etc/keys/vol.key
 		wait_long 40 gone $pid
-		wait_long 30 is ActiveState "$1" active
+		wait_long 60 is ActiveState "$1" active
 		pid=$(unit MainPID "$1")
 		dd if="$2" of=/dev/null bs=4k count=1 iflag=direct status=none
 	done
-	journalctl -b -u "$1" | grep "might not open again"
+	wait_long 60 logged "might not open again" -u "$1"
 }
 
 lost_key_keeps_the_daemon() { of_a_volume lost_key_keeps_the_daemon_of; }
@@ -353,7 +356,7 @@ device_of_a_service_waits_for_its_key() {
 	# shellcheck disable=SC2031
 	read=$!
 	wait_long 60 eval '(($(unit NRestarts $unit) > before + 1))'
-	wait_long 20 eval 'nbd status rbd/part | grep "waits: .*vol.key"'
+	wait_long 60 eval 'nbd status rbd/part | grep "waits: .*vol.key"'
 	kill -0 $read
 	mv /etc/keys/away /etc/keys/vol.key
 	wait_long 60 is ActiveState $unit active
@@ -380,7 +383,7 @@ mount_elsewhere_keeps_the_device() {
 	kill $elsewhere
 	wait $elsewhere || :
 	nbd unmap --wait 5 $dev
-	wait_long 10 is ActiveState rbdcrypt-nbd@part.service inactive
+	wait_long 60 is ActiveState rbdcrypt-nbd@part.service inactive
 }
 
 isolating_a_target_leaves_volumes() {
@@ -403,7 +406,7 @@ new_line_is_started_with_the_target() {
 	sed -i '/^part/s/noauto/nofail/' $more
 	systemctl daemon-reload
 	systemctl start rbdcrypt.target
-	wait_long 30 is ActiveState rbdcrypt-nbd@part.service active
+	wait_long 60 is ActiveState rbdcrypt-nbd@part.service active
 	cp $T/more $more
 	systemctl daemon-reload
 	systemctl stop rbdcrypt-nbd@part.service
@@ -491,15 +494,15 @@ passphrase_is_asked_for() {
 	[[ " $(unit After "$unit") " == *' systemd-tmpfiles-setup.service '* ]]
 	drop_in "$unit" '[Service]' 'Environment=RBDCRYPT_OPTIONS=--encryption-passphrase-file=ask:'
 	systemctl start --no-block "$unit"
-	wait_long 30 is_asked
+	wait_long 60 is_asked
 	same state activating "$(unit ActiveState "$unit")"
 	systemctl status "$unit" | grep 'Status: .*waiting for the passphrase of layer 1, rbd/a-b'
 	grep 'Message=Passphrase for layer 1, rbd/a-b' /run/systemd/ask-password/ask.*
 	first=$(question)
 	printf 'a wrong one' | /lib/systemd/systemd-reply-password 1 "$first"
-	wait_long 30 is_asked "$first"
+	wait_long 60 is_asked "$first"
 	printf 'first secret' | /lib/systemd/systemd-reply-password 1 "$(question)"
-	wait_long 30 is ActiveState "$unit" active
+	wait_long 60 is ActiveState "$unit" active
 	same restarts 0 "$(unit NRestarts "$unit")"
 	[[ -b /dev/rbdcrypt/rbd/a-b ]]
 	systemctl stop "$unit"
@@ -520,7 +523,7 @@ noauto_volume_is_mapped_by_others() {
 	local service=rbdcrypt-nbd@part.service
 	nbd_host_map part
 	udevadm settle
-	wait_long 10 is ActiveState dev-rbdcrypt-rbd-part.device active
+	wait_long 60 is ActiveState dev-rbdcrypt-rbd-part.device active
 	systemctl start srv-part.mount
 	mountpoint -q /srv/part
 	sleep 2
@@ -528,7 +531,7 @@ noauto_volume_is_mapped_by_others() {
 	same starts 0 "$(unit NRestarts $service)"
 	systemctl stop srv-part.mount
 	nbd unmap rbd/part
-	wait_for 5 gone_link /dev/rbdcrypt/rbd/part
+	wait_for 30 gone_link /dev/rbdcrypt/rbd/part
 	systemctl start srv-part.mount
 	same service active "$(unit ActiveState $service)"
 	systemctl stop srv-part.mount
@@ -539,19 +542,19 @@ volume_starts_when_its_key_appears() {
 	same before inactive "$(unit ActiveState rbdcrypt-nbd@later.service)"
 	mkdir -p /run/keys
 	cp /etc/keys/vol.key /run/keys/later.key
-	wait_long 30 is ActiveState rbdcrypt-nbd@later.service active
+	wait_long 60 is ActiveState rbdcrypt-nbd@later.service active
 	# The line of fstab has waited, too.
-	wait_long 30 mountpoint -q /srv/later
+	wait_long 60 mountpoint -q /srv/later
 	umount /srv/later
 	systemctl stop rbdcrypt-nbd@later.service
-	wait_for 5 gone_link /dev/rbdcrypt/rbd/later
+	wait_for 30 gone_link /dev/rbdcrypt/rbd/later
 }
 
 volume_starts_when_its_keys_are_mounted() {
 	fails systemctl start rbdcrypt-nbd@moved.service
 	same assert no "$(unit AssertResult rbdcrypt-nbd@moved.service)"
 	mount --bind /etc/keys /keys
-	wait_long 30 is ActiveState rbdcrypt-nbd@moved.service active
+	wait_long 60 is ActiveState rbdcrypt-nbd@moved.service active
 	systemctl stop rbdcrypt-nbd@moved.service
 	umount /keys
 }
@@ -605,7 +608,7 @@ daemon_of_the_host_serves() {
 	systemctl reload rbdcrypt-nbd.service
 	same reloaded "$(daemon_of "$dev")" "$(unit MainPID rbdcrypt-nbd.service)"
 	systemctl restart rbdcrypt-nbd.service
-	wait_long 20 serves_again "$dev"
+	wait_long 60 serves_again "$dev"
 	goes_on_with_its_sockets rbdcrypt-nbd.service
 	nbd unmap rbd/host
 	systemctl stop rbdcrypt-nbd.service rbdcrypt-nbd.socket
@@ -613,7 +616,7 @@ daemon_of_the_host_serves() {
 }
 
 wrong_passphrase_is_tried_once() {
-	wait_long 30 is ActiveState rbdcrypt-nbd@wrong.service failed
+	wait_long 60 is ActiveState rbdcrypt-nbd@wrong.service failed
 	same status 2 "$(unit ExecMainStatus rbdcrypt-nbd@wrong.service)"
 	same restarts 0 "$(unit NRestarts rbdcrypt-nbd@wrong.service)"
 }
@@ -626,7 +629,7 @@ bad_line_is_named() {
 file_system_is_clean() {
 	wait_long 90 mountpoint -q /srv/vol
 	same file "$(<"$RESULT/sum")" "$(sha256sum </srv/vol/file)"
-	journalctl -b -o cat -t systemd-fsck | grep ': clean'
+	wait_long 60 logged ': clean' -t systemd-fsck
 	fails grep -E 'EXT4-fs.*(recover|error|warning)' $T/dmesg
 }
 
