@@ -16,12 +16,18 @@ serve() { # NAME OPTION... SPEC
 }
 # is EXPRESSION [SOCKET]: of v, the one volume
 is() {
-	"$PROGRAM" status --json "$T/${2:-s}" >"$T/json" && python3 - "$T/json" "$1" <<-'PYTHON'
+	wait_for 60 knows "$1" "${2:-s}" && python3 - "$T/json" "$1" <<-'PYTHON'
 		import json, re, sys, time
 		v, = json.load(open(sys.argv[1]))
 		sys.exit(0 if eval(sys.argv[2]) else f"{sys.argv[2]}: {v}")
 	PYTHON
 }
+# A cluster that is busy may take longer to say who has the lock than a status waits.
+knows() { # EXPRESSION SOCKET
+	"$PROGRAM" status --json "$T/$2" >"$T/json" &&
+		{ [[ $1 == *unknown* ]] || ! grep -qE '"lock": *"unknown"' "$T/json"; }
+}
+shows() { "$PROGRAM" status "$T/$1" | grep "$2"; } # SOCKET PATTERN
 # At most so many seconds, for a status that is printed.
 within() { # SECONDS
 	local begun end
@@ -36,7 +42,7 @@ the_cluster_is_told() {
 	serve s --exclusive rbd/image || return 1
 	is "v['fsid'] == '$(ceph fsid)' and v['user'] == 'client.admin' and v['mon_host']" &&
 		is "v['conf'] == '$CEPH_CONF' and v['store'] == 'librbd' and v['links'] == []" &&
-		within 5 && grep -q '^  user        client.admin at 127.0.0.1:' "$T/tree" &&
+		within 15 && grep -q '^  user        client.admin at 127.0.0.1:' "$T/tree" &&
 		grep -q "^  conf        $CEPH_CONF\$" "$T/tree"
 }
 the_owner_of_the_lock_is_we() {
@@ -56,7 +62,7 @@ to_a_reader_another_has_it() {
 	serve r --read-only rbd/image || return 1
 	is "v['lock'] == 'other' and v['lock_owner'].startswith('127.0.0.1:')" r &&
 		is "abs(time.time() - v['lock_seen']) < 60" r &&
-		"$PROGRAM" status "$T/r" | grep '^  lock        other, held by 127\.0\.0\.1:'
+		wait_for 60 shows r '^  lock        other, held by 127\.0\.0\.1:'
 }
 # Nobody tells a reader that the lock has a new owner, so it has to be asked for.
 when_it_changes_the_next_status_knows() {
@@ -94,20 +100,20 @@ a_wedged_cluster_is_waited_for_once() {
 	local rc=0
 	serve o --exclusive rbd/other || return 1
 	cluster_osd_pause "$T/cluster"
-	within 4 || rc=1
+	within 15 || rc=1
 	[[ $(grep -c '^  lock        unknown: no answer in 1 s; last seen 127' "$T/tree") == 2 ]] || rc=1
 	# The question that nobody answers is not asked twice.
-	within 4 || rc=1
+	within 15 || rc=1
 	is "v['lock'] == 'unknown' and v['lock_reason'] == 'no answer in 1 s'" r || rc=1
 	cluster_osd_resume "$T/cluster"
-	is "v['lock'] == 'other' and v['lock_reason'] == ''" r || { sleep 2; is "v['lock'] == 'other'" r; } || rc=1
+	is "v['lock'] == 'other' and v['lock_reason'] == ''" r || rc=1
 	return $rc
 }
 a_daemon_that_is_stuck_is_seen() {
 	local pid rc=0
 	is "v['id']" r && pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[0]["id"])' "$T/json") || return 1
 	pause "$pid"
-	within 4 && grep -q 'unknown: no answer' "$T/tree" || rc=1
+	within 15 && grep -q 'unknown: no answer' "$T/tree" || rc=1
 	kill -CONT "$pid"
 	return $rc
 }
