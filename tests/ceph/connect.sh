@@ -4,7 +4,7 @@
 #
 # Every way to say which cluster, which user and which image, on a cluster with cephx, as a user who
 # has no more than 'profile rbd'. Standard error stays empty where all is well.
-# test: heavy time=300
+# test: heavy time=600
 
 set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"

@@ -30,11 +30,11 @@ rbd bench --io-type write --io-size 64K --io-total 24M --io-pattern rand vol >be
 
 limits_hold() { # [OPTION]...
 	local rc=0
-	serve "$@" rbd/vol && fast || return
+	serve "$@" rbd/vol && wait_for 60 fast || return
 	rbd config image set rbd/vol rbd_qos_read_iops_limit 100
-	wait_for 10 slow || rc=1
+	wait_for 60 slow || rc=1
 	rbd config image rm rbd/vol rbd_qos_read_iops_limit
-	wait_for 10 fast || rc=1
+	wait_for 60 fast || rc=1
 	"$PROGRAM" unmap rbd/vol && return "$rc"
 }
 run_case limits-of-an-image-hold limits_hold
@@ -76,7 +76,7 @@ snapshot_outlives_its_parent() {
 		if [[ $store == auto ]]; then
 			"$PROGRAM" status rbd/heir@then | grep '^  store  *rados' || rc=1
 		else
-			wait_for 10 reads_as_it_was
+			wait_for 60 reads_as_it_was
 		fi
 		reads_as_it_was && nbdcopy "$URI" now && cmp was now || rc=1
 		"$PROGRAM" unmap rbd/heir@then && rbd snap rm --no-progress heir@then && rbd rm --no-progress heir || return
@@ -102,8 +102,8 @@ run_case a-snapshot-outlives-its-map snapshot_outlives_its_map
 resize_is_followed() {
 	local rc=0
 	serve rbd/clone || return
-	rbd resize --no-progress --allow-shrink --size 9M clone && wait_for 10 has_size $((9 << 20)) &&
-		rbd resize --no-progress --size 32M clone && wait_for 10 has_size $((32 << 20)) || rc=1
+	rbd resize --no-progress --allow-shrink --size 9M clone && wait_for 60 has_size $((9 << 20)) &&
+		rbd resize --no-progress --size 32M clone && wait_for 60 has_size $((32 << 20)) || rc=1
 	nbdcopy --no-extents "$URI" after && cmp -n $((9 << 20)) before after &&
 		cmp -n $((23 << 20)) -i $((9 << 20)):0 after /dev/zero || rc=1
 	"$PROGRAM" unmap rbd/clone && return "$rc"
@@ -118,7 +118,7 @@ removed_snapshot_is_an_error() {
 		rbd snap create --no-progress vol@gone
 		serve --store "$store" rbd/vol@gone && nbdcopy --no-extents "$URI" was || return
 		rbd snap rm --no-progress vol@gone
-		wait_for 10 says_it_is_gone || rc=1
+		wait_for 60 says_it_is_gone || rc=1
 		nbdcopy --no-extents "$URI" now && rc=1
 		[[ $store == rados ]] || ! nbdinfo --map "$URI" || rc=1
 		"$PROGRAM" unmap rbd/vol@gone || return

@@ -90,8 +90,8 @@ resize_is_followed() {
 	local rc=0
 	ours rbd/x luks x --read-only || return 1
 	rbd --no-progress resize --allow-shrink --size 7M x &&
-		wait_for 10 has_size $((5 << 20)) &&
-		rbd --no-progress resize --size 12M x && wait_for 10 has_size $((10 << 20)) &&
+		wait_for 60 has_size $((5 << 20)) &&
+		rbd --no-progress resize --size 12M x && wait_for 60 has_size $((10 << 20)) &&
 		nbdcopy --no-extents "$URI" "$T/ours" &&
 		cmp -n $((5 << 20)) "$T/ours" /dev/zero "$((5 << 20))" || rc=1
 	ours_stop rbd/x && return $rc
@@ -112,10 +112,10 @@ parent_that_moves_is_not_read() {
 	local rc=0
 	ours rbd/x luks x --read-only || return 1
 	rbd migration prepare plain moved || rc=1
-	wait_for 10 says_so || rc=1
+	wait_for 60 says_so || rc=1
 	nbdcopy --no-extents "$URI" "$T/ours" && rc=1
 	rbd --no-progress migration abort moved || rc=1
-	wait_for 10 nbdcopy --no-extents "$URI" "$T/ours" || rc=1
+	wait_for 60 nbdcopy --no-extents "$URI" "$T/ours" || rc=1
 	ours_stop rbd/x && return $rc
 }
 says_so() { "$PROGRAM" status rbd/x | grep 'health .*another parent'; }

@@ -5,7 +5,7 @@
 # Volumes of the host's daemon that share a connection to the cluster, some of them in a pool that
 # answers nothing: however much of theirs is under way, the others go on. Each time the pool comes
 # back in the end, and every request has its answer.
-# test: heavy time=120
+# test: heavy time=300
 
 set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"
@@ -67,13 +67,13 @@ others_go_on() {
 holds_nobody() {
 	local want=$1 args=() word pids=() sockets=() rc=0
 	shift
-	pool_min_size 2 && wait_for 20 pool_is peered || return
+	pool_min_size 2 && wait_for 60 pool_is peered || return
 	for word in "$@" and; do
 		[[ $word == and ]] || { args+=("$word"); continue; }
 		flood "${args[@]}" &
 		pids+=($!) sockets+=("${args[0]}") args=()
 	done
-	for word in "${sockets[@]}"; do wait_for 20 in_flight "$word" "$want" || { echo "$word is idle"; rc=1; }; done
+	for word in "${sockets[@]}"; do wait_for 60 in_flight "$word" "$want" || { echo "$word is idle"; rc=1; }; done
 	others_go_on || { echo "the others stand still"; rc=1; }
 	pool_min_size 1 || rc=1
 	for word in "${pids[@]}"; do wait "$word" || { echo "a request failed"; rc=1; }; done
@@ -116,5 +116,5 @@ run_case first-writes-of-a-clone-hold-nobody holds_nobody 120 clone 1 128 4096 $
 
 for socket in a b c clone; do nbd unmap "$socket" || failures=1; done
 kill -TERM "$daemon"
-wait_for 20 gone "$daemon" || failures=1
+wait_for 60 gone "$daemon" || failures=1
 exit $((failures > 0))

@@ -6,7 +6,7 @@
 # judged by rbd: info, diff, object-map check. On this machine's Ceph and on Reef's OSD.
 # ROUNDS, default 20, is how much is written.
 
-# test: light time=240
+# test: light time=600
 
 set -u
 # shellcheck source=tests/lib/cluster.sh

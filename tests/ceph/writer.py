@@ -142,7 +142,7 @@ class Ours:
     def pause(self):
         """SIGSTOP, until each thread has stopped: on a busy machine one may answer meanwhile."""
         self.kill(signal.SIGSTOP)
-        expect(wait_for(10, self.is_paused), "it does not stop")
+        expect(wait_for(60, self.is_paused), "it does not stop")
 
     def is_paused(self):
         tasks = f"/proc/{self.process.pid}/task"
