@@ -3,7 +3,7 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # keys.sh: every source of passphrases, with the whole program and an image in a file.
-# test: light time=120
+# test: light time=300
 
 set -u
 # shellcheck source=tests/lib/functions.sh
@@ -85,7 +85,7 @@ for i in range(2):
         c.sendall(b"correct horse")
     c.close()
 END
-	wait_for 10 test -S keys.sock && with unix:keys.sock
+	wait_for 60 test -S keys.sock && with unix:keys.sock
 	local rc=$?
 	wait $!
 	return $rc
@@ -119,7 +119,10 @@ while True:
     if answers and b": " in seen.split(b"Passphrase for layer")[-1] and b"Passphrase for layer" in seen:
         seen = seen.replace(b"Passphrase for layer", b"Asked for layer")
         # What is typed before the echo is off would show, and be thrown away.
-        time.sleep(0.3)
+        for _ in range(3000):
+            if not termios.tcgetattr(fd)[3] & termios.ECHO:
+                break
+            time.sleep(0.01)
         os.write(fd, answers.pop(0).encode())
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 if not termios.tcgetattr(fd)[3] & termios.ECHO:
@@ -186,7 +189,7 @@ with_daemon() { # COMMAND...
 	local daemon rc=0
 	"$PROGRAM" daemon 2>daemon.log &
 	daemon=$!
-	wait_for 10 test -S run/control && "$@" || rc=$?
+	wait_for 60 test -S run/control && "$@" || rc=$?
 	kill $daemon && wait $daemon || { cat daemon.log; rc=1; }
 	return $rc
 }
@@ -196,12 +199,12 @@ a_question_that_is_taken_back() {
 }
 take_back() {
 	local pid
-	setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file 'ask:Key of %i?' file:image >out 2>err </dev/null &
+	setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file "ask:Key $$ of %i?" file:image >out 2>err </dev/null &
 	pid=$!
-	wait_for 20 question || { cat err; kill $pid; wait $pid; return 1; }
+	wait_for 60 question || { cat err; kill $pid; wait $pid; return 1; }
 	kill $pid
 	wait $pid
-	wait_for 5 no_question
+	wait_for 60 no_question
 }
 no_question() { ! question; }
 # As a password agent does: it finds the question and answers on its socket.
@@ -214,20 +217,20 @@ s.bind(sys.argv[1])
 while True:
     print(s.recv(4096).decode(), flush=True)' "$T/notify" >notified &
 	notified=$!
-	wait_for 10 test -S "$T/notify" || rc=1
-	NOTIFY_SOCKET=$T/notify setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file 'ask:Key of %i?' file:image >out 2>err </dev/null &
+	wait_for 60 test -S "$T/notify" || rc=1
+	NOTIFY_SOCKET=$T/notify setsid "$PROGRAM" serve --socket "$T/s" --encryption-passphrase-file "ask:Key $$ of %i?" file:image >out 2>err </dev/null &
 	pid=$!
-	wait_for 20 question || { cat err; kill $pid $notified; wait $pid; return 1; }
-	wait_for 5 grep -q '^STATUS=waiting for the passphrase of layer 1, ' notified || rc=1
+	wait_for 60 question || { cat err; kill $pid $notified; wait $pid; return 1; }
+	wait_for 60 grep -q '^STATUS=waiting for the passphrase of layer 1, ' notified || rc=1
 	printf 'correct horse' | /lib/systemd/systemd-reply-password 1 "$(sed -n 's/^Socket=//p' "$ask")"
 	wait $pid || rc=1
-	wait_for 5 grep -q '^STATUS=unlocking layer 1, ' notified || rc=1
+	wait_for 60 grep -q '^STATUS=unlocking layer 1, ' notified || rc=1
 	kill $notified
 	cat err notified
 	"$PROGRAM" unmap "$T/s" && return $rc
 }
 question() {
-	ask=$(grep -ls '^Message=Key of image?' /run/systemd/ask-password/ask.* | head -n 1)
+	ask=$(grep -ls "^Message=Key $$ of image?" /run/systemd/ask-password/ask.* | head -n 1)
 	[[ $ask ]]
 }
 an_encrypted_credential() {
