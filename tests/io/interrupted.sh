@@ -37,14 +37,14 @@ left() { # SOCKET...
 }
 
 # SIGNAL STATUS DOING COMMAND...: starts, is interrupted while DOING its process id holds, and is gone
-# within three seconds.
+# within ten seconds.
 stopped() {
 	local signal=$1 status=$2 doing=$3 pid child start rc=0
 	shift 3
 	"$PROGRAM" "$@" </dev/null 2>err &
 	pid=$!
 	cleanup_fn end "$pid"
-	wait_for 20 "$doing" "$pid" || { cat err; return 1; }
+	wait_for 60 "$doing" "$pid" || { cat err; return 1; }
 	child=$(unlock_child "$pid")
 	start=$EPOCHREALTIME
 	kill -"$signal" "$pid"
@@ -52,7 +52,7 @@ stopped() {
 	start=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
 	cat err
 	echo "ended with $rc after $start ms"
-	[[ $rc == "$status" ]] && ((start < 3000)) && { [[ ! $child ]] || ! alive "$child"; } && [[ -z $(left s) ]]
+	[[ $rc == "$status" ]] && ((start < 10000)) && { [[ ! $child ]] || ! alive "$child"; } && [[ -z $(left s) ]]
 }
 
 serve=(serve --socket "$T/s" --encryption-passphrase-file key file:slow)
@@ -66,17 +66,17 @@ daemon_stops() {
 	"$PROGRAM" daemon 2>err &
 	daemon=$!
 	cleanup_fn end "$daemon"
-	wait_for 20 test -S run/control || return
+	wait_for 60 test -S run/control || return
 	"$PROGRAM" "$@" 2>client.err &
 	client=$!
-	wait_for 20 "$doing" "$daemon" || return
+	wait_for 60 "$doing" "$daemon" || return
 	start=$SECONDS
 	kill -TERM "$daemon"
 	wait "$daemon" || return
 	wait "$client" || rc=$?
 	cat err client.err
 	echo "the client ended with $rc after $((SECONDS - start)) s"
-	((rc != 0 && SECONDS - start <= 4)) && [[ -z $(left s) ]]
+	((rc != 0 && SECONDS - start <= 10)) && [[ -z $(left s) ]]
 }
 run_case the-daemon-stops daemon_stops unlocks "${serve[@]}"
 
@@ -102,7 +102,7 @@ while True:
 END
 python3 monitor &
 cleanup_fn end $!
-wait_for 20 test -s port || fail "no monitor"
+wait_for 60 test -s port || fail "no monitor"
 printf '[global]\nmon host = v1:127.0.0.1:%s\nauth client required = none\n' "$(<port)" >ceph.conf
 connects() { [[ -s came ]]; }
 connecting() { # CASE COMMAND...
@@ -132,21 +132,21 @@ a_volume_stops_while_it_connects() {
 	"$PROGRAM" daemon 2>err &
 	daemon=$!
 	cleanup_fn end "$daemon"
-	wait_for 20 test -S run/control || return
+	wait_for 60 test -S run/control || return
 	"$PROGRAM" "${serve[@]}" 2>one.err &
 	one=$!
-	wait_for 20 connects || return
+	wait_for 60 connects || return
 	"$PROGRAM" serve --socket "$T/other" --conf "$T/ceph.conf" --open-timeout 60 rbd/other 2>two.err &
 	two=$!
 	sleep 0.5
 	rm came
-	unmap rbd/image && exit_of 6 "$one" && alive "$two" && wait_for 20 connects || return
+	unmap rbd/image && exit_of 6 "$one" && alive "$two" && wait_for 60 connects || return
 	"$PROGRAM" "${serve[@]}" 2>one.err &
 	one=$!
 	sleep 0.5
 	unmap rbd/other && exit_of 6 "$two" && alive "$one" || return
 	kill "$daemon"
-	exit_of 0 "$daemon" && ((SECONDS - start < 20)) && [[ -z $(left s other) ]] || return
+	exit_of 0 "$daemon" && ((SECONDS - start < 50)) && [[ -z $(left s other) ]] || return
 	! wait "$one"
 }
 run_case a-volume-stops-while-it-connects a_volume_stops_while_it_connects

@@ -3,7 +3,7 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # key-loss.sh: a volume in use whose passphrase or header is lost says so, and only then.
-# test: light time=120
+# test: light time=300
 
 set -u
 # shellcheck source=tests/lib/functions.sh
@@ -108,7 +108,7 @@ open("../silent", "w").close()
 time.sleep(3)
 END
 	local rc=0 python=$!
-	wait_for 10 test -e silent && exits 0 check-keys || rc=1
+	wait_for 60 test -e silent && exits 0 check-keys || rc=1
 	wait $python && return $rc
 }
 the_timer_finds_it_too() {
@@ -116,10 +116,10 @@ the_timer_finds_it_too() {
 	up --encryption-passphrase-file key --key-check-interval 1 || return
 	: >log
 	rm key
-	wait_for 20 is "l['key']" failed || rc=1
+	wait_for 60 is "l['key']" failed || rc=1
 	grep "error: file:image: layer 1" log || rc=1
 	cp key.saved key
-	wait_for 20 is "l['key']" ok || rc=1
+	wait_for 60 is "l['key']" ok || rc=1
 	down && return $rc
 }
 force_does_not_look() { up --encryption-passphrase-file key && rm key && exits 0 unmap --force "$T/s" && cp key.saved key; }
@@ -174,7 +174,7 @@ a_name_of_two_lines_is_shown_on_one() {
 }
 a_daemon_that_is_killed_has_no_key_to_lose() {
 	up --encryption-passphrase-file key && kill -KILL "$(state "v['id']")" && rm key || return
-	wait_for 10 is "v['state']" dead || [[ $("$PROGRAM" status --json) == '[]' ]]
+	wait_for 60 is "v['state']" dead || [[ $("$PROGRAM" status --json) == '[]' ]]
 	exits 0 unmap "file:$T/image" || exits 4 unmap "file:$T/image"
 	local rc=$?
 	cp key.saved key

@@ -4,7 +4,7 @@
 #
 # Who may connect to a volume: users of all kinds at sockets of all kinds; those who may not get not
 # one byte, are told of in the log, and counted.
-# test: heavy time=120
+# test: heavy time=300
 
 set -u
 # shellcheck source=tests/lib/functions.sh
@@ -139,7 +139,7 @@ passed_socket_is_judged() {
 		2>log &
 	server=$!
 	cleanup_fn end "$server"
-	wait_for 20 test -S pub/s && chmod 666 pub/s || return
+	wait_for 60 test -S pub/s && chmod 666 pub/s || return
 	gets NBDMAGIC 7001 7001 && gets nothing 7002 7002 && gets NBDMAGIC 0 0 || return
 	grep -F "of user 7002 is not on the list" log && stop
 }

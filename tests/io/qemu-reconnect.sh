@@ -85,7 +85,7 @@ qemu() {
 		--export type=nbd,id=vol,node-name=vol,name=vol,writable=on >qemu.log 2>&1 &
 	qemu=$!
 	cleanup_fn end "$qemu"
-	wait_for 20 test -S qemu.sock
+	wait_for 60 test -S qemu.sock
 }
 no_qemu() {
 	kill -TERM "$qemu"
@@ -102,7 +102,7 @@ start_writers() {
 		writers+=($!)
 		cleanup_fn end $!
 	done
-	wait_for 20 moved 0 0 0 0
+	wait_for 60 moved 0 0 0 0
 }
 progress() { tail -qn 1 progress.? | xargs; }
 # moved COUNTS: every writer is past its count.
@@ -147,7 +147,7 @@ without_a_delay_it_fails() {
 	start_daemon
 	end_writers && { echo "nobody noticed"; rc=1; }
 	no_qemu
-	wait_for 30 serves && return "$rc"
+	wait_for 60 serves && return "$rc"
 }
 
 start_daemon

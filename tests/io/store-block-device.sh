@@ -34,7 +34,7 @@ second_writer_is_refused_reader_is_not() {
 	"$check" hold "file:$dev" <"$dir/in" >"$dir/out" &
 	pid=$!
 	exec {fd}>"$dir/in"
-	wait_for 10 grep -q ^open "$dir/out" || rc=1
+	wait_for 60 grep -q ^open "$dir/out" || rc=1
 	in_use && "$check" --read-only hold "file:$dev" </dev/null || rc=1
 	exec {fd}>&-
 	wait "$pid" && return "$rc"
