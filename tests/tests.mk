@@ -105,7 +105,7 @@ TSAN := exitcode=99:halt_on_error=1:second_deadlock_stack=1
 	$(Q)$(run) $(call scripts,lint)
 # Where everything is slower, and what only looks at files has nothing to see.
 .sanitized: all $(TESTBIN) $(TOOLBIN)
-	$(Q)$(run) --label $(LABEL) --slower 5 \
+	$(Q)$(run) --label $(LABEL) --slower 3 \
 		$(filter-out $(if $(filter thread,$(SANITIZE)),$(WITHOUT_THREADS)),$(TESTBIN)) \
 		$(call scripts,io bad)
 

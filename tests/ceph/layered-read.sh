@@ -6,6 +6,7 @@
 # against Reef's own client: what is accepted and what refused, every size, every byte. The
 # program runs on this machine's Ceph, whose librbd need not know such chains. Parts (load,
 # overlap, random) can be chosen on the command line; SEED and CHAINS say which random chains.
+# test: heavy time=1200
 
 set -u
 # shellcheck source=tests/lib/cluster.sh

@@ -7,6 +7,7 @@
 # driver), written through librbd and read by us; trimmed and zeroed areas too. Then a clone that
 # inherits, and a snapshot. The oracle is librbd, never our own expectation. (On bluestore: memstore
 # has no holes, and librbd decrypts what it gives instead.)
+# test: heavy time=1200
 
 set -u
 . "${BASH_SOURCE[0]%/*}/../lib/functions.sh"

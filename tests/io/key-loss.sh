@@ -3,7 +3,7 @@
 # Copyright (C) 2026 the rbdcrypt-nbd authors
 #
 # key-loss.sh: a volume in use whose passphrase or header is lost says so, and only then.
-# test: light time=300
+# test: light time=600
 
 set -u
 # shellcheck source=tests/lib/functions.sh
