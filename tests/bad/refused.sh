@@ -174,7 +174,7 @@ ceph auth get-or-create client.blind mon 'profile rbd' osd 'allow r pool=other' 
 refuse "no permission on the pool" 2 'rbd/plain' "${S[@]}" --id blind --keyring "$T/blind.keyring" rbd/plain
 cluster_osd_pause "$T/cluster"
 # What librbd holds for the call that was given up is no leak of ours.
-ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 refuse "OSDs do not answer" 6 'rbd/plain' "${S[@]}" --open-timeout 3 rbd/plain
+ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 refuse "OSDs do not answer" 6 'rbd/plain' "${S[@]}" --open-timeout 6 rbd/plain
 cluster_osd_resume "$T/cluster"
 
 # ---- taken ----

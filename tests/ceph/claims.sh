@@ -13,7 +13,7 @@ set -u
 STORE_CHECK=${O:-${LIB_DIR%/tests/lib}/build}/tests/component/store_check
 [[ -x $STORE_CHECK ]] || fail "no program $STORE_CHECK: make tests"
 
-store() { timeout 120 "$STORE_CHECK" "$@"; }
+store() { timeout 300 "$STORE_CHECK" "$@"; }
 
 same() { # WHAT WANTED GOT
 	[[ $2 == "$3" ]] || { echo "$1: wanted '$2', got '$3'"; return 1; }

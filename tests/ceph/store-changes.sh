@@ -21,7 +21,7 @@ hold() {
 		for fd in "${fd_of[@]}"; do
 			exec {fd}>&-
 		done
-		exec timeout 120 "$STORE_CHECK" "${@:1:$#-1}" hold "${@: -1}"
+		exec timeout 300 "$STORE_CHECK" "${@:1:$#-1}" hold "${@: -1}"
 	) <"$dir/$name.in" >"$dir/$name" 2>&1 &
 	pid_of[$name]=$!
 	exec {fd}>"$dir/$name.in"
@@ -86,7 +86,7 @@ open_ends_in_time_when_the_osd_is_silent_() {
 	rbd create --size 16M silent
 	start=$SECONDS
 	pause "$(osd)"
-	refused 6 'no answer in time' store --timeout 2 hold rbd/silent || { kill -CONT "$(osd)"; return 1; }
+	refused 6 'no answer in time' store --timeout 5 hold rbd/silent || { kill -CONT "$(osd)"; return 1; }
 	kill -CONT "$(osd)"
 	((SECONDS - start < 30))
 }
@@ -94,7 +94,7 @@ open_ends_in_time_when_the_osd_is_silent_() {
 close_ends_in_time_when_the_osd_is_silent_() {
 	local start
 	rbd create --size 16M silent2
-	hold one --timeout 2 rbd/silent2
+	hold one --timeout 5 rbd/silent2
 	start=$SECONDS
 	pause "$(osd)"
 	release one || { kill -CONT "$(osd)"; return 1; }

@@ -34,7 +34,7 @@ stop_daemon() {
 	wait "$daemon" && [[ ! -e run/control ]]
 }
 
-control() { timeout 60 /usr/bin/python3 "$CONTROL" "$T/run/control" "$@"; }
+control() { timeout 180 /usr/bin/python3 "$CONTROL" "$T/run/control" "$@"; }
 nbd() { timeout 60 "$PROGRAM" "$@"; }
 luks() { # FILE ITERATIONS
 	truncate -s 32M "$1"

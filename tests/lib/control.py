@@ -28,7 +28,7 @@ import time
 def connect(path):
     s = socket.socket(socket.AF_UNIX)
     s.connect(path)
-    s.settimeout(50)
+    s.settimeout(150)
     return s
 
 
@@ -188,13 +188,13 @@ def stall(path):
     start = time.monotonic()
     assert half.recv(1) == b"", "not cut"
     waited = time.monotonic() - start
-    assert 5 < waited < 20, waited
+    assert 5 < waited < 60, waited
     assert is_cut(drip), "not cut"
     waited = time.monotonic() - start
-    assert 5 < waited < 20, waited
+    assert 5 < waited < 60, waited
     poll = select.poll()
     poll.register(deaf, 0)
-    assert poll.poll(20000), "not cut"
+    assert poll.poll(60000), "not cut"
     # Silence is no offence.
     idle.sendall(status)
     answer(idle)
