@@ -162,6 +162,19 @@ _cluster_signal() { # SIGNAL DIR [mon|osd]
 	done
 }
 
+# Until none of their threads writes in the folder. One whose first thread is dead has no command
+# line any more, so they are looked up before.
+_cluster_end() { # SIGNAL DIR [mon|osd]
+	local pid pids signal=$1
+	shift
+	pids=$(_cluster_pids "$@") || :
+	_cluster_signal "$signal" "$@"
+	for pid in $pids; do
+		wait_for 30 gone "$pid" || return
+	done
+	wait_for 30 _cluster_none "$@"
+}
+
 # BODY, a function of this file, runs in the tree whose daemons the cluster uses, if any.
 _cluster_inside() { # DIR BODY [ARG]...
 	local dir=$1 root=
@@ -256,8 +269,7 @@ cluster_stop() {
 	dir=$(realpath -m "$1")
 	_cluster_unwatch "$dir"
 	rm -f "$dir/ceph.conf"
-	_cluster_signal KILL "$dir"
-	wait_for 30 _cluster_none "$dir" || { say "daemons left in $dir"; return 1; }
+	_cluster_end KILL "$dir" || { say "daemons left in $dir"; return 1; }
 }
 
 # cluster_osd_kill DIR: storage is gone at once, as after a power cut. A memstore, which would
@@ -266,8 +278,7 @@ cluster_osd_kill() {
 	local dir signal=KILL
 	dir=$(realpath "$1")
 	grep -q '^osd objectstore = memstore' "$dir/ceph.conf" && signal=TERM
-	_cluster_signal $signal "$dir" osd
-	wait_for 30 _cluster_none "$dir" osd
+	_cluster_end $signal "$dir" osd
 }
 
 # cluster_osd_start DIR: returns when the OSD serves again.
