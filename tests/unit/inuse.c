@@ -250,7 +250,7 @@ static void a_node_that_appears_ends_the_wait(void **state)
 	int r;
 
 	assert_int_equal(pthread_create(&thread, NULL, make_node_later, t), 0);
-	r = settle(t, false, 2000);
+	r = settle(t, false, 30000);
 	pthread_join(thread, &made);
 	if (!made)
 		skip(); /* only root makes nodes, and not everywhere */

@@ -39,7 +39,7 @@ static void do_piece(struct job *job, unsigned int i)
 
 static void slow_piece(struct job *job, unsigned int i)
 {
-	(void)usleep(2000);
+	(void)usleep(20000);
 	do_piece(job, i);
 }
 
