@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "../../daemon/state_file.h"
@@ -304,6 +305,69 @@ static void a_race_for_a_dead_owners_name_has_one_winner(void **state)
 		assert_int_equal(race(&v), 1);
 }
 
+/* As one that claims, for as long as it holds the descriptor. */
+static int take_turn(void)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(path_of(".lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0 || fcntl(fd, F_OFD_SETLKW, &lock) < 0 || futimens(fd, NULL) < 0)
+		_exit(1);
+	return fd;
+}
+
+/* Five seconds of it, in which nobody else has got a turn, but no one of them was long. */
+static void a_long_line_that_moves_is_waited_in(void **state)
+{
+	struct volume_state v;
+	struct state *s;
+	int ready[2];
+	pid_t others;
+	char c;
+
+	fill(&v);
+	assert_int_equal(pipe(ready), 0);
+	others = fork();
+	if (others == 0) {
+		int fd = take_turn();
+
+		(void)!write(ready[1], "x", 1);
+		for (int i = 0; i < 20; i++) {
+			usleep(250000);
+			(void)futimens(fd, NULL);
+		}
+		_exit(0);
+	}
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	s = claim("k", &v);
+	assert_int_equal(state_release(s, true), 0);
+	assert_int_equal(waitpid(others, NULL, 0), others);
+	close(ready[0]);
+	close(ready[1]);
+}
+
+static void a_turn_that_does_not_end_is_not_waited_for(void **state)
+{
+	const struct timespec old[2] = { { .tv_sec = 1000 }, { .tv_sec = 1000 } };
+	struct volume_state v;
+	struct state *s = NULL;
+	struct stat st;
+	int fd;
+
+	fill(&v);
+	fd = take_turn();
+	assert_int_equal(state_claim(dir, "k", &v, &s, &f), -ETIMEDOUT);
+	assert_int_equal(f.status, EXIT_TIMED_OUT);
+	assert_non_null(strstr(f.message, "has held the directory"));
+	fault_clear(&f);
+	/* Ours is seen by others. */
+	assert_int_equal(futimens(fd, old), 0);
+	close(fd);
+	(void)state_release(claim("k", &v), true);
+	assert_int_equal(stat(path_of(".lock"), &st), 0);
+	assert_true(st.st_mtim.tv_sec > 1000);
+}
+
 /* How long it takes to see that an owner, here for another 100 ms, has died. */
 static int64_t ms_until_gone(struct owner *o, const struct volume_state *v)
 {
@@ -398,6 +462,8 @@ int main(void)
 		TEST(updates_leave_no_gap),
 		TEST(release_does_not_remove_anothers_file),
 		TEST(only_one_claims_at_a_time),
+		TEST(a_long_line_that_moves_is_waited_in),
+		TEST(a_turn_that_does_not_end_is_not_waited_for),
 		TEST(a_race_for_a_dead_owners_name_has_one_winner),
 		TEST(waiting_ends_when_the_owner_does),
 		TEST(remove_clears_after_the_dead_only),
