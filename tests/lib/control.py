@@ -145,7 +145,8 @@ def at_once(path, volume, target):
 
 
 def crowd(path, volume):
-    calls = [start_call(path, "Serve", {"spec": "file:" + volume, "options": ["socket=/nowhere/s", "read-only"],
+    calls = [start_call(path, "Serve", {"spec": "file:" + volume,
+                                        "options": ["socket=/nowhere/s", "read-only", "key-timeout=600"],
                                         "keys": [{"source": "exec:/bin/sh -c 'sleep 3; exit 1'"}]})
              for _ in range(100)]
     ends = [finish_call(s) for s in calls]
