@@ -15,17 +15,17 @@ requires rbd ceph ceph-osd qemu-io jq
 program_on_cluster memstore
 cd "$T" || fail "no folder"
 CASE_LOGS=(daemon.log)
-nbd() { timeout 30 "$PROGRAM" "$@"; }
+nbd() { timeout 60 "$PROGRAM" "$@"; }
 
 # One OSD has one of the two copies that the pool wants; that is enough, or it is not.
-pool_min_size() { timeout 20 ceph osd pool set lame min_size "$1" 2>/dev/null; }
+pool_min_size() { timeout 60 ceph osd pool set lame min_size "$1" 2>/dev/null; }
 pool_is() { # active|peered
-	[[ $(timeout 10 ceph pg "$lame.0" query | jq -r .state) == *"$1"* ]]
+	[[ $(timeout 30 ceph pg "$lame.0" query | jq -r .state) == *"$1"* ]]
 }
 
 # flood SOCKET CONNECTIONS REQUESTS BYTES STRIDE write|trim: all at once; until each has succeeded.
 flood() {
-	exec timeout 100 /usr/bin/python3 - "$@" <<-'PYTHON'
+	exec timeout 200 /usr/bin/python3 - "$@" <<-'PYTHON'
 		import nbd, select, sys
 		socket, command = sys.argv[1], sys.argv[6]
 		connections, requests, size, stride = map(int, sys.argv[2:6])
@@ -57,7 +57,7 @@ flood() {
 in_flight() { # SOCKET REQUESTS
 	[[ $(nbd stats --json "$1" | jq '.[0].in_flight') -ge $2 ]]
 }
-io() { timeout 10 qemu-io -f raw -c "$2" "nbd+unix:///?socket=$T/$1" 2>&1 | grep -E '^(read|wrote) '; }
+io() { timeout 60 qemu-io -f raw -c "$2" "nbd+unix:///?socket=$T/$1" 2>&1 | grep -E '^(read|wrote) '; }
 others_go_on() {
 	io a 'read 0 64k' && io a 'write 0 64k' && nbd serve --socket later rbd/later && io later 'read 0 64k' &&
 		nbd unmap later
@@ -85,16 +85,16 @@ holds_nobody() {
 
 features=layering,exclusive-lock # with an object map, what was never written is not trimmed
 {
-	timeout 20 ceph osd pool create lame 4 && timeout 20 ceph osd pool set lame size 2 && pool_min_size 1 &&
-		timeout 20 rbd pool init lame
+	timeout 60 ceph osd pool create lame 4 && timeout 60 ceph osd pool set lame size 2 && pool_min_size 1 &&
+		timeout 60 rbd pool init lame
 } >/dev/null 2>&1 || fail "no pool"
-lame=$(timeout 20 ceph osd pool ls detail -f json | jq '.[] | select(.pool_name == "lame").pool_id')
+lame=$(timeout 60 ceph osd pool ls detail -f json | jq '.[] | select(.pool_name == "lame").pool_id')
 for image in rbd/a rbd/later lame/b lame/c lame/parent; do
-	timeout 20 rbd create --size 8G --image-feature $features "$image" || fail "no image"
+	timeout 60 rbd create --size 8G --image-feature $features "$image" || fail "no image"
 done
 {
-	timeout 20 rbd snap create --no-progress lame/parent@snap && timeout 20 rbd snap protect lame/parent@snap &&
-		timeout 20 rbd clone --image-feature $features lame/parent@snap rbd/clone
+	timeout 60 rbd snap create --no-progress lame/parent@snap && timeout 60 rbd snap protect lame/parent@snap &&
+		timeout 60 rbd clone --image-feature $features lame/parent@snap rbd/clone
 } || fail "no clone"
 "$PROGRAM" daemon >/dev/null 2>>daemon.log &
 daemon=$!
