@@ -172,9 +172,10 @@ a_name_of_two_lines_is_shown_on_one() {
 	exits 0 stats --interval 0 && grep -x "file:$T/two?lines" out || rc=1
 	down && rm "$name" && return $rc
 }
+no_daemon_lives() { [[ $("$PROGRAM" status --json) == '[]' ]] || is "v['state']" dead; }
 a_daemon_that_is_killed_has_no_key_to_lose() {
 	up --encryption-passphrase-file key && kill -KILL "$(state "v['id']")" && rm key || return
-	wait_for 60 is "v['state']" dead || [[ $("$PROGRAM" status --json) == '[]' ]]
+	wait_for 60 no_daemon_lives
 	exits 0 unmap "file:$T/image" || exits 4 unmap "file:$T/image"
 	local rc=$?
 	cp key.saved key
