@@ -176,8 +176,9 @@ device_can_be_chosen() {
 }
 
 is_opened_by() { # PID DEVICE: by a program, not by the shell that starts it
-	[[ $(<"/proc/$1/comm") == sleep && $(readlink "/proc/$1/fd/0") == "$2" ]]
+	[[ $(<"/proc/$1/comm") == sleep && $(readlink "/proc/$1/fd/7") == "$2" ]]
 }
+
 # As udev has each for a moment. The kernel refuses a device that anybody has open.
 chosen_device_may_be_open_for_a_moment() {
 	local pid
