@@ -213,7 +213,7 @@ start_that_is_stopped() { # CALL OPEN-TIMEOUT
 		--open-timeout "$2" --socket b --encryption-passphrase-file key rbd/v0 >/dev/null 2>err &
 	pid=$!
 	cleanup_fn end "$pid"
-	wait_for 20 _paused "$osd" && return
+	wait_for 60 _paused "$osd" && return
 	echo "$1 is not called"
 	kill -KILL "$pid"
 	return 1
@@ -230,7 +230,7 @@ ends_with_6() { # SECONDS TEXT
 first_reads_are_interrupted() {
 	local osd pid
 	osd=$(_cluster_pids "$T/cluster" osd)
-	start_that_is_stopped rados_aio_read 60 && kill -TERM "$pid" && ends_with_6 5 'rbd/v0: interrupted'
+	start_that_is_stopped rados_aio_read 60 && kill -TERM "$pid" && ends_with_6 30 'rbd/v0: interrupted'
 }
 claim first-reads-are-interrupted first_reads_are_interrupted
 # Ceph is not waited for, neither for what it has not done yet nor to undo the rest in order.
@@ -238,7 +238,7 @@ all_of_opening_is_interrupted() {
 	local osd pid call
 	osd=$(_cluster_pids "$T/cluster" osd)
 	for call in rbd_update_watch rbd_get_data_pool_id; do
-		start_that_is_stopped $call 60 && kill -TERM "$pid" && ends_with_6 8 interrupted || return
+		start_that_is_stopped $call 60 && kill -TERM "$pid" && ends_with_6 30 interrupted || return
 	done
 }
 claim all-of-opening-is-interrupted all_of_opening_is_interrupted
