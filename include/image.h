@@ -37,7 +37,7 @@ struct cluster;
 
 /*
  * Reads configuration (file, then CEPH_ARGS, then argv), sets what our IO needs
- * (cache off, zero-copy writes on) and returns unconnected. The words that Ceph did not
+ * (cache off, writes copied) and returns unconnected. The words that Ceph did not
  * take are moved to the front of argv, behind argv[0], which is counted in *ret_argc.
  * Where conf, cluster or name is NULL, CEPH_ARGS may name it. EXIT_CLUSTER with
  * the file's name when the configuration cannot be read or parsed, EXIT_USAGE for a

@@ -245,8 +245,12 @@ static int set_ours(struct cluster *c, struct fault *f)
 		{ "rbd_cache", "false" },
 		/* Where an image or a pool insists on it: no answer before the data is stored. */
 		{ "rbd_cache_policy", "writethrough" },
-		/* Our ciphertext buffers are private and stay unchanged until the answer. */
-		{ "rbd_disable_zero_copy_writes", "false" },
+		/*
+		 * Of a write that is not copied librbd answers when nobody has its buffer any more;
+		 * its cache keeps that, and of a write that it refuses (of what the image has just
+		 * lost, say) it never lets go.
+		 */
+		{ "rbd_disable_zero_copy_writes", "true" },
 		/* No cache or copy of its own between us and the objects. */
 		{ "rbd_plugins", "" },
 		{ "rbd_clone_copy_on_read", "false" },

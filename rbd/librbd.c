@@ -330,17 +330,8 @@ static int open_steps(struct librbd_store *ls, struct cluster *c, const struct l
 			       .snap_id = info->snap_id,
 			       .has_watch = true,
 			       .is_writer = !ls->is_read_only };
-	int r = 0;
+	int r = handle_open(c, &place, info->spec, ls->timeout_s, ls->opening, &ls->handle, f);
 
-	/*
-	 * A write that librbd need not copy is answered when nobody has its buffer any more, and
-	 * the cache would keep that. Other images of this connection only become slower.
-	 */
-	if (l->settings.has_cache)
-		r = rados_conf_set(cluster_rados(c), "rbd_disable_zero_copy_writes", "true");
-	if (r < 0)
-		return cluster_fault(f, r, info->spec, "cannot set rbd_disable_zero_copy_writes");
-	r = handle_open(c, &place, info->spec, ls->timeout_s, ls->opening, &ls->handle, f);
 	if (r == 0)
 		r = learn(ls, info->spec, f);
 	if (r == 0 && o->is_exclusive && !ls->is_read_only)
