@@ -5,7 +5,8 @@
 # layered-read.sh: chains whose layers have different keys, served read-only by the rados store,
 # against Reef's own client: what is accepted and what refused, every size, every byte. The
 # program runs on this machine's Ceph, whose librbd need not know such chains. Parts (load,
-# overlap, random) can be chosen on the command line; SEED and CHAINS say which random chains.
+# overlap, random) can be chosen on the command line; SEED and CHAINS say which random chains, and
+# with LONG=1 they are others each time.
 # test: heavy time=1200
 
 set -u
@@ -132,7 +133,8 @@ for part; do
 		run_case "a parent that moves is not read" parent_that_moves_is_not_read
 		;;
 	random)
-		seed=${SEED:-$((SRANDOM % 1000000))}
+		seed=${SEED:-${LONG:+$((SRANDOM % 1000000))}}
+		seed=${seed:-1}
 		echo "seed $seed"
 		cases_of random "$seed" "${CHAINS:-6}"
 		;;
