@@ -23,6 +23,7 @@
 
 #include "../../daemon/control_methods.h"
 #include "../../daemon/control_request.h"
+#include "../../daemon/key.h"
 #include "log.h"
 
 #define FLAG_TRUSTED 1u
@@ -94,9 +95,13 @@ static void check_untrusted(const struct options *o)
 {
 	CHECK(!o->spec.is_file && o->ceph_argc <= 1 && !o->ceph_args);
 	CHECK(!o->conf && !o->socket && !o->log_file && !o->run_dir);
-	CHECK(o->n_key_fds == o->passphrase_files.n);
-	for (unsigned int i = 0; i < o->n_key_fds; i++)
-		CHECK(o->key_fds[i] >= 0 && strcmp(o->passphrase_files.items[i], "-") == 0);
+	CHECK(o->passphrase_files.n > 0);
+	for (unsigned int i = 0; i < o->passphrase_files.n; i++) {
+		if (i < o->n_key_fds && o->key_fds[i] >= 0)
+			CHECK(strcmp(o->passphrase_files.items[i], "-") == 0);
+		else
+			CHECK(key_is_none(o->passphrase_files.items[i]));
+	}
 }
 
 static void check_options(const struct options *o, enum command command)
