@@ -326,13 +326,7 @@ static bool is_answering(const char *run_dir)
 
 static int wait_answer(struct control_caller *c)
 {
-	int r;
-
-	do
-		r = silence_wait(c->fd, SILENCE_LOOK_S);
-	while (r == -ETIMEDOUT && is_answering(c->run_dir));
-	/* It may have come in the last moment. */
-	return r == -ETIMEDOUT ? silence_wait(c->fd, 0) : r;
+	return silence_outwait(c->fd, is_answering, c->run_dir);
 }
 
 /* ---- calls ---- */

@@ -277,18 +277,6 @@ static bool is_listening(const char *path)
 	return r != -ETIMEDOUT;
 }
 
-/* A check takes as long as keys and cluster do. */
-static int wait_answer(int fd, const char *path)
-{
-	int r;
-
-	do
-		r = silence_wait(fd, SILENCE_LOOK_S);
-	while (r == -ETIMEDOUT && is_listening(path));
-	/* It may have come in the last moment. */
-	return r == -ETIMEDOUT ? silence_wait(fd, 0) : r;
-}
-
 static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
 {
 	int fd = ask_at(path, ask, 0), r;
@@ -297,7 +285,8 @@ static int exchange(const char *path, char ask, char answer[ANSWER_MAX])
 	if (fd < 0)
 		/* A queue that nobody empties. */
 		return fd == -EAGAIN ? -ETIMEDOUT : fd;
-	r = wait_answer(fd, path);
+	/* A check takes as long as keys and cluster do. */
+	r = silence_outwait(fd, is_listening, path);
 	while (r == 0 && (n = recv(fd, answer, ANSWER_MAX - 1, 0)) < 0)
 		if (errno != EINTR)
 			r = -errno;

@@ -25,6 +25,17 @@ int silence_wait(int fd, int seconds)
 	return r < 0 ? -errno : r == 0 ? -ETIMEDOUT : 0;
 }
 
+int silence_outwait(int fd, bool (*is_answering)(const char *path), const char *path)
+{
+	int r;
+
+	do
+		r = silence_wait(fd, SILENCE_LOOK_S);
+	while (r == -ETIMEDOUT && is_answering(path));
+	/* It may have come in the last moment. */
+	return r == -ETIMEDOUT ? silence_wait(fd, 0) : r;
+}
+
 int silence_limit_send(int fd)
 {
 	const struct timeval limit = { .tv_sec = SILENCE_S };

@@ -4,6 +4,8 @@
 #ifndef DAEMON_SILENCE_H
 #define DAEMON_SILENCE_H
 
+#include <stdbool.h>
+
 #include "fault.h"
 
 /*
@@ -22,6 +24,9 @@
 
 /* Until there is something to be read, also an end. 0; -ETIMEDOUT after seconds; -errno. */
 int silence_wait(int fd, int seconds);
+
+/* The same for as long as is_answering(path), which takes up to SILENCE_S itself. */
+int silence_outwait(int fd, bool (*is_answering)(const char *path), const char *path);
 
 /* Connecting and sending wait as long: a queue that is full is never emptied. 0 or -errno. */
 int silence_limit_send(int fd);
