@@ -80,8 +80,8 @@ static void call_free(void *arg)
 	free(call);
 }
 
-static int call_unless(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
-		       handle_fn fn, void *data, size_t len, bool *ret_is_late)
+int handle_call_late(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
+		     handle_fn fn, void *data, size_t len, bool *ret_is_late)
 {
 	struct call *call = malloc(sizeof(*call) + len);
 	int r;
@@ -111,13 +111,7 @@ int handle_call_unless(struct handle *h, const struct interrupt *i, unsigned int
 {
 	bool is_late;
 
-	return call_unless(h, i, timeout_s, fn, data, len, &is_late);
-}
-
-int handle_call_late(struct handle *h, const struct interrupt *i, unsigned int timeout_s,
-		     handle_fn fn, void *data, size_t len, bool *ret_is_late)
-{
-	return call_unless(h, i, timeout_s, fn, data, len, ret_is_late);
+	return handle_call_late(h, i, timeout_s, fn, data, len, &is_late);
 }
 
 /* ---- opening ---- */
