@@ -203,6 +203,7 @@ static int start_volume(struct mapping *m, struct fault *f)
 					     : calibration_threshold(m->o.calibration,
 								     m->chain.xts[0]);
 	r = m->store->ops->raw_size(m->store, &m->state.raw_size);
+	v.raw_size = m->state.raw_size;
 	if (r == 0)
 		r = volume_new_take(&v, m->o.pool, &m->store, &m->chain.xts, m->chain.n,
 				    &m->volume);

@@ -43,7 +43,6 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 		    struct xts ***xts, unsigned int n_layers, struct volume **ret)
 {
 	struct volume *v = calloc(1, sizeof(*v));
-	uint64_t raw_size;
 	int r;
 
 	if (!v)
@@ -60,9 +59,6 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 		r = -ENOMEM;
 		goto fail;
 	}
-	r = (*store)->ops->raw_size(*store, &raw_size);
-	if (r < 0)
-		goto fail;
 	v->pool = pool;
 	v->is_read_only = o->is_read_only;
 	v->has_trim = o->has_trim && !o->is_read_only;
@@ -88,7 +84,7 @@ int volume_new_take(const struct volume_options *o, struct pool *pool, struct st
 		v->xts = *xts;
 		*xts = NULL;
 	}
-	atomic_init(&v->size, volume_size_for(v, raw_size));
+	atomic_init(&v->size, volume_size_for(v, o->raw_size));
 	*ret = v;
 	return 0;
 fail:

@@ -50,6 +50,7 @@ struct volume_options {
 	size_t inline_threshold;
 	unsigned int share_limit;
 	size_t memory; /* bytes for IO */
+	uint64_t raw_size; /* as the store has it now */
 	const char *run_dir, *key; /* where statistics are published; NULL: nowhere */
 };
 

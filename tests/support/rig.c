@@ -143,6 +143,7 @@ void rig_start(const struct rig_options *o, struct rig *ret)
 	ret->store = s;
 	ret->xts = xts;
 	assert(pool_new(WORKERS, &ret->pool) == 0);
+	assert(s->ops->raw_size(s, &vo.raw_size) == 0);
 	assert(volume_new_take(&vo, ret->pool, &s, &xts, n, &ret->volume) == 0);
 	ret->size = atomic_load(&ret->volume->size);
 }
