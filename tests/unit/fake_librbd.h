@@ -40,6 +40,7 @@ static struct {
 	/* What is open. */
 	atomic_int clusters, ioctxs, images, watches, completions, lists;
 	atomic_uint aios; /* submitted */
+	atomic_uint flushes; /* that were waited for */
 	/* What it is. */
 	unsigned char bytes[FAKE_SIZE];
 	uint64_t size;
@@ -593,6 +594,7 @@ int rbd_aio_flush(rbd_image_t image, rbd_completion_t c)
 int rbd_flush(rbd_image_t image)
 {
 	STRIKE();
+	fake.flushes++;
 	return 0;
 }
 

@@ -389,6 +389,27 @@ static void changes_are_passed_on(void **state)
 	assert_int_equal(fake.watches, 0);
 }
 
+static void an_open_store_is_flushed_at_its_end(void **state)
+{
+	const struct store_options o = { .timeout_s = 60 },
+				   read_only = { .timeout_s = 60, .is_read_only = true };
+	struct fault f = { 0 };
+
+	(void)state;
+	must_open(&o);
+	store_close(fx.store);
+	fx.store = NULL;
+	assert_int_equal(fake.flushes, 1);
+	assert_int_equal(open_store(&read_only, &f), 0);
+	store_close(fx.store);
+	fx.store = NULL;
+	assert_int_equal(fake.flushes, 1);
+	/* One that is open by half has nothing, and its cluster may not answer. */
+	make_fail("rbd_update_watch", -EIO, 0);
+	assert_int_equal(open_store(&o, &f), -EIO);
+	assert_int_equal(fake.flushes, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -408,6 +429,7 @@ int main(void)
 		TEST(status_reports_what_nobody_found),
 		TEST(the_lock_has_a_state),
 		TEST(changes_are_passed_on),
+		TEST(an_open_store_is_flushed_at_its_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
